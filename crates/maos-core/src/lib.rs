@@ -1,0 +1,22 @@
+//! What may happen: the pure core of MAOS.
+//!
+//! No clock, no I/O, no randomness: the same inputs give the same events, byte for byte. `no_std`
+//! keeps it so; time, ids and entropy arrive as arguments.
+//!
+//! ```text
+//! node -> engine -> {task, graph, dispatch, retry} -> {command, event, rejection} -> {ids, time, limits}
+//! ```
+#![no_std]
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod command;
+pub mod event;
+pub mod ids;
+pub mod limits;
+pub mod payload;
+pub mod record;
+pub mod rejection;
+pub mod spec;
+pub mod time;

@@ -1,0 +1,295 @@
+//! Rows: a task, an agent and the engine's own figures as the store keeps them, each complete.
+//!
+//! A live task's row is enough to put it back into the engine; an ended task's, to show it and to
+//! retry it. Rows evolve as events do: optional fields are added, nothing else changes.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+
+use minicbor::{Decode, Encode};
+
+use crate::event::{AgentEnd, Failure};
+use crate::ids::{AgentId, Attempt, Epoch, NodeId, PlanId, Position, TaskId};
+use crate::payload::{Payload, shared};
+use crate::spec::{AgentSpec, Amounts, IdempotencyKey, Name, TaskSpec};
+use crate::time::{Timestamp, WallTime};
+
+/// One task, complete.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct TaskRecord {
+    /// Its id.
+    #[n(0)]
+    pub id: TaskId,
+    /// What was asked for.
+    #[cbor(n(1), with = "shared")]
+    pub spec: Arc<TaskSpec>,
+    /// The plan it belongs to.
+    #[cbor(n(2), with = "shared")]
+    pub plan: Arc<PlanRecord>,
+    /// Its place in the plan's list; 0 for the root.
+    #[n(3)]
+    pub index: u32,
+    /// Its parent.
+    #[n(4)]
+    pub parent: Option<TaskId>,
+    /// What it waits or waited for.
+    #[n(5)]
+    pub depends_on: Box<[TaskId]>,
+    /// Its direct subtasks, in order.
+    #[n(6)]
+    pub subtasks: Box<[TaskId]>,
+    /// For a parent: where its result comes from; `None` for a leaf.
+    #[n(7)]
+    pub collect: Option<CollectRecord>,
+    /// Where it stands.
+    #[n(8)]
+    pub stage: Stage,
+    /// The last attempt that started; 0 before the first.
+    #[n(9)]
+    pub attempt: Attempt,
+    /// Retries that failures used up, since it was last re-opened.
+    #[n(10)]
+    pub retries_used: u32,
+    /// Attempts lost with agents or servers, since it was last re-opened.
+    #[n(11)]
+    pub losses: u32,
+    /// Why the last unsuccessful attempt was so.
+    #[n(12)]
+    pub last_failure: Option<Failure>,
+    /// When it was accepted, started first, ended, and last changed.
+    #[n(13)]
+    pub times: Times,
+    /// Attempts that were told to stop and may not have ended.
+    #[n(14)]
+    pub stopping: Box<[HeldAttempt]>,
+}
+
+/// What all tasks of a plan share.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct PlanRecord {
+    /// Its id.
+    #[n(0)]
+    pub id: PlanId,
+    /// Its root task.
+    #[n(1)]
+    pub root: TaskId,
+    /// Whose room it lives in.
+    #[n(2)]
+    pub namespace: Name,
+    /// Who sent it.
+    #[n(3)]
+    pub submitter: Name,
+    /// The strategy that made it.
+    #[n(4)]
+    pub strategy: Option<Name>,
+    /// Under which key it may be sent again.
+    #[n(5)]
+    pub idempotency: Option<IdempotencyKey>,
+    /// When that key is forgotten.
+    #[n(6)]
+    pub idempotency_until: Timestamp,
+}
+
+/// Where a parent's result comes from, by id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum CollectRecord {
+    /// The list of its direct subtasks' results, in order.
+    #[n(0)]
+    All,
+    /// The result of this one.
+    #[n(1)]
+    One(#[n(0)] TaskId),
+}
+
+/// An attempt and who holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct HeldAttempt {
+    /// The attempt.
+    #[n(0)]
+    pub attempt: Attempt,
+    /// Who holds it.
+    #[n(1)]
+    pub agent: AgentId,
+}
+
+/// Where a task stands, with what belongs to that.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Stage {
+    /// Waits for its dependencies; a parent, for its first subtask to start.
+    #[n(0)]
+    Waiting,
+    /// Waits for something outside the plan.
+    #[n(1)]
+    Parked {
+        /// What.
+        #[n(0)]
+        reason: ParkReason,
+        /// Until when at the most.
+        #[n(1)]
+        until: Option<Timestamp>,
+    },
+    /// Waits for an agent and resources.
+    #[n(2)]
+    Ready {
+        /// Since when; fixes its place among the others.
+        #[n(0)]
+        since: Timestamp,
+    },
+    /// Waits out the pause after a failure.
+    #[n(3)]
+    Backoff {
+        /// Until when.
+        #[n(0)]
+        until: Timestamp,
+    },
+    /// An agent has it.
+    #[n(4)]
+    Running {
+        /// Who.
+        #[n(0)]
+        agent: AgentId,
+        /// When the attempt counts as failed.
+        #[n(1)]
+        timeout: Timestamp,
+    },
+    /// A parent between its first subtask's start and its own end.
+    #[n(5)]
+    Active,
+    /// Ended with a result of its own.
+    #[n(6)]
+    Completed(#[n(0)] Payload),
+    /// A parent that ended well; `TaskRecord::collect` says where its result is.
+    #[n(7)]
+    Collected,
+    /// Ended without a result.
+    #[n(8)]
+    Failed(#[n(0)] Failure),
+    /// Ended by somebody's wish.
+    #[n(9)]
+    Cancelled {
+        /// In words.
+        #[n(0)]
+        reason: Box<str>,
+    },
+}
+
+/// Why a task is parked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum ParkReason {
+    /// Its start time has not come.
+    #[n(0)]
+    StartTime,
+    /// Somebody must approve it.
+    #[n(1)]
+    Approval,
+    /// Its agent's usage limit resets later.
+    #[n(2)]
+    UsageLimit,
+    /// Somebody paused it.
+    #[n(3)]
+    Paused,
+}
+
+/// When things happened to a task, for people.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Times {
+    /// Accepted.
+    #[n(0)]
+    pub created: WallTime,
+    /// Became ready last.
+    #[n(1)]
+    pub ready: Option<WallTime>,
+    /// The last attempt started; a parent: its first subtask.
+    #[n(2)]
+    pub started: Option<WallTime>,
+    /// Ended.
+    #[n(3)]
+    pub ended: Option<WallTime>,
+    /// Changed last.
+    #[n(4)]
+    pub updated: WallTime,
+}
+
+/// One agent, complete.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct AgentRecord {
+    /// What was asked for.
+    #[cbor(n(0), with = "shared")]
+    pub spec: Arc<AgentSpec>,
+    /// How it ended; `None` while it serves.
+    #[n(1)]
+    pub end: Option<AgentEnd>,
+    /// When it was registered first.
+    #[n(2)]
+    pub created: WallTime,
+    /// What it has done.
+    #[n(3)]
+    pub tally: Tally,
+}
+
+/// What an agent has done since it was registered first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Tally {
+    /// Attempts with a result.
+    #[n(0)]
+    pub completed: u64,
+    /// Attempts without one, losses not counted.
+    #[n(1)]
+    pub failed: u64,
+    /// Time of all attempts that ended, in microseconds of the engine's clock.
+    #[n(2)]
+    pub run_us: u64,
+}
+
+/// The engine's own figures.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct EngineRecord {
+    /// The last step that these rows hold.
+    #[n(0)]
+    pub position: Position,
+    /// That step's time.
+    #[n(1)]
+    pub at: Timestamp,
+    /// The reign that goes on, and its server.
+    #[n(2)]
+    pub reign: Option<(Epoch, NodeId)>,
+    /// How much there is of each resource; a kind that is not named has no bound.
+    #[n(3)]
+    pub capacity: Amounts,
+    /// Everything since the data directory was made.
+    #[n(4)]
+    pub counters: Counters,
+}
+
+/// Figures since the data directory was made, subtasks included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Counters {
+    /// Tasks accepted.
+    #[n(0)]
+    pub tasks_submitted: u64,
+    /// Tasks that ended well; re-opened ones count each time.
+    #[n(1)]
+    pub tasks_completed: u64,
+    /// Tasks that failed.
+    #[n(2)]
+    pub tasks_failed: u64,
+    /// Tasks that were cancelled.
+    #[n(3)]
+    pub tasks_cancelled: u64,
+    /// Attempts that followed a failure, and re-openings.
+    #[n(4)]
+    pub tasks_retried: u64,
+    /// Agents registered.
+    #[n(5)]
+    pub agents_created: u64,
+    /// Plans accepted.
+    #[n(6)]
+    pub plans_created: u64,
+    /// Attempts started.
+    #[n(7)]
+    pub attempts_started: u64,
+    /// Attempts lost with agents or servers.
+    #[n(8)]
+    pub attempts_lost: u64,
+}

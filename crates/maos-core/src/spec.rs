@@ -1,0 +1,390 @@
+//! What was asked for: submissions, plans and agents as they came in, already checked and never
+//! changed in place. Shared behind an `Arc` by the command, the event and the task.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+
+use minicbor::{Decode, Encode};
+
+use crate::ids::{AgentId, NodeId, PlanId, TaskId};
+use crate::payload::{Payload, shared};
+use crate::time::Timestamp;
+
+/// An open name: a capability, a resource kind, a tag, a key. Compared byte by byte.
+pub type Name = Box<str>;
+
+/// How much a task matters. The order is the order of dispatch among tasks of the same age.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+#[cbor(index_only)]
+pub enum Priority {
+    /// After everything else.
+    #[n(0)]
+    Low,
+    /// The default.
+    #[default]
+    #[n(1)]
+    Medium,
+    /// Before the default.
+    #[n(2)]
+    High,
+    /// Before everything else.
+    #[n(3)]
+    Critical,
+}
+
+/// What a parent does when one of its subtasks does not complete.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum FailurePolicy {
+    /// Cancel the other subtasks and fail.
+    #[default]
+    #[n(0)]
+    FailFast,
+    /// Run what does not depend on it, then fail.
+    #[n(1)]
+    Continue,
+    /// Count it as done; whoever reads its result gets null.
+    #[n(2)]
+    Ignore,
+}
+
+/// Whether in-process agents know how to do a task.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+pub enum Work {
+    /// No built-in agent knows it: its action is missing or somebody else's.
+    #[default]
+    #[n(0)]
+    FreeForm,
+    /// A built-in action of this capability.
+    #[n(1)]
+    Known(#[n(0)] Name),
+}
+
+/// A set of names, sorted and without doubles.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cbor(transparent)]
+pub struct Names(#[n(0)] Box<[Name]>);
+
+/// Amounts by kind, sorted by kind, in thousandths of the kind's unit (`cpu_cores` 500 is half a
+/// core). Kinds with an amount of 0 are left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cbor(transparent)]
+pub struct Amounts(#[n(0)] Box<[(Name, u64)]>);
+
+/// Which agents can do a task, and what it takes: tasks with equal demands wait in one lane.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct Demand {
+    /// The agent must have all of these.
+    #[n(0)]
+    pub capabilities: Names,
+    /// Only agents of this type.
+    #[n(1)]
+    pub agent_type: Option<Name>,
+    /// Only this agent.
+    #[n(2)]
+    pub agent: Option<AgentId>,
+    /// Whether a built-in agent could do it.
+    #[n(3)]
+    pub work: Work,
+    /// What is reserved for as long as an attempt lasts.
+    #[n(4)]
+    pub resources: Amounts,
+}
+
+/// An earlier result that an attempt of this task is handed.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct TaskInput {
+    /// The name by which the parameters refer to it.
+    #[n(0)]
+    pub key: Name,
+    /// Whose result.
+    #[n(1)]
+    pub task: TaskId,
+}
+
+/// W3C trace context of the submission.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct TraceContext {
+    /// `traceparent`, as it came.
+    #[n(0)]
+    pub parent: Box<str>,
+    /// `tracestate`, as it came.
+    #[n(1)]
+    pub state: Option<Box<str>>,
+}
+
+/// One task as it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct TaskSpec {
+    /// Not blank; at most `limits::NAME_CHARS_MAX` characters.
+    #[n(0)]
+    pub name: Box<str>,
+    /// Free text.
+    #[n(1)]
+    pub description: Option<Box<str>>,
+    /// How much it matters.
+    #[n(2)]
+    pub priority: Priority,
+    /// A JSON object; its `{"$from": ..}` references are resolved when an attempt starts.
+    #[n(3)]
+    pub parameters: Payload,
+    /// A JSON object that MAOS keeps and never reads; `None` is `{}`.
+    #[n(4)]
+    pub metadata: Option<Payload>,
+    /// A set of words to find it by.
+    #[n(5)]
+    pub tags: Names,
+    /// Who can do it, and what it takes.
+    #[n(6)]
+    pub demand: Demand,
+    /// Bound on one attempt's run.
+    #[n(7)]
+    pub timeout_ms: u64,
+    /// Bound on the wait for an agent, from the moment the task is ready.
+    #[n(8)]
+    pub queue_timeout_ms: Option<u64>,
+    /// Bound on the silence of a running attempt.
+    #[n(9)]
+    pub no_progress_ms: Option<u64>,
+    /// Bound on everything.
+    #[n(10)]
+    pub deadline: Option<Timestamp>,
+    /// Failed attempts that are tried again.
+    #[n(11)]
+    pub retries_max: u32,
+    /// For a task with subtasks: what a failed one means.
+    #[n(12)]
+    pub on_failure: FailurePolicy,
+    /// Tasks with the same key share one turn among submitters.
+    #[n(13)]
+    pub fairness_key: Option<Name>,
+    /// Tasks with the same key share one bound on how many run at once.
+    #[n(14)]
+    pub concurrency_key: Option<Name>,
+    /// Earlier results that its attempts are handed.
+    #[n(15)]
+    pub inputs: Box<[TaskInput]>,
+    /// Its name within the plan, unique there.
+    #[n(16)]
+    pub key: Option<Name>,
+    /// Where it came from, for tracing.
+    #[n(17)]
+    pub trace: Option<TraceContext>,
+}
+
+/// Where a task with subtasks takes its result from, once they have all ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub enum Collect {
+    /// The list of its direct subtasks' results, in order.
+    #[default]
+    #[n(0)]
+    All,
+    /// The result of this one (the index of a task in the plan).
+    #[n(1)]
+    One(#[n(0)] u32),
+}
+
+/// One task of a plan and its place in the graph. Indexes point into `Plan::tasks`.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct PlanTask {
+    /// Its id.
+    #[n(0)]
+    pub id: TaskId,
+    /// What is to be done.
+    #[cbor(n(1), with = "shared")]
+    pub spec: Arc<TaskSpec>,
+    /// Its parent, which comes earlier in the list; `None` for the root only.
+    #[n(2)]
+    pub parent: Option<u32>,
+    /// What must have ended before it may start. The graph of these is acyclic. Those of a parent
+    /// are for display: a planner repeats them on the subtasks that they hold back.
+    #[n(3)]
+    pub depends_on: Box<[u32]>,
+    /// For a parent: how its result comes about.
+    #[n(4)]
+    pub collect: Collect,
+}
+
+/// A submission that may be sent twice.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct IdempotencyKey {
+    /// The caller's word for it.
+    #[n(0)]
+    pub key: Name,
+    /// BLAKE3 of the body that came with it.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub body_hash: [u8; 32],
+}
+
+/// What one submission became: a graph of tasks, the root first, parents before their subtasks.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Plan {
+    /// Its id.
+    #[n(0)]
+    pub id: PlanId,
+    /// Whose room it lives in; `default` until there are others.
+    #[n(1)]
+    pub namespace: Name,
+    /// Who sent it; empty when nobody said.
+    #[n(2)]
+    pub submitter: Name,
+    /// The strategy that made it, by its wire name.
+    #[n(3)]
+    pub strategy: Option<Name>,
+    /// Under which key it may be sent again.
+    #[n(4)]
+    pub idempotency: Option<IdempotencyKey>,
+    /// At least the root; at most `limits::PLAN_TASKS_MAX` and the root.
+    #[n(5)]
+    pub tasks: Box<[PlanTask]>,
+}
+
+/// What does an agent's work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+#[cbor(index_only)]
+pub enum Runtime {
+    /// The server itself.
+    #[n(0)]
+    Builtin,
+    /// A program of the operator's.
+    #[n(1)]
+    Command,
+    /// A signed POST to a URL.
+    #[n(2)]
+    Http,
+    /// The Claude Code CLI.
+    #[n(3)]
+    ClaudeCode,
+    /// Any program that polls.
+    #[n(4)]
+    Worker,
+}
+
+impl Runtime {
+    /// Whether its attempts end with the server that runs them.
+    #[must_use]
+    pub fn ends_with_server(self) -> bool {
+        match self {
+            Runtime::Builtin | Runtime::Command | Runtime::ClaudeCode => true,
+            Runtime::Http | Runtime::Worker => false,
+        }
+    }
+}
+
+/// One agent as it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct AgentSpec {
+    /// Its id.
+    #[n(0)]
+    pub id: AgentId,
+    /// Whose room it works in.
+    #[n(1)]
+    pub namespace: Name,
+    /// Who created it; empty when nobody said.
+    #[n(2)]
+    pub submitter: Name,
+    /// For people.
+    #[n(3)]
+    pub name: Box<str>,
+    /// The caller's word for its kind, such as `data_processor`.
+    #[n(4)]
+    pub agent_type: Name,
+    /// What it can do.
+    #[n(5)]
+    pub capabilities: Names,
+    /// What does the work.
+    #[n(6)]
+    pub runtime: Runtime,
+    /// The server whose process tree it lives in.
+    #[n(7)]
+    pub node: NodeId,
+    /// Attempts at once; 1 to `limits::AGENT_SLOTS_MAX`.
+    #[n(8)]
+    pub slots: u32,
+    /// The pool that started it.
+    #[n(9)]
+    pub pool: Option<Name>,
+    /// A JSON object for its runtime; never a command line.
+    #[n(10)]
+    pub configuration: Option<Payload>,
+    /// Bounds for its runtime.
+    #[n(11)]
+    pub resource_limits: Amounts,
+    /// A set of words to find it by.
+    #[n(12)]
+    pub tags: Names,
+}
+
+impl Names {
+    /// The set of `names`; doubles fold.
+    #[must_use]
+    pub fn new(names: impl IntoIterator<Item = Name>) -> Names {
+        let mut sorted: alloc::vec::Vec<Name> = names.into_iter().collect();
+        sorted.sort_unstable();
+        sorted.dedup();
+        Names(sorted.into_boxed_slice())
+    }
+
+    /// Whether all of `other` are in this set.
+    #[must_use]
+    pub fn contains_all(&self, other: &Names) -> bool {
+        other.0.iter().all(|name| self.contains(name))
+    }
+
+    /// Whether `name` is in this set.
+    #[must_use]
+    pub fn contains(&self, name: &str) -> bool {
+        self.0.binary_search_by(|held| (**held).cmp(name)).is_ok()
+    }
+
+    /// The names in order.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|name| &**name)
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Amounts {
+    /// These amounts; of a kind named twice the last counts, and zeros are left out.
+    #[must_use]
+    pub fn new(amounts: impl IntoIterator<Item = (Name, u64)>) -> Amounts {
+        let by_kind: alloc::collections::BTreeMap<Name, u64> = amounts.into_iter().collect();
+        Amounts(by_kind.into_iter().filter(|(_, amount)| *amount > 0).collect())
+    }
+
+    /// Kind and amount in thousandths, in the order of the kinds.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.0.iter().map(|(kind, amount)| (&**kind, *amount))
+    }
+
+    /// The amount of `kind` in thousandths; 0 if it is not named.
+    #[must_use]
+    pub fn of(&self, kind: &str) -> u64 {
+        self.0.binary_search_by(|(held, _)| (**held).cmp(kind)).map_or(0, |index| self.0[index].1)
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Plan {
+    /// The task that stands for the whole submission.
+    #[must_use]
+    pub fn root(&self) -> &PlanTask {
+        &self.tasks[0]
+    }
+}

@@ -1,0 +1,9 @@
+//! The shell around the core: everything that waits, reads, writes or runs something.
+//!
+//! ```text
+//! http -> service -> driver -> {journal, agents}
+//! ```
+//! `http` never reaches the driver or the journal; journal and agents know nothing of each other.
+
+pub mod agents;
+pub mod journal;
