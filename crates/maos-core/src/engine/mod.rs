@@ -203,7 +203,9 @@ impl State {
         if members.is_empty() {
             return Some(Vec::from([self.task_record(slot)]));
         }
-        Some(members.iter().map(|member| self.task_record(*member)).collect())
+        let mut tasks: Vec<_> = members.iter().map(|member| self.task_record(*member)).collect();
+        tasks.sort_by_key(|task| task.index);
+        Some(tasks)
     }
 
     /// The step that changed a task last.
