@@ -7,3 +7,4 @@
 
 pub mod agents;
 pub mod journal;
+pub mod planner;
