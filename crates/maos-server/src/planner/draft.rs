@@ -112,11 +112,7 @@ impl<'a, 'c> Drafts<'a, 'c> {
         self.warnings
     }
 
-    pub(super) fn add_root(
-        &mut self,
-        name: &str,
-        fields: &mut Fields<'a>,
-    ) -> Result<(), ApiError> {
+    pub(super) fn add_root(&mut self, name: &str, fields: &mut Fields<'a>) -> Result<(), ApiError> {
         let settings = settings(fields, None, self.ctx);
         let deadline = self.deadline(fields.deadline, "");
         self.tasks.push(Draft {
@@ -179,9 +175,7 @@ impl<'a, 'c> Drafts<'a, 'c> {
             }
             Some(Strategy::Pipeline) => self.split_pipeline(index, found, &passed),
             Some(Strategy::Parallel) => self.split_parallel(index, found, &passed),
-            Some(Strategy::FanOutFanIn) => {
-                self.split_fan(index, found, fields.parameters, &passed)
-            }
+            Some(Strategy::FanOutFanIn) => self.split_fan(index, found, fields.parameters, &passed),
             None if found.list.name == "items" => self.split_parallel(index, found, &passed),
             None => self.split_sequence(index, found, &passed),
         }
@@ -239,8 +233,7 @@ impl<'a, 'c> Drafts<'a, 'c> {
     ) -> Result<usize, ApiError> {
         let (bounds, faults) = (self.ctx.bounds, &mut self.faults);
         let mut entry_warnings = Vec::new();
-        let mut fields =
-            submission::entry(members, &slot.at, bounds, faults, &mut entry_warnings);
+        let mut fields = submission::entry(members, &slot.at, bounds, faults, &mut entry_warnings);
         for warning in entry_warnings {
             self.warn(format!("`{}`: {warning}", slot.at));
         }
@@ -385,9 +378,10 @@ fn inherits_all(fields: &Fields<'_>) -> bool {
 fn settings(fields: &mut Fields<'_>, above: Option<&Settings>, ctx: &PlanContext<'_>) -> Settings {
     let names = |words: Vec<Cow<'_, str>>| Names::new(words.into_iter().map(Into::into));
     let ms = |seconds: u64| seconds.saturating_mul(1_000);
-    let resources = fields.resource_requirements.take().map(|amounts| {
-        Amounts::new(amounts.into_iter().map(|(kind, milli)| (kind.into(), milli)))
-    });
+    let resources = fields
+        .resource_requirements
+        .take()
+        .map(|amounts| Amounts::new(amounts.into_iter().map(|(kind, milli)| (kind.into(), milli))));
     let says_who = fields.required_capabilities.is_some()
         || fields.agent_type.is_some()
         || fields.agent_id.is_some();
@@ -422,16 +416,9 @@ fn settings(fields: &mut Fields<'_>, above: Option<&Settings>, ctx: &PlanContext
             .take()
             .map(names)
             .or_else(|| who?.capabilities.clone()),
-        agent_type: fields
-            .agent_type
-            .take()
-            .map(Into::into)
-            .or_else(|| who?.agent_type.clone()),
+        agent_type: fields.agent_type.take().map(Into::into).or_else(|| who?.agent_type.clone()),
         agent: fields.agent_id.map(|id| AgentId(id.as_u128())).or_else(|| who?.agent),
-        queue_timeout_ms: fields
-            .queue_timeout_seconds
-            .map(ms)
-            .or_else(|| above?.queue_timeout_ms),
+        queue_timeout_ms: fields.queue_timeout_seconds.map(ms).or_else(|| above?.queue_timeout_ms),
         no_progress_ms: fields.no_progress_seconds.map(ms).or_else(|| above?.no_progress_ms),
         on_failure: fields
             .on_failure

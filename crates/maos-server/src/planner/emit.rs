@@ -9,9 +9,7 @@ use maos_api::task::Strategy;
 use maos_core::ids::{PlanId, TaskId};
 use maos_core::limits::INLINE_PAYLOAD_BYTES_MAX;
 use maos_core::payload::Payload;
-use maos_core::spec::{
-    Collect, Demand, Names, Plan, PlanTask, Runtime, TaskInput, TaskSpec, Work,
-};
+use maos_core::spec::{Collect, Demand, Names, Plan, PlanTask, Runtime, TaskInput, TaskSpec, Work};
 
 use super::draft::{CollectRule, Drafts, Settings};
 use super::graph::Graph;
@@ -128,11 +126,17 @@ fn demand(drafts: &mut Drafts<'_, '_>, index: usize, parameters: &str) -> Demand
         // No agent is ever given a parent; what it asks for is what its subtasks inherit.
         let capabilities = settings.capabilities.clone().unwrap_or_default();
         let agent_type = settings.agent_type.clone();
-        return Demand { capabilities, agent_type, agent: settings.agent, resources, ..Demand::default() };
+        return Demand {
+            capabilities,
+            agent_type,
+            agent: settings.agent,
+            resources,
+            ..Demand::default()
+        };
     }
-    let action =
-        document::member(parameters, "action").and_then(|raw| document::text(raw.get()));
+    let action = document::member(parameters, "action").and_then(|raw| document::text(raw.get()));
     let known = action.as_deref().and_then(drafts.ctx.action_capability);
+    check_agent(drafts, index, &settings);
     if known.is_none() {
         check_unknown(drafts, index, &settings, action);
     }
@@ -151,6 +155,16 @@ fn demand(drafts: &mut Drafts<'_, '_>, index: usize, parameters: &str) -> Demand
     }
 }
 
+/// An agent that is named must be there: a task for one that never was would wait for ever.
+fn check_agent(drafts: &mut Drafts<'_, '_>, index: usize, settings: &Settings) {
+    let Some(agent) = settings.agent else { return };
+    if (drafts.ctx.agent_runtime)(agent).is_none() {
+        let field = format!("{}agent_id", drafts.tasks[index].at);
+        let message = format!("no agent has the id `{agent}` that `{field}` names");
+        drafts.faults.note(field, ApiError::new(ErrorCode::AgentNotFound, message));
+    }
+}
+
 /// A task whose action no built-in agent knows: an error if one is named, a warning if the action
 /// looks like theirs.
 fn check_unknown(
@@ -161,7 +175,7 @@ fn check_unknown(
 ) {
     let ctx = drafts.ctx;
     let at = drafts.tasks[index].at.clone();
-    if settings.agent.and_then(ctx.agent_runtime) == Some(Runtime::Builtin) {
+    if settings.agent.is_some_and(|agent| (ctx.agent_runtime)(agent) == Some(Runtime::Builtin)) {
         let field = format!("{at}parameters.action");
         drafts.faults.note(field, unknown_action(ctx, action.as_deref()));
         return;

@@ -31,7 +31,8 @@ pub(super) struct Graph<'a> {
 /// Resolves keys and references, and completes the dependencies of all tasks.
 pub(super) fn link<'a>(drafts: &mut Drafts<'a, '_>) -> Result<Graph<'a>, ApiError> {
     let count = drafts.tasks.len();
-    let mut graph = Graph { parameters: Vec::with_capacity(count), inputs: Vec::with_capacity(count) };
+    let mut graph =
+        Graph { parameters: Vec::with_capacity(count), inputs: Vec::with_capacity(count) };
     let mut bytes_left = PLAN_PARAMETERS_BYTES_MAX;
     for index in 0..count {
         let text = drafts.tasks[index].parameters.text();
@@ -107,7 +108,8 @@ fn note_unknown_key(drafts: &mut Drafts<'_, '_>, index: usize, field: &str, want
         let quoted: Vec<String> = known.iter().map(|key| format!("`{key}`")).collect();
         format!("use one of {}", quoted.join(", "))
     };
-    let message = format!("`{field}` names `{wanted}`, which is no task of this plan\nhint: {hint}");
+    let message =
+        format!("`{field}` names `{wanted}`, which is no task of this plan\nhint: {hint}");
     let error = ApiError::new(ErrorCode::UnknownKey, message)
         .with("key", wanted)
         .with("field", &*field)
@@ -181,7 +183,8 @@ fn cycle(drafts: &Drafts<'_, '_>, open: &[usize], stuck: usize) -> ApiError {
     if keys.len() > 1 && keys.first() == keys.last() {
         keys.pop();
     }
-    let shown: Vec<String> = keys.iter().take(KEYS_SHOWN_MAX).map(|key| format!("`{key}`")).collect();
+    let shown: Vec<String> =
+        keys.iter().take(KEYS_SHOWN_MAX).map(|key| format!("`{key}`")).collect();
     let message = match &shown[..] {
         [only] => format!("{only} waits for itself"),
         [first, ..] => format!("tasks wait for each other: {} -> {first}", shown.join(" -> ")),

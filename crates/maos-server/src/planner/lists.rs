@@ -29,8 +29,7 @@ const SHARDS: ListName = ListName { name: "shards", entry: "shard", counts: true
 
 /// Where each strategy looks, in this order.
 const SEQUENCE: &[ListName] = &[STEPS, STAGES, OPERATIONS, REQUIREMENTS];
-const PARALLEL: &[ListName] =
-    &[ITEMS, PARTITIONS, SHARDS, STEPS, STAGES, OPERATIONS, REQUIREMENTS];
+const PARALLEL: &[ListName] = &[ITEMS, PARTITIONS, SHARDS, STEPS, STAGES, OPERATIONS, REQUIREMENTS];
 const HIERARCHICAL: &[ListName] =
     &[STAGES, STEPS, OPERATIONS, REQUIREMENTS, ITEMS, PARTITIONS, SHARDS];
 /// An entry without a strategy may hold these itself.
@@ -131,8 +130,7 @@ pub(super) fn read<'a>(
 }
 
 fn too_long(full: &str, count: u64) -> ApiError {
-    let message =
-        format!("`{full}` makes {count} subtasks, a plan has at most {PLAN_TASKS_MAX}");
+    let message = format!("`{full}` makes {count} subtasks, a plan has at most {PLAN_TASKS_MAX}");
     ApiError::new(ErrorCode::PlanTooLarge, message)
         .with("field", full)
         .with("found", count)

@@ -44,8 +44,7 @@ impl<'a> Parameters<'a> {
             Parameters::Built { inherited, own } => (inherited, own),
         };
         let mut text = String::from("{");
-        let kept =
-            inherited.0.iter().filter(|(name, _)| !own.iter().any(|(held, _)| held == name));
+        let kept = inherited.0.iter().filter(|(name, _)| !own.iter().any(|(held, _)| held == name));
         for (name, value) in kept.chain(own) {
             if text.len() > 1 {
                 text.push(',');

@@ -79,7 +79,7 @@ pub enum ResolveError {
         key: String,
     },
     /// The reference itself is wrong.
-    #[error("the parameters {what}")]
+    #[error("the parameters cannot be used: {what}")]
     Malformed {
         /// What is wrong with it.
         what: String,
@@ -91,10 +91,7 @@ pub enum ResolveError {
 ///
 /// # Errors
 /// The first reference that leads nowhere.
-pub fn resolve(
-    parameters: Value,
-    inputs: &BTreeMap<String, Value>,
-) -> Result<Value, ResolveError> {
+pub fn resolve(parameters: Value, inputs: &BTreeMap<String, Value>) -> Result<Value, ResolveError> {
     match parameters {
         Value::Object(members) => match members.get(FROM) {
             Some(from) => {
