@@ -15,6 +15,7 @@ pub mod node;
 
 pub mod engine;
 pub mod laws;
+pub mod outcome;
 pub mod view;
 
 mod agent;

@@ -12,6 +12,7 @@ use crate::engine::{Effect, State};
 use crate::event::Step;
 use crate::ids::{AgentId, Attempt, Epoch, Sequence, TaskId};
 use crate::limits::{INFLIGHT_STEPS_MAX, STEP_EVENTS_MAX};
+use crate::outcome::Outcome;
 use crate::presence::Presence;
 use crate::record::{AgentRecord, Counters, TaskRecord};
 use crate::rejection::Rejection;
@@ -90,6 +91,10 @@ pub enum Query {
     Ended(TaskId),
     /// Why a task waits.
     Explain(TaskId),
+    /// What came out of a task.
+    Outcome(TaskId),
+    /// All tasks of the plan with this root.
+    Plan(TaskId),
     /// All agents.
     Agents,
     /// One agent.
@@ -139,6 +144,10 @@ pub enum Answer {
     Task(Box<TaskRecord>),
     /// Why a task waits, and the task.
     Explained(Box<TaskRecord>, Vec<Blocker>),
+    /// What came out of a task.
+    Outcome(Outcome),
+    /// All tasks of a plan, the root first.
+    Plan(Vec<TaskRecord>),
     /// Agents.
     Agents(Vec<AgentState>),
     /// Figures.
@@ -416,6 +425,14 @@ impl Node {
                     (Ok(Answer::Explained(Box::new(record), blockers)), self.decided)
                 }
                 _ => (Err(Rejection::TaskNotFound(task)), self.decided),
+            },
+            Query::Outcome(task) => match self.state.task(task) {
+                Some(_) => (Ok(Answer::Outcome(self.state.outcome(task))), self.decided),
+                None => (Err(Rejection::TaskNotFound(task)), Sequence(0)),
+            },
+            Query::Plan(root) => match self.state.plan(root) {
+                Some(tasks) => (Ok(Answer::Plan(tasks)), self.decided),
+                None => (Err(Rejection::TaskNotFound(root)), Sequence(0)),
             },
             Query::Agents => {
                 let agents = self.state.agents().map(|record| self.agent_state(record)).collect();

@@ -194,6 +194,20 @@ impl State {
         self.slot(id).map(|slot| self.task_record(slot))
     }
 
+    /// All tasks of the plan with this root, in the plan's order; `None` if the engine does not hold
+    /// it.
+    #[must_use]
+    pub fn plan(&self, root: TaskId) -> Option<Vec<TaskRecord>> {
+        let slot = self.slot(root)?;
+        let members = self.tasks[slot].edges().map_or(&[][..], |edges| &edges.members);
+        if members.is_empty() {
+            return Some(Vec::from([self.task_record(slot)]));
+        }
+        let mut tasks: Vec<_> = members.iter().map(|member| self.task_record(*member)).collect();
+        tasks.sort_by_key(|task| task.index);
+        Some(tasks)
+    }
+
     /// The step that changed a task last.
     #[must_use]
     pub fn changed(&self, id: TaskId) -> Option<Sequence> {
