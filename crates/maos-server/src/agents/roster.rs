@@ -194,7 +194,10 @@ impl Roster {
     }
 
     async fn load(&self, outcome: &Outcome) -> Result<Value, Report> {
-        self.blobs.load_outcome(outcome).await.map_err(|fault| Report::Lost(cut(&fault.to_string())))
+        self.blobs
+            .load_outcome(outcome)
+            .await
+            .map_err(|fault| Report::Lost(cut(&fault.to_string())))
     }
 
     async fn completed(&self, result: Value) -> Report {

@@ -130,7 +130,7 @@ fn end(task: usize) -> usize {
 /// What must have happened before the beginning or end that `node` is.
 fn before<'d>(drafts: &'d Drafts<'_, '_>, node: usize) -> impl Iterator<Item = usize> + 'd {
     let task = &drafts.tasks[node / 2];
-    let begins = node % 2 == 0;
+    let begins = node.is_multiple_of(2);
     let above = task.parent.filter(|_| begins).map(start);
     let depends_on = if begins { &task.depends_on[..] } else { &[] };
     let below = if begins { &[] } else { &task.children[..] };
