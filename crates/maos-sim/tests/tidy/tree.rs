@@ -66,8 +66,8 @@ fn collect(root: &Path, folder: &Path, found: &mut Vec<File>) {
 fn is_written(path: &Path) -> bool {
     match path.extension() {
         Some(extension) => WRITTEN.contains(&&*extension.to_string_lossy()),
-        None => path
-            .parent()
-            .is_some_and(|folder| folder.ends_with("scripts") || folder.ends_with(".ci")),
+        None => path.parent().is_some_and(|folder| {
+            folder.file_name().is_some_and(|name| name == "scripts" || name == ".ci")
+        }),
     }
 }
