@@ -5,7 +5,19 @@
 //! ```
 //! `http` never reaches the driver or the journal; journal and agents know nothing of each other.
 
-pub mod agents;
+pub mod config;
+pub mod http;
+pub mod service;
+
 pub mod driver;
-pub mod journal;
 pub mod planner;
+
+pub mod agents;
+pub mod blobs;
+pub mod codec;
+pub mod journal;
+pub mod payloads;
+pub mod store;
+pub mod supervisor;
+
+pub mod telemetry;

@@ -1,6 +1,8 @@
 //! The clocks that the driver reads for the node, and the randomness it draws.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use maos_core::time::{Clock, Moment, Timestamp, WallTime};
@@ -10,20 +12,25 @@ pub(super) struct Clocks {
     clock: Clock,
     last: Timestamp,
     entropy: u64,
+    /// Shown to whoever turns calendar times into the engine's.
+    ahead_us: Arc<AtomicI64>,
 }
 
 impl Clocks {
     /// Clocks that go on from the last journaled time.
-    pub(super) fn resume(journaled: Timestamp) -> Clocks {
+    pub(super) fn resume(journaled: Timestamp, ahead_us: Arc<AtomicI64>) -> Clocks {
         let clock = Clock::resume(journaled, 0, wall());
         let entropy = RandomState::new().hash_one(journaled.0);
-        Clocks { started: Instant::now(), clock, last: journaled, entropy }
+        Clocks { started: Instant::now(), clock, last: journaled, entropy, ahead_us }
     }
 
     pub(super) fn read(&mut self) -> Moment {
         let monotonic_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
         let wall = wall();
         self.last = self.clock.read(monotonic_us, wall);
+        let ahead_us = i64::try_from(self.last.0).unwrap_or(i64::MAX)
+            - i64::try_from(wall.0).unwrap_or(i64::MAX);
+        self.ahead_us.store(ahead_us, Ordering::Relaxed);
         Moment { at: self.last, wall, entropy: self.draw() }
     }
 

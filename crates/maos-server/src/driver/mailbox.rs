@@ -3,13 +3,14 @@
 //! Requests are bounded by the channel: whoever asks waits while the driver has enough to do. Reports
 //! are bounded by the slots of the agents, so that no report ever waits behind a request.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use maos_core::command::Command;
 use maos_core::ids::{AgentId, Attempt, TaskId};
 use maos_core::node::{Answer, Echo, Query};
 use maos_core::rejection::Rejection;
+use maos_core::time::{Timestamp, WallTime};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
@@ -93,6 +94,8 @@ pub struct Handle {
     requests: mpsc::Sender<Message>,
     reports: mpsc::UnboundedSender<Message>,
     next_wait: Arc<AtomicU64>,
+    /// How far the engine's time is ahead of the wall clock, in microseconds, when it was read last.
+    pub(super) ahead_us: Arc<AtomicI64>,
 }
 
 /// Why a request got no answer of the engine's, or a refusal.
@@ -112,7 +115,8 @@ pub type Ask = Query;
 pub(super) fn open(capacity: usize) -> (Handle, Mailbox) {
     let (requests, requests_rx) = mpsc::channel(capacity);
     let (reports, reports_rx) = mpsc::unbounded_channel();
-    let handle = Handle { requests, reports, next_wait: Arc::new(AtomicU64::new(1)) };
+    let next_wait = Arc::new(AtomicU64::new(1));
+    let handle = Handle { requests, reports, next_wait, ahead_us: Arc::default() };
     (handle, Mailbox { requests: requests_rx, reports: reports_rx })
 }
 
@@ -169,6 +173,12 @@ impl Handle {
         let message = Message::Wait { query: Query::Ended(task), id, reply };
         self.requests.send(message).await.map_err(|_| Refused::Stopped)?;
         Ok(answer.await.map_err(|_| Refused::Stopped)??)
+    }
+
+    /// The engine's time at this time of the calendar, as far as the clocks' last reading tells.
+    #[must_use]
+    pub fn engine_time(&self, wall: WallTime) -> Timestamp {
+        Timestamp(wall.0.saturating_add_signed(self.ahead_us.load(Ordering::Relaxed)))
     }
 
     /// Hands in what agents report. Never waits: there are never more reports than slots.

@@ -7,6 +7,8 @@ mod clock;
 mod mailbox;
 mod writer;
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use hashbrown::HashMap;
@@ -96,6 +98,7 @@ pub fn start(
     capacity: usize,
 ) -> std::io::Result<Running> {
     let (handle, mailbox) = mailbox::open(capacity);
+    let ahead_us = handle.ahead_us.clone();
     let stop = CancellationToken::new();
     let stopped = stop.clone();
     let writer = Writer::start(journal)?;
@@ -104,7 +107,7 @@ pub fn start(
             .enable_time()
             .build()
             .expect("a runtime without I/O needs nothing that could be missing");
-        runtime.block_on(Driver::new(node, writer, ports).run(mailbox, stopped))
+        runtime.block_on(Driver::new(node, writer, ports, ahead_us).run(mailbox, stopped))
     })?;
     Ok(Running { handle, thread, stop })
 }
@@ -138,8 +141,8 @@ struct Driver {
 }
 
 impl Driver {
-    fn new(node: Node, writer: Writer, ports: Ports) -> Driver {
-        let clocks = Clocks::resume(node.state().at());
+    fn new(node: Node, writer: Writer, ports: Ports, ahead_us: Arc<AtomicI64>) -> Driver {
+        let clocks = Clocks::resume(node.state().at(), ahead_us);
         let first = node.durable().next();
         Driver {
             node,

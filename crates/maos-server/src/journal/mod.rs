@@ -4,10 +4,18 @@
 //! `append` has confirmed survives a power cut; what it has not may be there or not, but never in part.
 //! It must not know the engine, the store or the agents.
 
+mod memory;
+mod sqlite;
+#[cfg(test)]
+mod tests;
+
 use std::path::PathBuf;
 
 use maos_core::ids::{Epoch, Position, Sequence};
 use thiserror::Error;
+
+pub use memory::MemoryJournal;
+pub use sqlite::SqliteJournal;
 
 /// One group commit: consecutive steps, encoded and sealed by the codec.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,4 +134,14 @@ pub enum JournalError {
         #[source]
         source: std::io::Error,
     },
+}
+
+/// Whether `batch` may follow: written by the reign that owns the journal, right behind its head.
+fn check_next(batch: &Batch, head: Position, claimed: Epoch) -> Result<(), JournalError> {
+    if batch.epoch < claimed {
+        return Err(JournalError::Fenced { claimed, own: batch.epoch });
+    }
+    assert!(batch.first == head.sequence.next(), "batches are appended without a gap");
+    assert!(batch.first <= batch.last, "a batch has at least one step");
+    Ok(())
 }

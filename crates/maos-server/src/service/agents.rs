@@ -71,6 +71,7 @@ impl Service {
         });
         let command = Command::RegisterAgent { agent: spec };
         self.inner.driver.run(command, Echo::Id).await.map_err(faults::refused)?;
+        self.note_agent(AgentId(id), Some(Runtime::Builtin));
         let agent = self.agent_state(AgentId(id)).await?;
         let agent = present::agent(&agent, super::now());
         Ok(AgentEnvelope { agent, message: "agent created".to_owned(), warnings })
@@ -110,6 +111,7 @@ impl Service {
         let agent = AgentId(id.as_u128());
         let command = Command::EndAgent { agent, end: AgentEnd::Terminated };
         self.inner.driver.run(command, Echo::Id).await.map_err(faults::refused)?;
+        self.note_agent(agent, None);
         Ok(TerminateAnswer { message: "agent terminated".to_owned(), agent_id: id })
     }
 

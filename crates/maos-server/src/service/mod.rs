@@ -10,16 +10,17 @@ mod present;
 mod start;
 mod tasks;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, RwLock};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use maos_api::error::{ApiError, ErrorCode};
 use maos_api::submission::Bounds;
 use maos_api::time::UtcTime;
-use maos_core::ids::NodeId;
-use maos_core::limits;
+use maos_core::ids::{AgentId, NodeId};
 use maos_core::node::{Answer, Query};
+use maos_core::spec::Runtime;
 use uuid::Uuid;
 
 use crate::config::Config;
@@ -47,6 +48,9 @@ struct Inner {
     started_at: UtcTime,
     stopping: AtomicBool,
     progress: tasks::ProgressBoard,
+    known_actions: Vec<&'static str>,
+    /// What does the work of the agents that serve.
+    agent_runtimes: RwLock<HashMap<AgentId, Runtime>>,
 }
 
 impl Service {
@@ -85,6 +89,20 @@ impl Service {
         Ok(())
     }
 
+    fn runtime_of(&self, agent: AgentId) -> Option<Runtime> {
+        let known = self.inner.agent_runtimes.read().expect("nothing panics while it holds this lock");
+        known.get(&agent).copied()
+    }
+
+    fn note_agent(&self, agent: AgentId, runtime: Option<Runtime>) {
+        let mut known =
+            self.inner.agent_runtimes.write().expect("nothing panics while it holds this lock");
+        match runtime {
+            Some(runtime) => known.insert(agent, runtime),
+            None => known.remove(&agent),
+        };
+    }
+
     async fn ask(&self, query: Query) -> Result<Answer, ApiError> {
         self.inner.driver.ask(query).await.map_err(faults::refused)
     }
@@ -100,23 +118,6 @@ pub fn parse_id(text: &str) -> Result<Uuid, ApiError> {
         let message = format!("`{shown}` is not an id: a UUID is wanted");
         ApiError::new(ErrorCode::MalformedId, message)
     })
-}
-
-fn bounds(config: &Config) -> Bounds {
-    Bounds {
-        body_bytes_max: limits::SUBMISSION_BYTES_MAX,
-        nesting_max: limits::NESTING_MAX,
-        name_chars_max: limits::NAME_CHARS_MAX,
-        description_chars_max: limits::DESCRIPTION_CHARS_MAX,
-        word_chars_max: limits::WORD_CHARS_MAX,
-        tags_max: limits::TAGS_MAX,
-        capabilities_max: limits::CAPABILITIES_MAX,
-        resource_kinds_max: limits::RESOURCE_KINDS_MAX,
-        plan_tasks_max: limits::PLAN_TASKS_MAX,
-        retries_max: limits::RETRIES_MAX,
-        agent_slots_max: limits::AGENT_SLOTS_MAX,
-        task_timeout_seconds_max: config.api.max_task_timeout,
-    }
 }
 
 /// The time that a calendar shows.

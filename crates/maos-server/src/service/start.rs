@@ -16,14 +16,15 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use tracing::info;
 
-use super::{Inner, Service, bounds, new_id, now};
-use crate::agents::builtin::Builtin;
+use super::{Inner, Service, new_id, now};
+use crate::agents::builtin::{self, Builtin};
 use crate::agents::command::Commands;
 use crate::agents::{AllowedRoots, Roster, Runtimes};
 use crate::config::Config;
 use crate::driver::{self, Ports, Refused, Running};
 use crate::journal::JournalError;
 use crate::payloads::Payloads;
+use crate::planner;
 use crate::store::{self, StoreError};
 use crate::supervisor::{Supervisor, SupervisorError};
 
@@ -131,10 +132,17 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
         config.resources.iter().map(|(kind, amount)| (kind.as_str().into(), thousandths(*amount))),
     );
     handle.run(Command::SetCapacity { capacity }, Echo::Id).await?;
+    let mut agent_runtimes: HashMap<AgentId, Runtime> =
+        known.iter().map(|(id, spec)| (*id, spec.runtime)).collect();
     for command in staff(&config, node, &known) {
+        match &command {
+            Command::RegisterAgent { agent } => agent_runtimes.insert(agent.id, agent.runtime),
+            Command::EndAgent { agent, .. } => agent_runtimes.remove(agent),
+            _ => None,
+        };
         handle.run(command, Echo::Id).await?;
     }
-    let bounds = bounds(&config);
+    let bounds = planner::bounds(config.api.max_task_timeout);
     let inner = Inner {
         driver: handle,
         store: store.clone(),
@@ -146,6 +154,8 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
         started_at: now(),
         stopping: false.into(),
         progress,
+        known_actions: builtin::ACTIONS.iter().map(|action| action.name).collect(),
+        agent_runtimes: agent_runtimes.into(),
     };
     let service = Service { inner: Arc::new(inner) };
     Ok(Server { service, driver: running, roster, supervisor, store })

@@ -15,14 +15,14 @@ use maos_core::outcome::{Outcome, Source};
 use maos_core::payload::Payload;
 use maos_core::record::{Stage, TaskRecord};
 use maos_core::spec::{IdempotencyKey, TraceContext};
-use maos_core::time::Timestamp;
+use maos_core::time::WallTime;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::{Service, faults, new_id, present};
 use crate::agents::{Progress, builtin};
 use crate::driver::Refused;
-use crate::planner::{self, PlanContext};
+use crate::planner::{self, Defaults, PlanContext};
 use crate::store::TaskFilter;
 use maos_core::rejection::Rejection;
 
@@ -102,17 +102,22 @@ impl Service {
             key: key.into(),
             body_hash: *blake3::hash(body).as_bytes(),
         });
+        let timeout_seconds = self.inner.config.api.default_task_timeout;
+        let wall = WallTime(super::now().0);
         let context = PlanContext {
             bounds: &self.inner.bounds,
-            default_timeout_seconds: self.inner.config.api.default_task_timeout,
-            now: Timestamp(super::now().0),
+            defaults: Defaults { timeout_seconds, ..planner::DEFAULTS },
+            now: self.inner.driver.engine_time(wall),
+            wall,
             namespace: "default",
             submitter: "",
-            known_action: &builtin::capability_of,
             idempotency,
             trace: options.trace,
+            action_capability: &builtin::capability_of,
+            known_actions: &self.inner.known_actions,
+            agent_runtime: &|agent| self.runtime_of(agent),
         };
-        planner::plan(&parsed, &context, &mut new_id)
+        planner::plan(parsed, &context, &mut new_id)
     }
 
     /// A task as it is; with a wait, once it has ended or the wait is over.

@@ -1,0 +1,263 @@
+//! The paths: what each takes from a request, and which words of the service it says.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, Query, Request, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use axum::routing::{get, post, put};
+use futures_util::StreamExt;
+use maos_api::agent::{AgentEnvelope, AgentPage, TerminateAnswer};
+use maos_api::error::{ApiError, ErrorCode};
+use maos_api::explain::Explanation;
+use maos_api::paths;
+use maos_api::system::{Health, HealthStatus, SystemMetrics, SystemStatus};
+use maos_api::task::{CancelAnswer, Page, TaskEnvelope, TaskPage, TaskResults, TaskStatus};
+use maos_core::spec::TraceContext;
+use serde::Deserialize;
+
+use super::answer::{Answered, Failed, Json, json};
+use crate::service::{ListQuery, Service, SubmitOptions, parse_id};
+
+/// Longest wait that a request may ask for.
+const WAIT_SECONDS_MAX: u64 = 60;
+/// Longest idempotency key.
+const KEY_CHARS_MAX: usize = 200;
+
+pub(super) fn all(service: Service) -> Router {
+    Router::new()
+        .route(paths::HEALTH, get(health))
+        .route(paths::HEALTH_DETAILED, get(detailed_health))
+        .route(paths::TASKS, post(submit).get(list))
+        .route(paths::TASK, get(task).delete(cancel))
+        .route(paths::TASK_CANCEL, put(cancel))
+        .route(paths::TASK_RETRY, put(retry))
+        .route(paths::TASK_RESULTS, get(results))
+        .route(paths::TASK_EXPLAIN, get(explain))
+        .route(paths::AGENTS, post(create_agent).get(agents))
+        .route(paths::AGENT, get(agent).delete(terminate_agent))
+        .route(paths::SYSTEM_STATUS, get(status))
+        .route(paths::SYSTEM_METRICS, get(metrics))
+        .with_state(service)
+}
+
+async fn health(State(service): State<Service>) -> Json<Health> {
+    Json(service.health())
+}
+
+async fn detailed_health(State(service): State<Service>) -> Response {
+    let health = service.detailed_health().await;
+    let status = match health.status {
+        HealthStatus::Healthy => StatusCode::OK,
+        HealthStatus::Degraded | HealthStatus::Unhealthy => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    json(status, serde_json::to_vec(&health).unwrap_or_default())
+}
+
+async fn submit(State(service): State<Service>, request: Request) -> Answered<TaskEnvelope> {
+    let (parts, body) = request.into_parts();
+    check_json(&parts.headers)?;
+    let options = SubmitOptions {
+        idempotency_key: idempotency_key(&parts.headers)?,
+        trace: trace(&parts.headers),
+    };
+    let body = read(body, service.bounds().body_bytes_max).await?;
+    Ok(Json(service.submit(&body, options).await?))
+}
+
+#[derive(Deserialize)]
+struct WaitQuery {
+    wait_seconds: Option<String>,
+}
+
+async fn task(
+    State(service): State<Service>,
+    Path(id): Path<String>,
+    Query(query): Query<WaitQuery>,
+) -> Answered<TaskEnvelope> {
+    let id = parse_id(&id)?;
+    let wait = match query.wait_seconds {
+        None => 0,
+        Some(text) => number("wait_seconds", &text, 0, WAIT_SECONDS_MAX)?,
+    };
+    Ok(Json(service.task(id, Duration::from_secs(wait)).await?))
+}
+
+#[derive(Deserialize)]
+struct ReasonQuery {
+    reason: Option<String>,
+}
+
+async fn cancel(
+    State(service): State<Service>,
+    Path(id): Path<String>,
+    Query(query): Query<ReasonQuery>,
+) -> Answered<CancelAnswer> {
+    let most = usize::try_from(service.bounds().name_chars_max).unwrap_or(usize::MAX);
+    if let Some(reason) = &query.reason
+        && (reason.chars().count() > most || reason.contains('\0'))
+    {
+        return Err(bad_query("reason", format!("must be at most {most} characters without NUL")));
+    }
+    Ok(Json(service.cancel(parse_id(&id)?, query.reason).await?))
+}
+
+async fn retry(State(service): State<Service>, Path(id): Path<String>) -> Answered<TaskEnvelope> {
+    Ok(Json(service.retry(parse_id(&id)?).await?))
+}
+
+async fn results(State(service): State<Service>, Path(id): Path<String>) -> Answered<TaskResults> {
+    Ok(Json(service.results(parse_id(&id)?).await?))
+}
+
+async fn explain(State(service): State<Service>, Path(id): Path<String>) -> Answered<Explanation> {
+    Ok(Json(service.explain(parse_id(&id)?).await?))
+}
+
+#[derive(Deserialize)]
+struct PageQuery {
+    page: Option<String>,
+    page_size: Option<String>,
+    status: Option<String>,
+}
+
+impl PageQuery {
+    fn page(&self) -> Result<(u64, u32), Failed> {
+        let most = u64::from(TaskPage::SIZE_MAX);
+        let page = match &self.page {
+            None => 1,
+            Some(text) => number("page", text, 1, 1_000_000_000)?,
+        };
+        let size = match &self.page_size {
+            None => u64::from(TaskPage::SIZE_DEFAULT),
+            Some(text) => number("page_size", text, 1, most)?,
+        };
+        Ok((page, u32::try_from(size).unwrap_or(Page::<()>::SIZE_MAX)))
+    }
+}
+
+async fn list(
+    State(service): State<Service>,
+    Query(query): Query<PageQuery>,
+) -> Answered<TaskPage> {
+    let (page, page_size) = query.page()?;
+    let status = match &query.status {
+        None => None,
+        Some(name) => Some(known_status(name)?),
+    };
+    Ok(Json(service.list(ListQuery { page, page_size, status }).await?))
+}
+
+fn known_status(name: &str) -> Result<TaskStatus, Failed> {
+    TaskStatus::ALL.into_iter().find(|status| status.name() == name).ok_or_else(|| {
+        let known = TaskStatus::ALL.map(TaskStatus::name).join(", ");
+        bad_query("status", format!("must be one of {known}"))
+    })
+}
+
+async fn create_agent(State(service): State<Service>, request: Request) -> Answered<AgentEnvelope> {
+    let (parts, body) = request.into_parts();
+    check_json(&parts.headers)?;
+    let body = read(body, service.bounds().body_bytes_max).await?;
+    Ok(Json(service.create_agent(&body).await?))
+}
+
+async fn agents(
+    State(service): State<Service>,
+    Query(query): Query<PageQuery>,
+) -> Answered<AgentPage> {
+    let (page, page_size) = query.page()?;
+    Ok(Json(service.agents(page, page_size).await?))
+}
+
+async fn agent(State(service): State<Service>, Path(id): Path<String>) -> Answered<AgentEnvelope> {
+    Ok(Json(service.agent(parse_id(&id)?).await?))
+}
+
+async fn terminate_agent(
+    State(service): State<Service>,
+    Path(id): Path<String>,
+) -> Answered<TerminateAnswer> {
+    Ok(Json(service.terminate_agent(parse_id(&id)?).await?))
+}
+
+async fn status(State(service): State<Service>) -> Answered<SystemStatus> {
+    Ok(Json(service.status().await?))
+}
+
+async fn metrics(State(service): State<Service>) -> Answered<SystemMetrics> {
+    Ok(Json(service.metrics().await?))
+}
+
+/// A missing content type is taken for JSON, as the contract's first clients send none.
+fn check_json(headers: &HeaderMap) -> Result<(), Failed> {
+    let Some(kind) = headers.get(CONTENT_TYPE) else { return Ok(()) };
+    let kind = kind.to_str().unwrap_or("not readable");
+    let essence = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    if essence == "application/json" || essence.ends_with("+json") {
+        return Ok(());
+    }
+    let message = format!("the content type is `{essence}`, it must be `application/json`");
+    Err(Failed(ApiError::new(ErrorCode::NotJson, message)))
+}
+
+/// A body within its bound, which holds whatever length was announced.
+async fn read(body: Body, bytes_max: u64) -> Result<Bytes, Failed> {
+    let too_large = || {
+        let message = format!("the body has more than {bytes_max} bytes");
+        Failed(ApiError::new(ErrorCode::BodyTooLarge, message).with("bytes_max", bytes_max))
+    };
+    let mut stream = body.into_data_stream();
+    let mut whole: Option<Bytes> = None;
+    let mut joined: Vec<u8> = Vec::new();
+    while let Some(piece) = stream.next().await {
+        let piece = piece.map_err(|why| {
+            let message = format!("the body broke off: {why}");
+            Failed(ApiError::new(ErrorCode::MalformedJson, message))
+        })?;
+        // Almost every body comes in one piece: it is not copied.
+        if let Some(first) = whole.take() {
+            joined.extend_from_slice(&first);
+        }
+        if joined.is_empty() {
+            whole = Some(piece);
+        } else {
+            joined.extend_from_slice(&piece);
+        }
+        let bytes = joined.len() + whole.as_ref().map_or(0, Bytes::len);
+        if bytes as u64 > bytes_max {
+            return Err(too_large());
+        }
+    }
+    Ok(whole.unwrap_or_else(|| Bytes::from(joined)))
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Failed> {
+    let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
+    let key = key.to_str().unwrap_or_default();
+    if key.is_empty() || key.len() > KEY_CHARS_MAX {
+        let message = format!("`Idempotency-Key` must be 1 to {KEY_CHARS_MAX} visible characters");
+        return Err(Failed(ApiError::new(ErrorCode::ValidationFailed, message)));
+    }
+    Ok(Some(key.to_owned()))
+}
+
+fn trace(headers: &HeaderMap) -> Option<TraceContext> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let parent = text("traceparent").filter(|parent| parent.len() <= KEY_CHARS_MAX)?;
+    let state = text("tracestate").filter(|state| state.len() <= 512);
+    Some(TraceContext { parent: parent.into(), state: state.map(Into::into) })
+}
+
+fn number(name: &str, text: &str, least: u64, most: u64) -> Result<u64, Failed> {
+    let parsed = text.parse::<u64>().ok().filter(|number| (least..=most).contains(number));
+    parsed.ok_or_else(|| bad_query(name, format!("must be a whole number from {least} to {most}")))
+}
+
+fn bad_query(name: &str, what: String) -> Failed {
+    let message = format!("query parameter `{name}` {what}");
+    Failed(ApiError::new(ErrorCode::MalformedQuery, message).with("parameter", name))
+}
