@@ -78,6 +78,7 @@ pub(super) struct Drafts<'a, 'c> {
     pub(super) keys: HashMap<Rc<str>, usize>,
     pub(super) faults: Faults,
     warnings: Vec<String>,
+    passed_count: usize,
 }
 
 /// Where an entry comes from.
@@ -95,11 +96,20 @@ pub(super) struct Slot {
 
 /// Warnings of one answer.
 const WARNINGS_MAX: usize = 100;
+/// Members that all parents of a plan pass on together: each parent makes a list of them.
+const PASSED_ON_MAX: usize = 1_000_000;
 
 impl<'a, 'c> Drafts<'a, 'c> {
     pub(super) fn new(ctx: &'c PlanContext<'c>, warnings: Vec<String>) -> Self {
         let faults = Faults::default();
-        Drafts { ctx, tasks: Vec::with_capacity(1), keys: HashMap::new(), faults, warnings }
+        Drafts {
+            ctx,
+            tasks: Vec::with_capacity(1),
+            keys: HashMap::new(),
+            faults,
+            warnings,
+            passed_count: 0,
+        }
     }
 
     pub(super) fn warn(&mut self, warning: String) {
@@ -168,7 +178,7 @@ impl<'a, 'c> Drafts<'a, 'c> {
             names.iter().any(|list| list.name == name)
                 || (fans && matches!(name, "prepare" | "reduce"))
         };
-        let passed = self.tasks[index].parameters.passed_on(inherited, &left_out);
+        let passed = self.pass_on(index, inherited, &left_out)?;
         match fields.strategy {
             Some(Strategy::Sequential | Strategy::Hierarchical) => {
                 self.split_sequence(index, found, &passed)
@@ -179,6 +189,23 @@ impl<'a, 'c> Drafts<'a, 'c> {
             None if found.list.name == "items" => self.split_parallel(index, found, &passed),
             None => self.split_sequence(index, found, &passed),
         }
+    }
+
+    /// What strings and data below the task at `index` inherit of its parameters.
+    pub(super) fn pass_on(
+        &mut self,
+        index: usize,
+        inherited: &PassedOn<'a>,
+        left_out: &dyn Fn(&str) -> bool,
+    ) -> Result<PassedOn<'a>, ApiError> {
+        let passed = self.tasks[index].parameters.passed_on(inherited, left_out);
+        self.passed_count += passed.0.len();
+        if self.passed_count > PASSED_ON_MAX {
+            let message =
+                format!("the plan's subtasks inherit more than {PASSED_ON_MAX} parameters");
+            return Err(ApiError::new(ErrorCode::PlanTooLarge, message));
+        }
+        Ok(passed)
     }
 
     fn warn_of_no_list(&mut self, strategy: Option<Strategy>, at: &str) {

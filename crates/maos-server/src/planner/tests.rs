@@ -9,6 +9,9 @@ use serde_json::{Value, json};
 
 use super::*;
 
+#[path = "graph_tests.rs"]
+mod graph;
+
 const ACTIONS: &[&str] = &["data.query", "file.read", "file.write", "join.list", "noop"];
 const BUILTIN_AGENT: AgentId = AgentId(0xb);
 const WORKER_AGENT: AgentId = AgentId(0xa);
@@ -473,6 +476,19 @@ fn plans_have_bounds() {
         .tasks
         .len(),
         10_001
+    );
+}
+
+#[test]
+fn many_parents_cannot_pass_on_many_parameters() {
+    let mut parameters: serde_json::Map<String, Value> =
+        (0..2_000).map(|n| (format!("p{n}"), json!(n))).collect();
+    let parent = json!({"items": 1, "parameters": {"own": 1}});
+    parameters.insert("items".to_owned(), json!(vec![parent; 600]));
+    check_refused(
+        json!({"decomposition_strategy": "parallel", "parameters": parameters}),
+        ErrorCode::PlanTooLarge,
+        "the plan's subtasks inherit more than 1000000 parameters",
     );
 }
 
