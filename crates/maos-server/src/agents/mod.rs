@@ -18,7 +18,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 pub use order::{Order, Start};
-pub use roster::{Roster, Runtimes};
+pub use roster::{ReportSink, Roster, Runtimes, WatchSink};
 
 /// One attempt, handed to a runtime.
 pub struct Assignment {

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
 use super::{Assignment, Order, Progress, RunAttempt, Start, Verdict};
-use crate::blobs::Blobs;
+use crate::payloads::Payloads;
 use crate::planner;
 
 /// What does the work, by runtime.
@@ -42,7 +42,7 @@ pub type WatchSink = Arc<dyn Fn(TaskId, Attempt, Progress) + Send + Sync>;
 #[derive(Clone)]
 pub struct Roster {
     runtimes: Arc<Runtimes>,
-    blobs: Arc<Blobs>,
+    payloads: Payloads,
     report: ReportSink,
     watch: WatchSink,
     running: Arc<Mutex<HashMap<(TaskId, Attempt), CancellationToken>>>,
@@ -54,12 +54,12 @@ impl Roster {
     #[must_use]
     pub fn new(
         runtimes: Runtimes,
-        blobs: Arc<Blobs>,
+        payloads: Payloads,
         report: ReportSink,
         watch: WatchSink,
     ) -> Roster {
         let runtimes = Arc::new(runtimes);
-        Roster { runtimes, blobs, report, watch, running: Arc::default(), emptied: Arc::default() }
+        Roster { runtimes, payloads, report, watch, running: Arc::default(), emptied: Arc::default() }
     }
 
     /// Carries out orders until there will be no more.
@@ -194,10 +194,7 @@ impl Roster {
     }
 
     async fn load(&self, outcome: &Outcome) -> Result<Value, Report> {
-        self.blobs
-            .load_outcome(outcome)
-            .await
-            .map_err(|fault| Report::Lost(cut(&fault.to_string())))
+        self.payloads.value(outcome).await.map_err(|fault| Report::Lost(cut(&fault.to_string())))
     }
 
     async fn completed(&self, result: Value) -> Report {
@@ -211,7 +208,7 @@ impl Roster {
                 format!("its result has {bytes} bytes, at most {RESULT_BYTES_MAX} are allowed");
             return failed(&message, true);
         }
-        match self.blobs.keep(document).await {
+        match self.payloads.keep(document).await {
             Ok(payload) => Report::Completed(payload),
             Err(fault) => Report::Lost(cut(&fault.to_string())),
         }
