@@ -7,7 +7,7 @@ use std::rc::Rc;
 use maos_api::document::{self, Members};
 use maos_api::error::{ApiError, ErrorCode};
 use maos_api::fault::Faults;
-use maos_api::submission::{self, Fields};
+use maos_api::submission::{self, Fields, is_field};
 use maos_api::task::{self, Strategy};
 use maos_api::time::UtcTime;
 use maos_core::ids::AgentId;
@@ -96,6 +96,8 @@ pub(super) struct Slot {
 
 /// Warnings of one answer.
 const WARNINGS_MAX: usize = 100;
+/// Names that hardly any data has, but a submission with a slip in it.
+const NEAR_MISSES: &[&str] = &["action", "parameters", "depends_on", "decomposition_strategy"];
 /// Members that all parents of a plan pass on together: each parent makes a list of them.
 const PASSED_ON_MAX: usize = 1_000_000;
 
@@ -237,9 +239,11 @@ impl<'a, 'c> Drafts<'a, 'c> {
     ) -> Result<usize, ApiError> {
         if let Cow::Borrowed(json) = entry
             && let Some(members) = document::members(json)
-            && submission::is_submission(&members)
         {
-            return self.add_submission(slot, members, passed);
+            if submission::is_submission(&members) {
+                return self.add_submission(slot, members, passed);
+            }
+            self.warn_of_near_miss(&slot.at, &members);
         }
         let name = document::text(&entry).map(|text| name_of(&text));
         let member = if name.is_some() { "stage" } else { "item" };
@@ -249,6 +253,20 @@ impl<'a, 'c> Drafts<'a, 'c> {
         }
         let parameters = Parameters::Built { inherited: passed.clone(), own };
         self.push(slot, Fields::default(), name.flatten(), parameters)
+    }
+
+    /// Says so when data looks as if it was meant as a submission.
+    fn warn_of_near_miss(&mut self, at: &str, members: &Members<'_>) {
+        if !NEAR_MISSES.iter().any(|name| members.value(name).is_some()) {
+            return;
+        }
+        let strange = members.0.iter().map(|(name, _)| &**name).filter(|name| !is_field(name));
+        let strange: Vec<String> = strange.take(3).map(|name| format!("`{name}`")).collect();
+        let strange = strange.join(", ");
+        self.warn(format!(
+            "`{at}` is taken as data, for no submission has the field {strange}: what an agent \
+             is to read belongs into its `parameters`"
+        ));
     }
 
     /// Adds an entry that is a submission, with all below it.

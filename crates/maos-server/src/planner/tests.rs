@@ -537,6 +537,24 @@ fn entries_that_are_no_subtasks_are_refused() {
 }
 
 #[test]
+fn data_that_looks_like_a_submission_is_mentioned() {
+    check(
+        json!({"decomposition_strategy": "parallel", "parameters": {"items": [
+            {"action": "noop", "x": 1}, {"name": "a", "paramters": {}, "depends_on": []},
+            {"name": "Ada", "age": 36}]}}),
+        r#"
+        root = all
+          item-1 {"item":{"action":"noop","x":1},"index":0}
+          item-2 {"item":{"depends_on":[],"name":"a","paramters":{}},"index":1}
+          item-3 {"item":{"age":36,"name":"Ada"},"index":2}
+        ! `parameters.items[0]` is taken as data, for no submission has the field `action`, `x`:
+        ~ what an agent is to read belongs into its `parameters`
+        ! `parameters.items[1]` is taken as data, for no submission has the field `paramters`:
+        ~ what an agent is to read belongs into its `parameters`"#,
+    );
+}
+
+#[test]
 fn subtasks_inherit_what_they_do_not_say() {
     let planned =
         planned(&json!({"name": "n", "priority": "high", "tags": ["t"], "max_retries": 7,
