@@ -227,8 +227,13 @@ pub fn readable<'a>(body: &'a [u8], bounds: &Bounds) -> Result<&'a str, ApiError
 /// Whether `members` are a submission and not data: there are some, and all are known.
 #[must_use]
 pub fn is_submission(members: &Members<'_>) -> bool {
-    let known = |name: &str| FIELDS.contains(&name) || ENTRY_FIELDS.contains(&name);
-    !members.0.is_empty() && members.0.iter().all(|(name, _)| known(name))
+    !members.0.is_empty() && members.0.iter().all(|(name, _)| is_field(name))
+}
+
+/// Whether an entry of a list may have a field of this name.
+#[must_use]
+pub fn is_field(name: &str) -> bool {
+    FIELDS.contains(&name) || ENTRY_FIELDS.contains(&name)
 }
 
 /// Reads an entry of a list of subtasks that is a submission. `at` is its place in the body, such

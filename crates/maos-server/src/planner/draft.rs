@@ -7,7 +7,7 @@ use std::rc::Rc;
 use maos_api::document::{self, Members};
 use maos_api::error::{ApiError, ErrorCode};
 use maos_api::fault::Faults;
-use maos_api::submission::{self, Fields};
+use maos_api::submission::{self, Fields, is_field};
 use maos_api::task::{self, Strategy};
 use maos_api::time::UtcTime;
 use maos_core::ids::AgentId;
@@ -78,6 +78,7 @@ pub(super) struct Drafts<'a, 'c> {
     pub(super) keys: HashMap<Rc<str>, usize>,
     pub(super) faults: Faults,
     warnings: Vec<String>,
+    passed_count: usize,
 }
 
 /// Where an entry comes from.
@@ -95,11 +96,22 @@ pub(super) struct Slot {
 
 /// Warnings of one answer.
 const WARNINGS_MAX: usize = 100;
+/// Names that hardly any data has, but a submission with a slip in it.
+const NEAR_MISSES: &[&str] = &["action", "parameters", "depends_on", "decomposition_strategy"];
+/// Members that all parents of a plan pass on together: each parent makes a list of them.
+const PASSED_ON_MAX: usize = 1_000_000;
 
 impl<'a, 'c> Drafts<'a, 'c> {
     pub(super) fn new(ctx: &'c PlanContext<'c>, warnings: Vec<String>) -> Self {
         let faults = Faults::default();
-        Drafts { ctx, tasks: Vec::with_capacity(1), keys: HashMap::new(), faults, warnings }
+        Drafts {
+            ctx,
+            tasks: Vec::with_capacity(1),
+            keys: HashMap::new(),
+            faults,
+            warnings,
+            passed_count: 0,
+        }
     }
 
     pub(super) fn warn(&mut self, warning: String) {
@@ -168,7 +180,7 @@ impl<'a, 'c> Drafts<'a, 'c> {
             names.iter().any(|list| list.name == name)
                 || (fans && matches!(name, "prepare" | "reduce"))
         };
-        let passed = self.tasks[index].parameters.passed_on(inherited, &left_out);
+        let passed = self.pass_on(index, inherited, &left_out)?;
         match fields.strategy {
             Some(Strategy::Sequential | Strategy::Hierarchical) => {
                 self.split_sequence(index, found, &passed)
@@ -179,6 +191,23 @@ impl<'a, 'c> Drafts<'a, 'c> {
             None if found.list.name == "items" => self.split_parallel(index, found, &passed),
             None => self.split_sequence(index, found, &passed),
         }
+    }
+
+    /// What strings and data below the task at `index` inherit of its parameters.
+    pub(super) fn pass_on(
+        &mut self,
+        index: usize,
+        inherited: &PassedOn<'a>,
+        left_out: &dyn Fn(&str) -> bool,
+    ) -> Result<PassedOn<'a>, ApiError> {
+        let passed = self.tasks[index].parameters.passed_on(inherited, left_out);
+        self.passed_count += passed.0.len();
+        if self.passed_count > PASSED_ON_MAX {
+            let message =
+                format!("the plan's subtasks inherit more than {PASSED_ON_MAX} parameters");
+            return Err(ApiError::new(ErrorCode::PlanTooLarge, message));
+        }
+        Ok(passed)
     }
 
     fn warn_of_no_list(&mut self, strategy: Option<Strategy>, at: &str) {
@@ -210,9 +239,11 @@ impl<'a, 'c> Drafts<'a, 'c> {
     ) -> Result<usize, ApiError> {
         if let Cow::Borrowed(json) = entry
             && let Some(members) = document::members(json)
-            && submission::is_submission(&members)
         {
-            return self.add_submission(slot, members, passed);
+            if submission::is_submission(&members) {
+                return self.add_submission(slot, members, passed);
+            }
+            self.warn_of_near_miss(&slot.at, &members);
         }
         let name = document::text(&entry).map(|text| name_of(&text));
         let member = if name.is_some() { "stage" } else { "item" };
@@ -222,6 +253,20 @@ impl<'a, 'c> Drafts<'a, 'c> {
         }
         let parameters = Parameters::Built { inherited: passed.clone(), own };
         self.push(slot, Fields::default(), name.flatten(), parameters)
+    }
+
+    /// Says so when data looks as if it was meant as a submission.
+    fn warn_of_near_miss(&mut self, at: &str, members: &Members<'_>) {
+        if !NEAR_MISSES.iter().any(|name| members.value(name).is_some()) {
+            return;
+        }
+        let strange = members.0.iter().map(|(name, _)| &**name).filter(|name| !is_field(name));
+        let strange: Vec<String> = strange.take(3).map(|name| format!("`{name}`")).collect();
+        let strange = strange.join(", ");
+        self.warn(format!(
+            "`{at}` is taken as data, for no submission has the field {strange}: what an agent \
+             is to read belongs into its `parameters`"
+        ));
     }
 
     /// Adds an entry that is a submission, with all below it.

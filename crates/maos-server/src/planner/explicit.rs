@@ -21,7 +21,7 @@ impl<'a> Drafts<'a, '_> {
             self.warn(format!("`{full}` is empty: the task runs as one"));
             return Ok(());
         }
-        let passed = self.tasks[parent].parameters.passed_on(inherited, &|_| false);
+        let passed = self.pass_on(parent, inherited, &|_| false)?;
         for (index, entry) in entries.into_iter().enumerate() {
             let at = format!("{full}[{index}]");
             let members = match entry {

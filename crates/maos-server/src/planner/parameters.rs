@@ -2,6 +2,7 @@
 //! its place in the list adds.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::rc::Rc;
 
 use maos_api::document;
@@ -68,14 +69,12 @@ impl<'a> Parameters<'a> {
             Parameters::AsSent(sent) => opened(sent),
             Parameters::Built { own, .. } => own.clone(),
         };
-        let mut members: Vec<Member<'a>> = inherited
-            .0
-            .iter()
-            .filter(|(name, _)| !own.iter().any(|(held, _)| held == name))
-            .cloned()
-            .collect();
-        members.extend(own);
-        members.retain(|(name, _)| !left_out(name));
+        if own.is_empty() && !inherited.0.iter().any(|(name, _)| left_out(name)) {
+            return inherited.clone();
+        }
+        let names: HashSet<&str> = own.iter().map(|(name, _)| &**name).collect();
+        let kept = inherited.0.iter().filter(|(name, _)| !names.contains(&**name));
+        let members = kept.chain(&own).filter(|(name, _)| !left_out(name)).cloned().collect();
         PassedOn(Rc::new(members))
     }
 }

@@ -9,6 +9,9 @@ use serde_json::{Value, json};
 
 use super::*;
 
+#[path = "graph_tests.rs"]
+mod graph;
+
 const ACTIONS: &[&str] = &["data.query", "file.read", "file.write", "join.list", "noop"];
 const BUILTIN_AGENT: AgentId = AgentId(0xb);
 const WORKER_AGENT: AgentId = AgentId(0xa);
@@ -477,6 +480,19 @@ fn plans_have_bounds() {
 }
 
 #[test]
+fn many_parents_cannot_pass_on_many_parameters() {
+    let mut parameters: serde_json::Map<String, Value> =
+        (0..2_000).map(|n| (format!("p{n}"), json!(n))).collect();
+    let parent = json!({"items": 1, "parameters": {"own": 1}});
+    parameters.insert("items".to_owned(), json!(vec![parent; 600]));
+    check_refused(
+        json!({"decomposition_strategy": "parallel", "parameters": parameters}),
+        ErrorCode::PlanTooLarge,
+        "the plan's subtasks inherit more than 1000000 parameters",
+    );
+}
+
+#[test]
 fn plans_nest_only_so_deep() {
     let nested = |depth: usize| {
         let (mut open, mut close) = (String::new(), String::new());
@@ -517,6 +533,24 @@ fn entries_that_are_no_subtasks_are_refused() {
             "parameters.steps[0].timeout_seconds",
             "parameters.steps[1].priority"
         ]
+    );
+}
+
+#[test]
+fn data_that_looks_like_a_submission_is_mentioned() {
+    check(
+        json!({"decomposition_strategy": "parallel", "parameters": {"items": [
+            {"action": "noop", "x": 1}, {"name": "a", "paramters": {}, "depends_on": []},
+            {"name": "Ada", "age": 36}]}}),
+        r#"
+        root = all
+          item-1 {"item":{"action":"noop","x":1},"index":0}
+          item-2 {"item":{"depends_on":[],"name":"a","paramters":{}},"index":1}
+          item-3 {"item":{"age":36,"name":"Ada"},"index":2}
+        ! `parameters.items[0]` is taken as data, for no submission has the field `action`, `x`:
+        ~ what an agent is to read belongs into its `parameters`
+        ! `parameters.items[1]` is taken as data, for no submission has the field `paramters`:
+        ~ what an agent is to read belongs into its `parameters`"#,
     );
 }
 
