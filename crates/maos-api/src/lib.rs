@@ -1,1 +1,17 @@
+//! The wire contract as types: paths, requests, responses and error codes.
+//!
+//! What a client sends is parsed and checked here, with every fault named; what a server answers is
+//! written and read with the same types, so neither side can drift. This crate knows no engine, no
+//! socket and no clock; bounds arrive as arguments.
 
+pub mod agent;
+pub mod document;
+pub mod error;
+pub mod explain;
+pub mod fault;
+mod field;
+pub mod paths;
+pub mod submission;
+pub mod system;
+pub mod task;
+pub mod time;

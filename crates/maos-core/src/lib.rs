@@ -11,12 +11,29 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod node;
+
+pub mod engine;
+pub mod laws;
+pub mod outcome;
+pub mod view;
+
+mod agent;
+mod dispatch;
+mod presence;
+mod retry;
+mod slab;
+mod task;
+
 pub mod command;
 pub mod event;
-pub mod ids;
-pub mod limits;
 pub mod payload;
 pub mod record;
 pub mod rejection;
 pub mod spec;
+
+pub mod ids;
+pub mod limits;
 pub mod time;
+
+pub use dispatch::Pool;

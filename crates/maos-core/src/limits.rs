@@ -52,6 +52,8 @@ pub const BACKOFF_FIRST_MS: u64 = 1_000;
 pub const BACKOFF_MAX_MS: u64 = 300_000;
 /// How long an idempotency key is remembered.
 pub const IDEMPOTENCY_MS: u64 = 24 * 3_600 * 1_000;
+/// Most idempotency keys that are remembered at once.
+pub const IDEMPOTENCY_KEYS_MAX: u32 = 1_000_000;
 /// Most events that follow from one command within one step. The rest follow in the next step.
 pub const STEP_EVENTS_MAX: u32 = 4_096;
 /// Most distinct demands (capabilities, agent, resources) that may wait at once.

@@ -6,4 +6,5 @@
 //! `http` never reaches the driver or the journal; journal and agents know nothing of each other.
 
 pub mod agents;
+pub mod driver;
 pub mod journal;

@@ -3,16 +3,22 @@
 //! A runtime gets one attempt with its parameters, runs it, and says how it went. Whether the attempt
 //! still counts is for the engine; a runtime knows neither the engine nor the journal.
 
+mod order;
+mod roster;
+
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use maos_core::ids::{AgentId, Attempt, TaskId};
+use maos_core::ids::{Attempt, TaskId};
 use maos_core::spec::{AgentSpec, TaskSpec};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
+
+pub use order::{Order, Start};
+pub use roster::{ReportSink, Roster, Runtimes, WatchSink};
 
 /// One attempt, handed to a runtime.
 pub struct Assignment {

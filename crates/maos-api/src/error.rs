@@ -1,0 +1,248 @@
+//! Every public error: one row decides its name, its HTTP status and whether to try again.
+//!
+//! `docs/errors.md` is generated from the rows; a test compares it.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use thiserror::Error;
+
+use crate::time::UtcTime;
+
+/// The body of every answer that is an error.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// What is wrong and what to do.
+    pub error: String,
+    /// The name of an [`ErrorCode`].
+    pub error_code: Cow<'static, str>,
+    /// What a program needs to know; an object.
+    pub details: Map<String, Value>,
+    /// When.
+    pub timestamp: UtcTime,
+    /// The request, as in the header `x-request-id` and in the log.
+    pub request_id: String,
+}
+
+/// A refusal or fault on its way to becoming an [`ErrorBody`].
+#[derive(Clone, Debug, PartialEq, Error)]
+#[error("{message}")]
+pub struct ApiError {
+    /// Which.
+    pub code: ErrorCode,
+    /// What is wrong and what to do.
+    pub message: String,
+    /// What a program needs to know.
+    pub details: Map<String, Value>,
+}
+
+impl ApiError {
+    /// An error without details.
+    #[must_use]
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> ApiError {
+        ApiError { code, message: message.into(), details: Map::new() }
+    }
+
+    /// The same with one more detail.
+    #[must_use]
+    pub fn with(mut self, name: &str, detail: impl Into<Value>) -> ApiError {
+        self.details.insert(name.to_owned(), detail.into());
+        self
+    }
+
+    /// The body that goes out.
+    #[must_use]
+    pub fn into_body(self, timestamp: UtcTime, request_id: String) -> ErrorBody {
+        let ApiError { code, message, details } = self;
+        let error_code = Cow::Borrowed(code.name());
+        ErrorBody { error: message, error_code, details, timestamp, request_id }
+    }
+}
+
+/// Whether the same request may succeed later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// Not before something else changes.
+    Never,
+    /// Yes: after the time in the header `Retry-After`.
+    Later,
+}
+
+macro_rules! codes {
+    ($($variant:ident $name:literal $status:literal $retry:ident $meaning:literal)+) => {
+        /// A public error code. Its name never changes.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum ErrorCode {
+            $(#[doc = $meaning] $variant,)+
+        }
+
+        impl ErrorCode {
+            /// All of them, by status.
+            pub const ALL: &'static [ErrorCode] = &[$(ErrorCode::$variant),+];
+
+            /// The permanent name.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(ErrorCode::$variant => $name),+ }
+            }
+
+            /// The HTTP status.
+            #[must_use]
+            pub const fn status(self) -> u16 {
+                match self { $(ErrorCode::$variant => $status),+ }
+            }
+
+            /// Whether trying again can help.
+            #[must_use]
+            pub const fn retry(self) -> Retry {
+                match self { $(ErrorCode::$variant => Retry::$retry),+ }
+            }
+
+            /// What it means, in a sentence.
+            #[must_use]
+            pub const fn meaning(self) -> &'static str {
+                match self { $(ErrorCode::$variant => $meaning),+ }
+            }
+        }
+    };
+}
+
+codes! {
+    MalformedJson "MALFORMED_JSON" 400 Never
+        "The body is not JSON; `details` has the line and column."
+    MalformedId "MALFORMED_ID" 400 Never
+        "An id in the path or the query is not a UUID."
+    MalformedQuery "MALFORMED_QUERY" 400 Never
+        "A query parameter cannot be read; `details.parameter` names it."
+    UnknownStrategy "UNKNOWN_STRATEGY" 400 Never
+        "`decomposition_strategy` is none of the known ones, which `details.known` lists."
+    TimeoutTooLong "TIMEOUT_TOO_LONG" 400 Never
+        "`timeout_seconds` is above the configured maximum."
+    PathNotFound "PATH_NOT_FOUND" 404 Never
+        "Nothing answers under this path."
+    TaskNotFound "TASK_NOT_FOUND" 404 Never
+        "No task has this id."
+    PlanNotFound "PLAN_NOT_FOUND" 404 Never
+        "No plan has this id."
+    AgentNotFound "AGENT_NOT_FOUND" 404 Never
+        "No agent has this id."
+    ResultsNotReady "RESULTS_NOT_READY" 404 Never
+        "The task has no results: it has not ended, or not well."
+    MethodNotAllowed "METHOD_NOT_ALLOWED" 405 Never
+        "The path exists and does not take this method; the header `Allow` lists what it takes."
+    AlreadyEnded "ALREADY_ENDED" 409 Never
+        "The task has ended, so it cannot be cancelled or changed."
+    NotRetryable "NOT_RETRYABLE" 409 Never
+        "Only a failed or cancelled task can be retried."
+    ParentEnded "PARENT_ENDED" 409 Never
+        "The task is a subtask of one that has ended: retry that one."
+    StaleAttempt "STALE_ATTEMPT" 409 Never
+        "The report is about an attempt that is no longer the running one; it was not accepted."
+    IdempotencyConflict "IDEMPOTENCY_CONFLICT" 409 Never
+        "The idempotency key came with another body before."
+    AgentEnded "AGENT_ENDED" 409 Never
+        "The agent has ended its service."
+    BodyTooLarge "BODY_TOO_LARGE" 413 Never
+        "The body is above the bound, which `details.bytes_max` names."
+    NotJson "NOT_JSON" 415 Never
+        "The body's `content-type` is not JSON."
+    ValidationFailed "VALIDATION_FAILED" 422 Never
+        "Fields have a wrong type or range; `details.fields` names each and its fault."
+    UnknownAction "UNKNOWN_ACTION" 422 Never
+        "The named agent is built in and does not know the action; `details.known` lists them."
+    OverCapacity "OVER_CAPACITY" 422 Never
+        "A resource requirement is above what there is in all, so it could never be met."
+    UnknownKey "UNKNOWN_KEY" 422 Never
+        "`depends_on` or `$from` names a key that no task of the plan has."
+    DuplicateKey "DUPLICATE_KEY" 422 Never
+        "Two tasks of the plan have the same key."
+    PlanCycle "PLAN_CYCLE" 422 Never
+        "Tasks of the plan wait for each other; `details.cycle` lists their keys."
+    BadReference "BAD_REFERENCE" 422 Never
+        "An object with `$from` is not of the form `{\"$from\": key, \"pointer\": \"/a/0\"}`."
+    PlanTooLarge "PLAN_TOO_LARGE" 422 Never
+        "The plan has too many tasks, dependencies or bytes of parameters."
+    PlanTooDeep "PLAN_TOO_DEEP" 422 Never
+        "Tasks of the plan are nested too deeply."
+    QueueFull "QUEUE_FULL" 429 Later
+        "A bound on what may wait is reached; nothing was accepted."
+    StorageUnavailable "STORAGE_UNAVAILABLE" 503 Later
+        "The journal cannot be written at the moment; nothing was accepted."
+    ShuttingDown "SHUTTING_DOWN" 503 Later
+        "The server is about to end and takes nothing new."
+    NotLeader "NOT_LEADER" 503 Later
+        "This server does not lead at the moment."
+    Internal "INTERNAL" 500 Never
+        "A fault of the server's own; the log has more under the same `request_id`."
+}
+
+impl ErrorCode {
+    /// The code of this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<ErrorCode> {
+        ErrorCode::ALL.iter().copied().find(|code| code.name() == name)
+    }
+}
+
+/// The text of `docs/errors.md`.
+#[must_use]
+pub fn reference() -> String {
+    let mut page = String::from(
+        "# Error codes\n\n\
+         Generated from `crates/maos-api/src/error.rs`; \
+         `UPDATE_DOCS=1 cargo test -p maos-api` writes it anew.\n\n\
+         Every error answer is `{error, error_code, details, timestamp, request_id}`. \
+         Codes that say *later* come with `Retry-After`.\n\n\
+         | code | status | try again | meaning |\n|---|---|---|---|\n",
+    );
+    for code in ErrorCode::ALL {
+        let retry = match code.retry() {
+            Retry::Never => "no",
+            Retry::Later => "later",
+        };
+        let (name, status, meaning) = (code.name(), code.status(), code.meaning());
+        // Writing to a string cannot fail.
+        let _ = writeln!(page, "| `{name}` | {status} | {retry} | {meaning} |");
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn the_committed_reference_is_what_the_rows_say() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/errors.md");
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, reference()).unwrap();
+        }
+        let committed = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(committed == reference(), "docs/errors.md is old: UPDATE_DOCS=1 writes it anew");
+    }
+
+    #[test]
+    fn names_are_unique_and_lead_back_to_their_codes() {
+        let names: BTreeSet<&str> = ErrorCode::ALL.iter().map(|code| code.name()).collect();
+        assert_eq!(names.len(), ErrorCode::ALL.len());
+        for code in ErrorCode::ALL {
+            assert_eq!(ErrorCode::from_name(code.name()), Some(*code));
+            assert!(code.name().bytes().all(|b| b.is_ascii_uppercase() || b == b'_'));
+        }
+        assert_eq!(ErrorCode::from_name("NO_SUCH_CODE"), None);
+    }
+
+    #[test]
+    fn exactly_what_may_pass_by_itself_is_worth_another_try() {
+        for code in ErrorCode::ALL {
+            let later = matches!(code.status(), 429 | 503);
+            assert_eq!(code.retry() == Retry::Later, later, "{}", code.name());
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! Tasks on the wire: what is sent in and what comes back.
+//!
+//! Payloads pass through as the bytes they are.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use crate::time::UtcTime;
+
+macro_rules! wire_names {
+    ($(#[$doc:meta])* $name:ident: $count:literal { $($(#[$case_doc:meta])* $case:ident $wire:literal)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum $name {
+            $($(#[$case_doc])* #[serde(rename = $wire)] $case,)+
+        }
+
+        impl $name {
+            /// All of them.
+            pub const ALL: [$name; $count] = [$($name::$case),+];
+
+            /// The name on the wire.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $($name::$case => $wire),+ }
+            }
+        }
+    };
+}
+pub(crate) use wire_names;
+
+wire_names! {
+    /// How much a task matters.
+    Priority: 4 {
+        /// After everything else.
+        Low "low"
+        /// The default.
+        Medium "medium"
+        /// Before the default.
+        High "high"
+        /// Before everything else.
+        Critical "critical"
+    }
+}
+
+wire_names! {
+    /// Where a task stands.
+    TaskStatus: 7 {
+        /// Waits for dependencies, a time or an approval.
+        Pending "pending"
+        /// Queued for an agent.
+        Ready "ready"
+        /// An agent has it; a task with subtasks: from its first subtask's start to its own end.
+        Running "running"
+        /// Ended well.
+        Completed "completed"
+        /// Ended without a result.
+        Failed "failed"
+        /// Ended by somebody's wish.
+        Cancelled "cancelled"
+        /// Waits out the pause after a failure.
+        Retrying "retrying"
+    }
+}
+
+impl TaskStatus {
+    /// Whether nothing more happens by itself.
+    #[must_use]
+    pub fn is_terminal(self) -> bool {
+        match self {
+            TaskStatus::Completed | TaskStatus::Failed | TaskStatus::Cancelled => true,
+            TaskStatus::Pending
+            | TaskStatus::Ready
+            | TaskStatus::Running
+            | TaskStatus::Retrying => false,
+        }
+    }
+}
+
+wire_names! {
+    /// How a submission is split into subtasks.
+    Strategy: 5 {
+        /// One after another.
+        Sequential "sequential"
+        /// All at once.
+        Parallel "parallel"
+        /// One after another, each with the result of the one before.
+        Pipeline "pipeline"
+        /// Stages one after another, which may have stages, steps or items of their own.
+        Hierarchical "hierarchical"
+        /// All at once, between a preparing and a reducing step.
+        FanOutFanIn "fan_out_fan_in"
+    }
+}
+
+wire_names! {
+    /// What a parent does when a subtask does not complete.
+    OnFailure: 3 {
+        /// Cancel the others and fail.
+        FailFast "fail_fast"
+        /// Run what does not depend on it, then fail.
+        Continue "continue"
+        /// Count it as done.
+        Ignore "ignore"
+    }
+}
+
+/// The body of `POST /api/v1/tasks`, for clients. What is `None` or empty is left out.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct TaskSubmission {
+    /// Not blank.
+    pub name: String,
+    /// Free text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// How much it matters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<Priority>,
+    /// For the agent.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub parameters: Map<String, Value>,
+    /// Bound on one attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<u64>,
+    /// Retries after failures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_retries: Option<u32>,
+    /// What is reserved while it runs.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub resource_requirements: BTreeMap<String, f64>,
+    /// Words to find it by.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    /// Kept and never read.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub metadata: Map<String, Value>,
+    /// How to split it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decomposition_strategy: Option<Strategy>,
+    /// Our additions to the contract, by their names.
+    #[serde(flatten)]
+    pub additions: Map<String, Value>,
+}
+
+/// One thing that a task waits for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Dependency {
+    /// What must have ended.
+    pub task_id: Uuid,
+    /// Always `completion`.
+    pub dependency_type: DependencyType,
+    /// Always true.
+    pub required: bool,
+    /// An object.
+    pub metadata: Map<String, Value>,
+}
+
+wire_names! {
+    /// How a task depends on another.
+    DependencyType: 1 {
+        /// The other must have ended.
+        Completion "completion"
+    }
+}
+
+impl Dependency {
+    /// A dependency on the end of `task_id`.
+    #[must_use]
+    pub fn on(task_id: Uuid) -> Dependency {
+        let dependency_type = DependencyType::Completion;
+        Dependency { task_id, dependency_type, required: true, metadata: Map::new() }
+    }
+}
+
+/// A task as the contract shows it, and our additions behind it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Task {
+    /// Its id.
+    pub id: Uuid,
+    /// Its name.
+    pub name: String,
+    /// Free text.
+    pub description: Option<String>,
+    /// Where it stands.
+    pub status: TaskStatus,
+    /// How much it matters.
+    pub priority: Priority,
+    /// Who runs it, or ran it last.
+    pub agent_id: Option<Uuid>,
+    /// Its parent.
+    pub parent_task_id: Option<Uuid>,
+    /// What it waits or waited for.
+    pub dependencies: Vec<Dependency>,
+    /// Its direct subtasks, in order.
+    pub subtasks: Vec<Uuid>,
+    /// As submitted; an object.
+    pub parameters: Box<RawValue>,
+    /// What it made.
+    pub result: Option<Box<RawValue>>,
+    /// Why it has no result.
+    pub error: Option<String>,
+    /// Accepted.
+    pub created_at: UtcTime,
+    /// Started last.
+    pub started_at: Option<UtcTime>,
+    /// Ended.
+    pub completed_at: Option<UtcTime>,
+    /// Changed last.
+    pub updated_at: UtcTime,
+    /// Bound on one attempt.
+    pub timeout_seconds: u64,
+    /// Retries used up.
+    pub retry_count: u32,
+    /// Retries it may use.
+    pub max_retries: u32,
+    /// What is reserved while it runs.
+    pub resource_requirements: BTreeMap<String, f64>,
+    /// Words to find it by.
+    pub tags: Vec<String>,
+    /// As submitted; an object.
+    pub metadata: Box<RawValue>,
+    /// Ours: its name within its plan.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Ours: the last attempt that started; 0 before the first.
+    #[serde(default)]
+    pub attempt: u32,
+    /// Ours: the plan it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub execution_plan_id: Option<Uuid>,
+    /// Ours: why it has no result, for programs (`TIMED_OUT`, ...).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_kind: Option<String>,
+}
+
+/// The answer to submitting, reading and changing a task.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TaskEnvelope {
+    /// The task.
+    pub task: Task,
+    /// The plan it belongs to.
+    pub execution_plan_id: Uuid,
+    /// What happened, in words.
+    pub message: String,
+    /// What the caller should know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+/// The answer to cancelling a task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CancelAnswer {
+    /// What happened, in words.
+    pub message: String,
+    /// The task.
+    pub task_id: Uuid,
+    /// The caller's words.
+    pub reason: Option<String>,
+}
+
+/// The answer to `GET /api/v1/tasks/{id}/results`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TaskResults {
+    /// The task.
+    pub task_id: Uuid,
+    /// What it made.
+    pub results: Box<RawValue>,
+}
+
+/// One page of a listing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Page<T> {
+    /// What is on it.
+    pub items: Vec<T>,
+    /// Which page, counted from 1.
+    pub page: u64,
+    /// Items on a full page.
+    pub page_size: u32,
+    /// Items on all pages.
+    pub total_items: u64,
+    /// How many pages there are.
+    pub total_pages: u64,
+    /// Whether there is a page after this one.
+    pub has_next: bool,
+    /// Whether there is a page before this one.
+    pub has_previous: bool,
+    /// Ours: where the next page begins, for deep listings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+}
+
+impl<T> Page<T> {
+    /// Items on a page unless asked otherwise.
+    pub const SIZE_DEFAULT: u32 = 20;
+    /// Most items on a page.
+    pub const SIZE_MAX: u32 = 100;
+
+    /// Page `page` (from 1) of a listing with `total_items`, `page_size` (at least 1) a page.
+    #[must_use]
+    pub fn new(items: Vec<T>, page: u64, page_size: u32, total_items: u64) -> Page<T> {
+        let total_pages = total_items.div_ceil(u64::from(page_size.max(1)));
+        let (has_next, has_previous) = (page < total_pages, page > 1 && total_pages > 0);
+        let next_cursor = None;
+        Page {
+            items,
+            page,
+            page_size,
+            total_items,
+            total_pages,
+            has_next,
+            has_previous,
+            next_cursor,
+        }
+    }
+}
+
+/// The answer to `GET /api/v1/tasks`.
+pub type TaskPage = Page<Task>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_know_their_neighbours() {
+        let page = |number| Page::new(vec![(); 2], number, 2, 5);
+        assert_eq!((page(1).has_previous, page(1).has_next, page(1).total_pages), (false, true, 3));
+        assert_eq!((page(3).has_previous, page(3).has_next), (true, false));
+        let empty = Page::<()>::new(vec![], 1, 20, 0);
+        assert_eq!((empty.total_pages, empty.has_next, empty.has_previous), (0, false, false));
+    }
+
+    #[test]
+    fn a_task_passes_its_payloads_on_as_they_came() {
+        let payload = r#"{"a":1.00,  "b":"\u0000"}"#;
+        let json = format!(
+            r#"{{"id":"00000000-0000-0000-0000-000000000001","name":"n","description":null,
+            "status":"ready","priority":"medium","agent_id":null,"parent_task_id":null,
+            "dependencies":[],"subtasks":[],"parameters":{payload},"result":null,"error":null,
+            "created_at":"2026-01-01T00:00:00Z","started_at":null,"completed_at":null,
+            "updated_at":"2026-01-01T00:00:00Z","timeout_seconds":300,"retry_count":0,
+            "max_retries":3,"resource_requirements":{{"cpu_cores":0.5}},"tags":[],"metadata":{{}}}}"#
+        );
+        let task: Task = serde_json::from_str(&json).unwrap();
+        assert!(task.result.is_none());
+        let written = serde_json::to_string(&task).unwrap();
+        assert!(written.contains(payload), "{written}");
+    }
+
+    #[test]
+    fn a_submission_is_written_without_what_was_not_given() {
+        let submission = TaskSubmission { name: "n".into(), ..TaskSubmission::default() };
+        assert_eq!(serde_json::to_string(&submission).unwrap(), r#"{"name":"n"}"#);
+    }
+}

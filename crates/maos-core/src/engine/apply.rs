@@ -1,0 +1,636 @@
+//! Facts become state. Nothing here can refuse: what cannot be is a bug, and stops the node.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use super::{Consequence, Effect, Gone, IdempotencyScope, Remembered, State};
+use crate::agent::Agent;
+use crate::dispatch::OrderKey;
+use crate::event::{AgentEnd, Event, Failure, FailureKind, Holding, Next};
+use crate::ids::{AgentId, Attempt, TaskId};
+use crate::limits::IDEMPOTENCY_MS;
+use crate::record::{CollectRecord, HeldAttempt, PlanRecord, Stage, Tally, Times};
+use crate::slab::Slot;
+use crate::spec::{AgentSpec, Collect, FailurePolicy, Plan, PlanTask};
+use crate::task::{Edges, Task, Timer};
+use crate::time::Timestamp;
+
+/// What an attempt's end says about its agent.
+#[derive(Clone, Copy)]
+enum Credit {
+    Completed,
+    Failed,
+    Nothing,
+}
+
+impl State {
+    /// Records a fact of the step that was begun last.
+    pub fn apply(&mut self, event: &Event) {
+        match event {
+            Event::Submitted { plan } => self.apply_submitted(plan),
+            Event::Started { task, attempt, agent, timeout } => {
+                self.apply_started(*task, *attempt, *agent, *timeout);
+            }
+            Event::Completed { task, attempt, result } => {
+                let slot = self.known(*task);
+                self.end_attempt(slot, *attempt, Holding::Nothing, Credit::Completed);
+                self.end_task(slot, Stage::Completed(result.clone()));
+            }
+            Event::AttemptFailed { task, attempt, failure, holding, next } => {
+                self.apply_attempt_failed(*task, *attempt, failure, *holding, *next);
+            }
+            Event::Failed { task, failure } => {
+                self.end_subtree(self.known(*task), Stage::Failed(failure.clone()));
+            }
+            Event::Collected { task } => self.end_task(self.known(*task), Stage::Collected),
+            Event::Cancelled { task, reason } => {
+                let stage = Stage::Cancelled { reason: reason.clone() };
+                self.end_subtree(self.known(*task), stage);
+            }
+            Event::BackoffEnded { task } => self.make_ready(self.known(*task)),
+            Event::Released { task, attempt } => self.apply_released(*task, *attempt),
+            Event::Reopened { task } => self.apply_reopened(*task),
+            Event::Revived { tasks } => self.restore_tasks(tasks.iter().cloned()),
+            Event::AgentRegistered { agent } => self.apply_registered(agent),
+            Event::AgentEnded { agent, end } => self.apply_agent_ended(*agent, *end),
+            Event::CapacitySet { capacity } => self.dispatch.set_capacity(capacity),
+            Event::EpochBegan { epoch, node } => {
+                self.reign = Some((*epoch, *node));
+                self.lose_local_attempts(*node);
+            }
+        }
+    }
+
+    fn apply_submitted(&mut self, plan: &Arc<Plan>) {
+        let now = self.moment;
+        let root_id = plan.root().id;
+        let until = now.at.plus_ms(IDEMPOTENCY_MS);
+        let record = Arc::new(PlanRecord {
+            id: plan.id,
+            root: root_id,
+            namespace: plan.namespace.clone(),
+            submitter: plan.submitter.clone(),
+            strategy: plan.strategy.clone(),
+            idempotency: plan.idempotency.clone(),
+            idempotency_until: until,
+        });
+        self.remember_key(&record);
+        self.counters.plans_created += 1;
+        self.counters.tasks_submitted += plan.tasks.len() as u64;
+        let mut slots: Vec<Slot> = Vec::with_capacity(plan.tasks.len());
+        for (task, index) in plan.tasks.iter().zip(0u32..) {
+            let root = slots.first().copied();
+            slots.push(self.insert_planned(task, index, &record, root));
+        }
+        if plan.tasks.len() > 1 {
+            self.link(plan, &slots);
+        }
+        for slot in slots {
+            let task = &self.tasks[slot];
+            if task.missing == 0 && !task.is_parent() {
+                self.make_ready(slot);
+            }
+        }
+    }
+
+    fn insert_planned(
+        &mut self,
+        planned: &PlanTask,
+        index: u32,
+        plan: &Arc<PlanRecord>,
+        root: Option<Slot>,
+    ) -> Slot {
+        let wall = self.moment.wall;
+        let lane = self.dispatch.enter_lane(&plan.namespace, &planned.spec.demand);
+        let slot = self.tasks.insert(Task {
+            id: planned.id,
+            spec: planned.spec.clone(),
+            plan: plan.clone(),
+            index,
+            attempt: Attempt(0),
+            retries_used: 0,
+            losses: 0,
+            root: root.unwrap_or_default(),
+            parent: None,
+            lane: Some(lane),
+            missing: 0,
+            stage: Stage::Waiting,
+            last_failure: None,
+            times: Times { created: wall, updated: wall, ..Times::default() },
+            stopping: Vec::new(),
+            changed: self.sequence,
+            listed: false,
+            edges: None,
+        });
+        if root.is_none() {
+            self.tasks[slot].root = slot;
+        }
+        let fresh = self.tasks_by_id.insert(planned.id, slot).is_none();
+        assert!(fresh, "a task's id is never used twice");
+        self.live_count += 1;
+        if let Some(deadline) = planned.spec.deadline {
+            self.timers.insert((deadline, Timer::Deadline, slot));
+        }
+        self.touch(slot);
+        slot
+    }
+
+    /// Draws the edges of a plan with more than one task.
+    fn link(&mut self, plan: &Plan, slots: &[Slot]) {
+        let at = |index: u32| slots[usize::try_from(index).expect("a u32 fits an address")];
+        for (planned, slot) in plan.tasks.iter().zip(slots) {
+            let depends_on: Box<[Slot]> =
+                planned.depends_on.iter().map(|index| at(*index)).collect();
+            for needed in &depends_on {
+                self.edges_mut(*needed).dependents.push(*slot);
+            }
+            self.tasks[*slot].missing =
+                u32::try_from(depends_on.len()).expect("bounded by PLAN_TASKS_MAX");
+            self.edges_mut(*slot).depends_on = depends_on;
+            if let Some(parent) = planned.parent.map(at) {
+                assert!(self.tasks[parent].index < self.tasks[*slot].index, "parents come first");
+                self.tasks[*slot].parent = Some(parent);
+                let edges = self.edges_mut(parent);
+                edges.subtasks.push(*slot);
+                edges.open += 1;
+            }
+        }
+        for (planned, slot) in plan.tasks.iter().zip(slots) {
+            if self.tasks[*slot].subtasks().is_empty() {
+                continue;
+            }
+            self.edges_mut(*slot).collect = Some(match planned.collect {
+                Collect::All => CollectRecord::All,
+                Collect::One(index) => CollectRecord::One(self.tasks[at(index)].id),
+            });
+        }
+        let root = self.edges_mut(slots[0]);
+        root.members = slots.to_vec();
+        root.restless = u32::try_from(slots.len()).expect("bounded by PLAN_TASKS_MAX");
+    }
+
+    fn apply_started(&mut self, id: TaskId, attempt: Attempt, agent: AgentId, timeout: Timestamp) {
+        let slot = self.known(id);
+        let holder = self.known_agent(agent);
+        assert!(
+            matches!(self.tasks[slot].stage, Stage::Ready { .. }),
+            "only a ready task is started"
+        );
+        assert!(attempt > self.tasks[slot].attempt, "an attempt's number is never used twice");
+        self.set_stage(slot, Stage::Running { agent, timeout });
+        let task = &mut self.tasks[slot];
+        task.attempt = attempt;
+        task.times.started = Some(self.moment.wall);
+        let spec = task.spec.clone();
+        self.dispatch.reserve(&spec.demand.resources);
+        self.counters.attempts_started += 1;
+        self.held_count += 1;
+        let held = &mut self.agents[holder].held;
+        assert!(held.insert((slot, attempt), self.moment.at).is_none(), "a slot is taken once");
+        self.tell_fitness(holder);
+        self.activate_parents(slot);
+        let agent = self.agents[holder].spec.clone();
+        self.effects.push(Effect::Start { task: id, attempt, agent, spec, timeout });
+    }
+
+    fn apply_attempt_failed(
+        &mut self,
+        id: TaskId,
+        attempt: Attempt,
+        failure: &Failure,
+        holding: Holding,
+        next: Next,
+    ) {
+        let slot = self.known(id);
+        let credit = match failure.kind {
+            FailureKind::Lost | FailureKind::AttemptsLost => Credit::Nothing,
+            FailureKind::Reported
+            | FailureKind::TimedOut
+            | FailureKind::NoProgress
+            | FailureKind::QueueTimedOut
+            | FailureKind::DeadlineExceeded
+            | FailureKind::SubtaskFailed => Credit::Failed,
+        };
+        self.end_attempt(slot, attempt, holding, credit);
+        self.tasks[slot].last_failure = Some(Box::new(failure.clone()));
+        match next {
+            Next::End => self.end_task(slot, Stage::Failed(failure.clone())),
+            Next::Backoff { until } => {
+                if cfg!(feature = "fault-lose-retry") {
+                    self.set_stage(slot, Stage::Waiting);
+                    return;
+                }
+                self.tasks[slot].retries_used += 1;
+                self.counters.tasks_retried += 1;
+                self.set_stage(slot, Stage::Backoff { until });
+            }
+            Next::Requeue => {
+                self.tasks[slot].losses += 1;
+                self.counters.attempts_lost += 1;
+                self.make_ready(slot);
+            }
+        }
+    }
+
+    fn apply_released(&mut self, id: TaskId, attempt: Attempt) {
+        let slot = self.known(id);
+        let stopping = &mut self.tasks[slot].stopping;
+        let index = stopping.iter().position(|held| held.attempt == attempt);
+        let held = stopping.swap_remove(index.expect("what is released was stopping"));
+        self.free_slot(slot, held);
+        self.touch(slot);
+        if self.tasks[slot].at_rest() {
+            self.come_to_rest(slot);
+        }
+    }
+
+    fn apply_reopened(&mut self, id: TaskId) {
+        let top = self.known(id);
+        let mut reopened = Vec::from([top]);
+        let mut index = 0;
+        while index < reopened.len() {
+            let subtasks = self.tasks[reopened[index]].subtasks();
+            reopened.extend(subtasks.iter().filter(|slot| !self.tasks[**slot].stage.completed()));
+            index += 1;
+        }
+        for slot in &reopened {
+            self.reopen(*slot);
+        }
+        if let Some(parent) = self.tasks[top].parent {
+            self.recount(parent);
+        }
+        self.counters.tasks_retried += 1;
+        for slot in reopened {
+            self.recount(slot);
+            let task = &self.tasks[slot];
+            if task.is_parent() {
+                self.consequences.push_back(Consequence::Review { parent: slot, id: task.id });
+            } else if task.missing == 0 {
+                self.make_ready(slot);
+            }
+        }
+    }
+
+    fn reopen(&mut self, slot: Slot) {
+        let was_at_rest = self.tasks[slot].at_rest();
+        let lane = self.dispatch.enter_lane(
+            &self.tasks[slot].plan.namespace.clone(),
+            &self.tasks[slot].spec.clone().demand,
+        );
+        let root = self.tasks[slot].root;
+        let task = &mut self.tasks[slot];
+        assert!(task.lane.is_none(), "an ended task has no lane");
+        task.lane = Some(lane);
+        task.retries_used = 0;
+        task.losses = 0;
+        task.times.ended = None;
+        if let Some(deadline) = task.spec.deadline {
+            self.timers.insert((deadline, Timer::Deadline, slot));
+        }
+        if was_at_rest && let Some(edges) = self.tasks[root].edges.as_mut() {
+            edges.restless += 1;
+        }
+        self.live_count += 1;
+        self.set_stage(slot, Stage::Waiting);
+    }
+
+    /// Counts anew what a task waits for: dependencies, and for a parent its subtasks.
+    pub(super) fn recount(&mut self, slot: Slot) {
+        let task = &self.tasks[slot];
+        let missing = task.depends_on().iter().filter(|needed| !self.satisfied(**needed)).count();
+        let open =
+            task.subtasks().iter().filter(|child| !self.tasks[**child].stage.ended()).count();
+        let spoiled_by = if task.on_failure() == FailurePolicy::Ignore {
+            None
+        } else {
+            let ended = |child: &&Slot| {
+                let stage = &self.tasks[**child].stage;
+                stage.ended() && !stage.completed()
+            };
+            task.subtasks().iter().find(ended).copied()
+        };
+        let task = &mut self.tasks[slot];
+        task.missing = u32::try_from(missing).expect("bounded by PLAN_TASKS_MAX");
+        if let Some(edges) = task.edges.as_mut() {
+            edges.open = u32::try_from(open).expect("bounded by PLAN_TASKS_MAX");
+            edges.spoiled_by = spoiled_by;
+        }
+    }
+
+    /// Whether a dependency on this task holds nothing back any more.
+    fn satisfied(&self, slot: Slot) -> bool {
+        let task = &self.tasks[slot];
+        task.stage.completed() || (task.stage.ended() && self.is_ignored(slot))
+    }
+
+    fn is_ignored(&self, slot: Slot) -> bool {
+        let parent = self.tasks[slot].parent;
+        parent.is_some_and(|parent| self.tasks[parent].on_failure() == FailurePolicy::Ignore)
+    }
+
+    fn apply_registered(&mut self, spec: &Arc<AgentSpec>) {
+        if let Some(slot) = self.agents_by_id.get(&spec.id).copied() {
+            let before = self.agents[slot].told.take();
+            let profile = self.agents[slot].profile;
+            self.dispatch.set_free(profile, slot, before, None);
+            self.dispatch.remove_agent(profile);
+            self.agents[slot].profile = self.dispatch.add_agent(spec);
+            self.agents[slot].spec = spec.clone();
+            self.agents[slot].end = None;
+            self.tell_fitness(slot);
+            return;
+        }
+        let profile = self.dispatch.add_agent(spec);
+        let slot = self.agents.insert(Agent {
+            spec: spec.clone(),
+            end: None,
+            created: self.moment.wall,
+            tally: Tally::default(),
+            held: alloc::collections::BTreeMap::new(),
+            profile,
+            told: None,
+            listed: false,
+        });
+        self.agents_by_id.insert(spec.id, slot);
+        self.counters.agents_created += 1;
+        self.tell_fitness(slot);
+    }
+
+    fn apply_agent_ended(&mut self, id: AgentId, end: AgentEnd) {
+        let slot = self.known_agent(id);
+        self.agents[slot].end = Some(end);
+        self.tell_fitness(slot);
+        let because = match (end, self.agents[slot].spec.runtime.ends_with_server()) {
+            (AgentEnd::Terminated | AgentEnd::Retired, true) => Gone::Dismissed,
+            (AgentEnd::Lost, _) | (AgentEnd::Terminated | AgentEnd::Retired, false) => Gone::Agent,
+        };
+        self.lose_attempts(slot, because);
+    }
+
+    fn lose_local_attempts(&mut self, node: crate::ids::NodeId) {
+        let local: Vec<Slot> = self
+            .agents
+            .iter()
+            .filter(|(_, agent)| agent.spec.runtime.ends_with_server() && agent.spec.node == node)
+            .map(|(slot, _)| slot)
+            .collect();
+        for slot in local {
+            self.lose_attempts(slot, Gone::Server);
+        }
+    }
+
+    pub(super) fn lose_attempts(&mut self, agent: Slot, because: Gone) {
+        for (task, attempt) in self.agents[agent].held.keys() {
+            let id = self.tasks[*task].id;
+            let (task, attempt) = (*task, *attempt);
+            self.consequences.push_back(Consequence::Lose { task, id, attempt, because });
+        }
+    }
+
+    /// Ends a task and cancels everything below it that has not ended.
+    fn end_subtree(&mut self, top: Slot, stage: Stage) {
+        let reason: Box<str> = match &stage {
+            Stage::Cancelled { reason } => reason.clone(),
+            Stage::Failed(failure) => failure.message.clone(),
+            Stage::Waiting
+            | Stage::Parked { .. }
+            | Stage::Ready { .. }
+            | Stage::Backoff { .. }
+            | Stage::Running { .. }
+            | Stage::Active
+            | Stage::Completed(_)
+            | Stage::Collected => unreachable!("a subtree ends unsuccessfully"),
+        };
+        let mut below: Vec<Slot> = self.tasks[top].subtasks().to_vec();
+        if cfg!(feature = "fault-cancel-keeps-children") {
+            below.clear();
+        }
+        self.stop_and_end(top, stage);
+        while let Some(slot) = below.pop() {
+            below.extend_from_slice(self.tasks[slot].subtasks());
+            if !self.tasks[slot].stage.ended() {
+                self.stop_and_end(slot, Stage::Cancelled { reason: reason.clone() });
+            }
+        }
+    }
+
+    fn stop_and_end(&mut self, slot: Slot, stage: Stage) {
+        if matches!(self.tasks[slot].stage, Stage::Running { .. }) {
+            let attempt = self.tasks[slot].attempt;
+            self.end_attempt(slot, attempt, Holding::Everything, Credit::Nothing);
+        }
+        self.end_task(slot, stage);
+    }
+
+    /// The running attempt is over, or is told to stop and keeps its slot until it is.
+    fn end_attempt(&mut self, slot: Slot, attempt: Attempt, holding: Holding, credit: Credit) {
+        let Stage::Running { agent, .. } = self.tasks[slot].stage else {
+            panic!("only a running attempt ends: task {}", self.tasks[slot].id)
+        };
+        let held = HeldAttempt { attempt, agent };
+        let holder = self.known_agent(agent);
+        let tally = &mut self.agents[holder].tally;
+        match credit {
+            Credit::Completed => tally.completed += 1,
+            Credit::Failed => tally.failed += 1,
+            Credit::Nothing => {}
+        }
+        match holding {
+            Holding::Nothing => self.free_slot(slot, held),
+            Holding::Everything => {
+                self.tasks[slot].stopping.push(held);
+                let (task, agent) = (self.tasks[slot].id, self.agents[holder].spec.clone());
+                self.effects.push(Effect::Stop { task, attempt, agent });
+            }
+        }
+    }
+
+    fn free_slot(&mut self, slot: Slot, held: HeldAttempt) {
+        let holder = self.known_agent(held.agent);
+        let agent = &mut self.agents[holder];
+        let since = agent.held.remove(&(slot, held.attempt)).expect("an attempt holds a slot");
+        agent.tally.run_us += self.moment.at.0.saturating_sub(since.0);
+        self.held_count -= 1;
+        let spec = self.tasks[slot].spec.clone();
+        self.dispatch.release(&spec.demand.resources);
+        self.tell_fitness(holder);
+    }
+
+    /// A task has come to its end; whoever depends on it is told.
+    fn end_task(&mut self, slot: Slot, stage: Stage) {
+        assert!(!self.tasks[slot].stage.ended(), "a task ends once");
+        let completed = stage.completed();
+        match &stage {
+            Stage::Completed(_) | Stage::Collected => self.counters.tasks_completed += 1,
+            Stage::Failed(_) => self.counters.tasks_failed += 1,
+            Stage::Cancelled { .. } => self.counters.tasks_cancelled += 1,
+            Stage::Waiting
+            | Stage::Parked { .. }
+            | Stage::Ready { .. }
+            | Stage::Backoff { .. }
+            | Stage::Running { .. }
+            | Stage::Active => unreachable!("a task ends in an end"),
+        }
+        self.set_stage(slot, stage);
+        self.live_count -= 1;
+        let task = &mut self.tasks[slot];
+        task.times.ended = Some(self.moment.wall);
+        let lane = task.lane.take().expect("a live task has a lane");
+        if let Some(deadline) = task.spec.deadline {
+            self.timers.remove(&(deadline, Timer::Deadline, slot));
+        }
+        let task = &self.tasks[slot];
+        self.effects.push(Effect::Ended { task: task.id });
+        self.dispatch.leave_lane(lane);
+        if task.edges.is_some() {
+            self.tell_neighbours(slot, completed);
+        }
+        if self.tasks[slot].at_rest() {
+            self.come_to_rest(slot);
+        }
+    }
+
+    fn tell_neighbours(&mut self, slot: Slot, completed: bool) {
+        let id = self.tasks[slot].id;
+        let ignored = self.is_ignored(slot);
+        if let Some(parent) = self.tasks[slot].parent {
+            let parent_id = self.tasks[parent].id;
+            let edges = self.edges_mut(parent);
+            edges.open -= 1;
+            if !completed && !ignored && edges.spoiled_by.is_none() {
+                edges.spoiled_by = Some(slot);
+            }
+            if edges.open == 0 || (!completed && !ignored) {
+                self.consequences.push_back(Consequence::Review { parent, id: parent_id });
+            }
+        }
+        for index in 0..self.tasks[slot].dependents().len() {
+            let dependent = self.tasks[slot].dependents()[index];
+            let task = &mut self.tasks[dependent];
+            if task.stage.ended() {
+                continue;
+            }
+            if completed || ignored {
+                task.missing -= 1;
+                if task.missing == 0 && !task.is_parent() {
+                    self.make_ready(dependent);
+                }
+            } else if !task.is_parent() {
+                let skip = Consequence::Skip { task: dependent, id: task.id, because: id };
+                self.consequences.push_back(skip);
+            }
+        }
+    }
+
+    fn come_to_rest(&mut self, slot: Slot) {
+        let root = self.tasks[slot].root;
+        if let Some(edges) = self.tasks[root].edges.as_mut() {
+            edges.restless -= 1;
+            if edges.restless > 0 {
+                return;
+            }
+        }
+        self.resting.push_back((self.sequence, self.tasks[root].id));
+    }
+
+    /// Parents run from their first subtask's start.
+    fn activate_parents(&mut self, slot: Slot) {
+        let mut next = self.tasks[slot].parent;
+        while let Some(parent) = next {
+            if self.tasks[parent].stage == Stage::Active {
+                return;
+            }
+            self.set_stage(parent, Stage::Active);
+            let started = &mut self.tasks[parent].times.started;
+            *started = started.or(Some(self.moment.wall));
+            next = self.tasks[parent].parent;
+        }
+    }
+
+    fn make_ready(&mut self, slot: Slot) {
+        self.tasks[slot].times.ready = Some(self.moment.wall);
+        self.set_stage(slot, Stage::Ready { since: self.moment.at });
+    }
+
+    /// The one place where a stage changes: timers and lanes follow.
+    fn set_stage(&mut self, slot: Slot, stage: Stage) {
+        if let Some((at, timer)) = self.tasks[slot].stage_timer() {
+            self.timers.remove(&(at, timer, slot));
+        }
+        if let Some((lane, key)) = self.waiting_in(slot) {
+            self.dispatch.withdraw(lane, key, slot);
+        }
+        self.tasks[slot].stage = stage;
+        self.index_stage(slot);
+        self.touch(slot);
+    }
+
+    pub(super) fn index_stage(&mut self, slot: Slot) {
+        if let Some((at, timer)) = self.tasks[slot].stage_timer() {
+            self.timers.insert((at, timer, slot));
+        }
+        if let Some((lane, key)) = self.waiting_in(slot) {
+            self.dispatch.push(lane, key, slot);
+        }
+    }
+
+    pub(crate) fn waiting_in(&self, slot: Slot) -> Option<(crate::dispatch::LaneId, OrderKey)> {
+        let task = &self.tasks[slot];
+        let Stage::Ready { since } = task.stage else { return None };
+        let lane = task.lane.expect("a ready task has a lane");
+        Some((lane, OrderKey::new(since, task.spec.priority, task.id)))
+    }
+
+    pub(super) fn tell_fitness(&mut self, slot: Slot) {
+        let agent = &mut self.agents[slot];
+        let fitness = agent.fitness();
+        let before = core::mem::replace(&mut agent.told, fitness);
+        let profile = agent.profile;
+        if !agent.listed {
+            agent.listed = true;
+            self.changed_agents.push(slot);
+        }
+        self.dispatch.set_free(profile, slot, before, fitness);
+    }
+
+    pub(super) fn remember_key(&mut self, plan: &PlanRecord) {
+        let now = self.moment.at;
+        while self.idempotency_order.front().is_some_and(|(until, _)| *until <= now) {
+            if let Some((until, scope)) = self.idempotency_order.pop_front()
+                && self.idempotency.get(&scope).is_some_and(|held| held.until == until)
+            {
+                self.idempotency.remove(&scope);
+            }
+        }
+        let Some(key) = &plan.idempotency else { return };
+        let scope: IdempotencyScope =
+            (plan.namespace.clone(), plan.submitter.clone(), key.key.clone());
+        let until = plan.idempotency_until;
+        let remembered = Remembered { root: plan.root, body_hash: key.body_hash, until };
+        self.idempotency.insert(scope.clone(), remembered);
+        self.idempotency_order.push_back((until, scope));
+    }
+
+    fn touch(&mut self, slot: Slot) {
+        let task = &mut self.tasks[slot];
+        task.changed = self.sequence;
+        task.times.updated = self.moment.wall;
+        if !task.listed {
+            task.listed = true;
+            self.changed_tasks.push(slot);
+        }
+    }
+
+    pub(super) fn known(&self, id: TaskId) -> Slot {
+        self.slot(id).expect("a fact is about a task that the engine holds")
+    }
+
+    fn known_agent(&self, id: AgentId) -> Slot {
+        *self.agents_by_id.get(&id).expect("a fact is about an agent that the engine holds")
+    }
+
+    pub(super) fn edges_mut(&mut self, slot: Slot) -> &mut Edges {
+        self.tasks[slot].edges.get_or_insert_default()
+    }
+}

@@ -1,0 +1,237 @@
+//! What a command would change. Nothing here mutates; refusals name what is wrong.
+
+use alloc::boxed::Box;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::{IdempotencyScope, State};
+use crate::command::{Command, Report};
+use crate::event::{AgentEnd, Event, Failure, FailureKind, Holding};
+use crate::ids::{AgentId, Attempt, TaskId};
+use crate::limits::{AGENTS_MAX, IDEMPOTENCY_KEYS_MAX, LANES_MAX, LIVE_TASKS_MAX};
+use crate::record::Stage;
+use crate::rejection::Rejection;
+use crate::retry;
+use crate::slab::Slot;
+use crate::spec::{AgentSpec, Demand, Plan};
+use crate::task::Task;
+use crate::time::Moment;
+
+impl State {
+    /// What `command` would change at `moment`, without changing it. No events: it is already so.
+    ///
+    /// # Errors
+    /// The reason why it may not happen.
+    pub fn decide(&self, moment: &Moment, command: &Command) -> Result<Vec<Event>, Rejection> {
+        match command {
+            Command::Submit { plan } => self.decide_submit(moment, plan),
+            Command::Cancel { task, reason } => self.decide_cancel(*task, reason),
+            Command::Retry { task } => self.decide_retry(*task),
+            Command::Revive { tasks } => Ok(self.decide_revive(tasks)),
+            Command::Report { task, attempt, report } => {
+                self.decide_report(moment, *task, *attempt, report)
+            }
+            Command::Release { task, attempt } => Ok(self.decide_release(*task, *attempt)),
+            Command::Stall { task, attempt } => self.decide_stall(moment, *task, *attempt),
+            Command::RegisterAgent { agent } => self.decide_register(agent),
+            Command::EndAgent { agent, end } => self.decide_end_agent(*agent, *end),
+            Command::SetCapacity { capacity } => Ok(if self.capacity() == *capacity {
+                vec![]
+            } else {
+                vec![Event::CapacitySet { capacity: capacity.clone() }]
+            }),
+            Command::BeginEpoch { epoch, node } => {
+                if *epoch <= self.epoch() {
+                    return Err(Rejection::NotLeader);
+                }
+                Ok(vec![Event::EpochBegan { epoch: *epoch, node: *node }])
+            }
+            Command::Tick => Ok(vec![]),
+        }
+    }
+
+    /// The root that a submission under this plan's idempotency key became before, if it did.
+    #[must_use]
+    pub fn accepted_before(&self, moment: &Moment, plan: &Plan) -> Option<TaskId> {
+        let key = plan.idempotency.as_ref()?;
+        let scope: IdempotencyScope =
+            (plan.namespace.clone(), plan.submitter.clone(), key.key.clone());
+        let remembered = self.idempotency.get(&scope)?;
+        (remembered.until > moment.at).then_some(remembered.root)
+    }
+
+    fn decide_submit(
+        &self,
+        moment: &Moment,
+        plan: &alloc::sync::Arc<Plan>,
+    ) -> Result<Vec<Event>, Rejection> {
+        if let Some(key) = &plan.idempotency
+            && let Some(root) = self.accepted_before(moment, plan)
+        {
+            let scope = (plan.namespace.clone(), plan.submitter.clone(), key.key.clone());
+            if self.idempotency.get(&scope).is_some_and(|held| held.body_hash == key.body_hash) {
+                return Ok(vec![]);
+            }
+            return Err(Rejection::IdempotencyConflict { key: key.key.clone(), task: root });
+        }
+        if plan.idempotency.is_some()
+            && self.idempotency.len() as u64 >= IDEMPOTENCY_KEYS_MAX.into()
+        {
+            let bound = IDEMPOTENCY_KEYS_MAX.into();
+            return Err(Rejection::Full { what: "remembered idempotency keys", bound });
+        }
+        let live = self.live_count + plan.tasks.len() as u64;
+        if live > u64::from(LIVE_TASKS_MAX) {
+            return Err(Rejection::Full { what: "live tasks", bound: LIVE_TASKS_MAX.into() });
+        }
+        for task in &plan.tasks {
+            if self.tasks_by_id.contains_key(&task.id) {
+                return Err(Rejection::TaskExists(task.id));
+            }
+            self.check_demand(plan, &task.spec.demand)?;
+        }
+        Ok(vec![Event::Submitted { plan: plan.clone() }])
+    }
+
+    fn check_demand(&self, plan: &Plan, demand: &Demand) -> Result<(), Rejection> {
+        for (kind, wanted_milli) in demand.resources.iter() {
+            let capacity = self.dispatch.pools.get(kind).and_then(|pool| pool.capacity_milli);
+            if let Some(capacity_milli) = capacity.filter(|capacity| wanted_milli > *capacity) {
+                let kind: Box<str> = kind.into();
+                return Err(Rejection::OverCapacity { kind, wanted_milli, capacity_milli });
+            }
+        }
+        let lanes = self.dispatch.lanes_count();
+        let at_bound = lanes >= usize::try_from(LANES_MAX).unwrap_or(usize::MAX);
+        if at_bound && self.dispatch.find_lane(&plan.namespace, demand).is_none() {
+            return Err(Rejection::Full { what: "distinct demands", bound: LANES_MAX.into() });
+        }
+        Ok(())
+    }
+
+    fn decide_cancel(&self, id: TaskId, reason: &str) -> Result<Vec<Event>, Rejection> {
+        let (_, task) = self.find(id)?;
+        if task.stage.ended() {
+            return Err(Rejection::AlreadyEnded { task: id, state: task.stage.wire_name() });
+        }
+        Ok(vec![Event::Cancelled { task: id, reason: reason.into() }])
+    }
+
+    fn decide_retry(&self, id: TaskId) -> Result<Vec<Event>, Rejection> {
+        let (_, task) = self.find(id)?;
+        if !matches!(task.stage, Stage::Failed(_) | Stage::Cancelled { .. }) {
+            return Err(Rejection::NotRetryable { task: id, state: task.stage.wire_name() });
+        }
+        if let Some(parent) = task.parent.filter(|parent| self.tasks[*parent].stage.ended()) {
+            return Err(Rejection::ParentEnded { task: id, parent: self.tasks[parent].id });
+        }
+        Ok(vec![Event::Reopened { task: id }])
+    }
+
+    fn decide_revive(&self, tasks: &[crate::record::TaskRecord]) -> Vec<Event> {
+        let here = tasks.iter().any(|task| self.tasks_by_id.contains_key(&task.id));
+        if here || tasks.is_empty() {
+            return vec![];
+        }
+        vec![Event::Revived { tasks: tasks.to_vec() }]
+    }
+
+    fn decide_report(
+        &self,
+        moment: &Moment,
+        id: TaskId,
+        attempt: Attempt,
+        report: &Report,
+    ) -> Result<Vec<Event>, Rejection> {
+        let (_, task) = self.running(id, attempt)?;
+        Ok(vec![match report {
+            Report::Completed(result) => {
+                Event::Completed { task: id, attempt, result: result.clone() }
+            }
+            Report::Failed(failure) => {
+                let next = retry::after_failure(task, failure, moment);
+                let failure = failure.clone();
+                Event::AttemptFailed { task: id, attempt, failure, holding: Holding::Nothing, next }
+            }
+            Report::Lost(message) => lost(task, attempt, message, Holding::Nothing),
+        }])
+    }
+
+    fn decide_release(&self, id: TaskId, attempt: Attempt) -> Vec<Event> {
+        let Some(slot) = self.slot(id) else { return vec![] };
+        let stopping = self.tasks[slot].stopping.iter().any(|held| held.attempt == attempt);
+        if stopping { vec![Event::Released { task: id, attempt }] } else { vec![] }
+    }
+
+    fn decide_stall(
+        &self,
+        moment: &Moment,
+        id: TaskId,
+        attempt: Attempt,
+    ) -> Result<Vec<Event>, Rejection> {
+        let (_, task) = self.running(id, attempt)?;
+        let silence_ms = task.spec.no_progress_ms.unwrap_or_default();
+        let failure = Failure {
+            kind: FailureKind::NoProgress,
+            message: alloc::format!("no sign of progress for {silence_ms} ms").into(),
+            permanent: false,
+        };
+        let next = retry::after_failure(task, &failure, moment);
+        let holding = Holding::Everything;
+        Ok(vec![Event::AttemptFailed { task: id, attempt, failure, holding, next }])
+    }
+
+    fn decide_register(
+        &self,
+        agent: &alloc::sync::Arc<AgentSpec>,
+    ) -> Result<Vec<Event>, Rejection> {
+        match self.agents_by_id.get(&agent.id) {
+            Some(slot) => {
+                let known = &self.agents[*slot];
+                if known.end.is_none() && known.spec == *agent {
+                    return Ok(vec![]);
+                }
+            }
+            None if self.agents.count() >= usize::try_from(AGENTS_MAX).unwrap_or(usize::MAX) => {
+                return Err(Rejection::Full { what: "agents", bound: AGENTS_MAX.into() });
+            }
+            None => {}
+        }
+        Ok(vec![Event::AgentRegistered { agent: agent.clone() }])
+    }
+
+    fn decide_end_agent(&self, id: AgentId, end: AgentEnd) -> Result<Vec<Event>, Rejection> {
+        let slot = self.agents_by_id.get(&id).ok_or(Rejection::AgentNotFound(id))?;
+        if self.agents[*slot].end.is_some() {
+            return Err(Rejection::AgentEnded(id));
+        }
+        Ok(vec![Event::AgentEnded { agent: id, end }])
+    }
+
+    fn find(&self, id: TaskId) -> Result<(Slot, &Task), Rejection> {
+        let slot = self.slot(id).ok_or(Rejection::TaskNotFound(id))?;
+        Ok((slot, &self.tasks[slot]))
+    }
+
+    fn running(&self, id: TaskId, attempt: Attempt) -> Result<(Slot, &Task), Rejection> {
+        // One that has left the engine has ended: whatever is reported of it comes too late.
+        let stale = Rejection::StaleAttempt { task: id, attempt };
+        let slot = self.slot(id).ok_or_else(|| stale.clone())?;
+        let task = &self.tasks[slot];
+        let current = matches!(task.stage, Stage::Running { .. })
+            && (task.attempt == attempt || cfg!(feature = "fault-accept-stale-report"));
+        if current { Ok((slot, task)) } else { Err(stale) }
+    }
+}
+
+/// The fact that an attempt is gone through no fault of the task's.
+pub(super) fn lost(task: &Task, attempt: Attempt, message: &str, holding: Holding) -> Event {
+    let next = retry::after_loss(task);
+    let ended = next == crate::event::Next::End;
+    let failure = Failure {
+        kind: if ended { FailureKind::AttemptsLost } else { FailureKind::Lost },
+        message: message.into(),
+        permanent: false,
+    };
+    Event::AttemptFailed { task: task.id, attempt, failure, holding, next }
+}

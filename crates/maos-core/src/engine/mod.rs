@@ -1,0 +1,366 @@
+//! The engine: what tasks and agents may do. Commands in, events out.
+//!
+//! `decide` says what a command would change and changes nothing; `follow_up` says what must come
+//! next by itself (ended children, due timers, free agents); `apply` records a fact and cannot fail.
+//! Who may decide, and when a decision may be seen, is not for this room.
+
+mod apply;
+mod decide;
+mod follow;
+mod recover;
+#[cfg(test)]
+mod tests;
+
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::hash::{BuildHasherDefault, Hasher};
+
+use hashbrown::HashMap;
+
+use crate::agent::Agent;
+use crate::dispatch::{Dispatch, Pool};
+use crate::ids::{AgentId, Attempt, Epoch, NodeId, Sequence, TaskId};
+use crate::record::{AgentRecord, Counters, EngineRecord, TaskRecord};
+use crate::slab::{Slab, Slot};
+use crate::spec::{AgentSpec, Amounts, Name, TaskSpec};
+use crate::task::{Task, Timer};
+use crate::time::{Moment, Timestamp};
+
+pub use recover::Rows;
+
+/// Everything the engine knows: live tasks, ended ones that the store has not taken over yet, agents,
+/// reservations. A value like any other: no handle in it, no clock, no lock.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    /// The last step and its moment.
+    pub(crate) sequence: Sequence,
+    pub(crate) moment: Moment,
+    pub(crate) reign: Option<(Epoch, NodeId)>,
+    pub(crate) counters: Counters,
+    pub(crate) tasks: Slab<Task>,
+    pub(crate) tasks_by_id: HashMap<TaskId, Slot, BuildHasherDefault<IdHasher>>,
+    pub(crate) agents: Slab<Agent>,
+    pub(crate) agents_by_id: BTreeMap<AgentId, Slot>,
+    pub(crate) dispatch: Dispatch,
+    pub(crate) timers: BTreeSet<(Timestamp, Timer, Slot)>,
+    pub(crate) idempotency: BTreeMap<IdempotencyScope, Remembered>,
+    pub(crate) idempotency_order: VecDeque<(Timestamp, IdempotencyScope)>,
+    /// Tasks that have not ended.
+    pub(crate) live_count: u64,
+    /// Attempts that hold a slot.
+    pub(crate) held_count: u64,
+    /// What the last facts make necessary; checked again before it is acted on.
+    pub(crate) consequences: VecDeque<Consequence>,
+    /// What the shell must do about the facts of this step.
+    pub(crate) effects: Vec<Effect>,
+    /// Rows that changed since they were taken last.
+    pub(crate) changed_tasks: Vec<Slot>,
+    pub(crate) changed_agents: Vec<Slot>,
+    /// Whole plans at rest, by the step that brought them there.
+    pub(crate) resting: VecDeque<(Sequence, TaskId)>,
+}
+
+/// Something the shell must do once the step that says so is durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Have an agent run an attempt.
+    Start {
+        /// The task.
+        task: TaskId,
+        /// Which run of it.
+        attempt: Attempt,
+        /// Who runs it.
+        agent: Arc<AgentSpec>,
+        /// What was asked for.
+        spec: Arc<TaskSpec>,
+        /// When the attempt counts as failed.
+        timeout: Timestamp,
+    },
+    /// Tell a running attempt to stop, then release it.
+    Stop {
+        /// The task.
+        task: TaskId,
+        /// The attempt.
+        attempt: Attempt,
+        /// Who runs it.
+        agent: Arc<AgentSpec>,
+    },
+    /// A task has ended: whoever waits for it may be told.
+    Ended {
+        /// The task.
+        task: TaskId,
+    },
+}
+
+/// Namespace, submitter and key.
+pub(crate) type IdempotencyScope = (Name, Name, Name);
+
+/// What a submission under an idempotency key became.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Remembered {
+    pub(crate) root: TaskId,
+    pub(crate) body_hash: [u8; 32],
+    pub(crate) until: Timestamp,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Consequence {
+    /// A subtask of this parent has ended.
+    Review { parent: Slot, id: TaskId },
+    /// What this task waits for will not complete.
+    Skip { task: Slot, id: TaskId, because: TaskId },
+    /// Who held this attempt is gone.
+    Lose { task: Slot, id: TaskId, attempt: Attempt, because: Gone },
+}
+
+/// Who went away during an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gone {
+    /// The server that ran it: nothing of it is left.
+    Server,
+    /// The agent, by itself: nobody will say more about it.
+    Agent,
+    /// The agent, by our order: what it ran is still being stopped.
+    Dismissed,
+}
+
+/// One word of an id is hash enough, spread by a multiplication.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(26)
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        self.0 ^= word;
+    }
+}
+
+impl State {
+    /// Opens a step: the facts that are applied next belong to it.
+    pub fn begin_step(&mut self, sequence: Sequence, moment: Moment) {
+        assert!(sequence > self.sequence, "steps are applied once and in order");
+        assert!(moment.at >= self.moment.at, "the engine's time never goes back");
+        self.sequence = sequence;
+        self.moment = moment;
+    }
+
+    /// The last step that was applied.
+    #[must_use]
+    pub fn sequence(&self) -> Sequence {
+        self.sequence
+    }
+
+    /// The time of the last step.
+    #[must_use]
+    pub fn at(&self) -> Timestamp {
+        self.moment.at
+    }
+
+    /// The reign that goes on.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.reign.map_or(Epoch(0), |(epoch, _)| epoch)
+    }
+
+    /// When `Command::Tick` next has something to do.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        self.timers.first().map(|(at, _, _)| *at)
+    }
+
+    /// Takes what the shell must do about the facts since this was called last.
+    pub fn take_effects(&mut self) -> Vec<Effect> {
+        core::mem::take(&mut self.effects)
+    }
+
+    /// The same, one by one; the list's memory is used again.
+    pub(crate) fn drain_effects(&mut self, take: impl FnMut(Effect)) {
+        self.effects.drain(..).for_each(take);
+    }
+
+    /// One task, complete; `None` if the engine does not hold it.
+    #[must_use]
+    pub fn task(&self, id: TaskId) -> Option<TaskRecord> {
+        self.slot(id).map(|slot| self.task_record(slot))
+    }
+
+    /// All tasks of the plan with this root, in the plan's order; `None` if the engine does not hold
+    /// it.
+    #[must_use]
+    pub fn plan(&self, root: TaskId) -> Option<Vec<TaskRecord>> {
+        let slot = self.slot(root)?;
+        let members = self.tasks[slot].edges().map_or(&[][..], |edges| &edges.members);
+        if members.is_empty() {
+            return Some(Vec::from([self.task_record(slot)]));
+        }
+        let mut tasks: Vec<_> = members.iter().map(|member| self.task_record(*member)).collect();
+        tasks.sort_by_key(|task| task.index);
+        Some(tasks)
+    }
+
+    /// The step that changed a task last.
+    #[must_use]
+    pub fn changed(&self, id: TaskId) -> Option<Sequence> {
+        self.slot(id).map(|slot| self.tasks[slot].changed)
+    }
+
+    /// Whether the engine holds this task and it has ended.
+    #[must_use]
+    pub fn ended(&self, id: TaskId) -> Option<bool> {
+        self.slot(id).map(|slot| self.tasks[slot].stage.ended())
+    }
+
+    /// Every agent that the engine knows, in the order of their ids.
+    pub fn agents(&self) -> impl Iterator<Item = AgentRecord> {
+        self.agents_by_id.values().map(|slot| self.agents[*slot].record())
+    }
+
+    /// What an agent holds: task and attempt.
+    #[must_use]
+    pub fn held_by(&self, id: AgentId) -> Vec<(TaskId, Attempt)> {
+        let Some(slot) = self.agents_by_id.get(&id) else { return Vec::new() };
+        let held = self.agents[*slot].held.keys();
+        held.map(|(task, attempt)| (self.tasks[*task].id, *attempt)).collect()
+    }
+
+    /// Figures since the data directory was made.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Tasks that have not ended.
+    #[must_use]
+    pub fn live_count(&self) -> u64 {
+        self.live_count
+    }
+
+    /// Tasks that wait for an agent.
+    #[must_use]
+    pub fn ready_count(&self) -> u64 {
+        self.dispatch.ready_count()
+    }
+
+    /// Tasks that the engine holds, ended ones included.
+    #[must_use]
+    pub fn tasks_count(&self) -> u64 {
+        self.tasks.count() as u64
+    }
+
+    /// Attempts that hold a slot, running or stopping.
+    #[must_use]
+    pub fn held_count(&self) -> u64 {
+        self.held_count
+    }
+
+    /// Resources by kind.
+    pub fn pools(&self) -> impl Iterator<Item = (&str, Pool)> {
+        self.dispatch.pools.iter().map(|(kind, pool)| (&**kind, *pool))
+    }
+
+    /// Takes the rows that changed since this was called last, each in its latest version.
+    pub fn take_changed_tasks(&mut self, mut take: impl FnMut(TaskRecord)) {
+        let changed = core::mem::take(&mut self.changed_tasks);
+        for slot in &changed {
+            self.tasks[*slot].listed = false;
+            take(self.task_record(*slot));
+        }
+        // The list's memory is used again.
+        self.changed_tasks = changed;
+        self.changed_tasks.clear();
+    }
+
+    /// The same for agents; one that has ended and holds nothing leaves the engine here.
+    pub fn take_changed_agents(&mut self) -> Vec<AgentRecord> {
+        let changed = core::mem::take(&mut self.changed_agents);
+        changed
+            .into_iter()
+            .map(|slot| {
+                self.agents[slot].listed = false;
+                let record = self.agents[slot].record();
+                if record.end.is_some() && self.agents[slot].held.is_empty() {
+                    self.forget_agent(slot);
+                }
+                record
+            })
+            .collect()
+    }
+
+    /// The engine's own figures, as the store keeps them.
+    #[must_use]
+    pub fn engine_record(&self) -> EngineRecord {
+        EngineRecord {
+            position: crate::ids::Position { epoch: self.epoch(), sequence: self.sequence },
+            at: self.moment.at,
+            reign: self.reign,
+            capacity: self.capacity(),
+            counters: self.counters,
+        }
+    }
+
+    /// Lets go of plans that came to rest by step `through`, at most `most` of them: the store has
+    /// them. Says how many tasks went.
+    pub fn evict(&mut self, through: Sequence, most: usize) -> usize {
+        let mut gone = 0;
+        for _ in 0..most {
+            match self.resting.front() {
+                Some((at, _)) if *at <= through => {}
+                Some(_) | None => break,
+            }
+            let Some((_, id)) = self.resting.pop_front() else { break };
+            let Some(root) = self.slot(id) else { continue };
+            match self.rested_since(root) {
+                Some(since) if since <= through => gone += self.forget_plan(root),
+                Some(since) => self.resting.push_back((since, id)),
+                None => {}
+            }
+        }
+        gone
+    }
+
+    pub(crate) fn slot(&self, id: TaskId) -> Option<Slot> {
+        self.tasks_by_id.get(&id).copied()
+    }
+
+    pub(crate) fn capacity(&self) -> Amounts {
+        let bounded = self.dispatch.pools.iter();
+        Amounts::new(bounded.filter_map(|(kind, pool)| Some((kind.clone(), pool.capacity_milli?))))
+    }
+
+    /// The last change of a plan at rest; `None` while something of it may still move.
+    fn rested_since(&self, root: Slot) -> Option<Sequence> {
+        let task = &self.tasks[root];
+        match task.edges() {
+            None => task.at_rest().then_some(task.changed),
+            Some(edges) if edges.restless > 0 => None,
+            Some(edges) => edges.members.iter().map(|member| self.tasks[*member].changed).max(),
+        }
+    }
+
+    fn forget_plan(&mut self, root: Slot) -> usize {
+        let task = self.tasks.remove(root);
+        self.tasks_by_id.remove(&task.id);
+        let members = task.edges.map(|edges| edges.members).unwrap_or_default();
+        for member in members.iter().filter(|member| **member != root) {
+            let task = self.tasks.remove(*member);
+            self.tasks_by_id.remove(&task.id);
+        }
+        members.len().max(1)
+    }
+
+    fn forget_agent(&mut self, slot: Slot) {
+        let agent = self.agents.remove(slot);
+        self.agents_by_id.remove(&agent.spec.id);
+        self.dispatch.remove_agent(agent.profile);
+    }
+}

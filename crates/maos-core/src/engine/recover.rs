@@ -1,0 +1,252 @@
+//! Rows out of the state and the state out of rows.
+//!
+//! What is derived (lanes, timers, counts of open subtasks) is never stored: it is worked out here
+//! again, and so is what was about to follow when the rows were written.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use super::{Consequence, Gone, State};
+use crate::agent::Agent;
+use crate::ids::{AgentId, TaskId};
+use crate::record::{AgentRecord, EngineRecord, PlanRecord, Stage, TaskRecord};
+use crate::slab::Slot;
+use crate::spec::FailurePolicy;
+use crate::task::{Edges, Task, Timer};
+use crate::time::{Moment, WallTime};
+
+/// Everything that the store keeps for the engine at one position.
+#[derive(Debug, Default)]
+pub struct Rows<Tasks> {
+    /// The engine's own figures.
+    pub engine: EngineRecord,
+    /// Agents that serve or still hold something, ended ones included.
+    pub agents: Vec<AgentRecord>,
+    /// Whole plans with something live in them, in any order.
+    pub tasks: Tasks,
+    /// Roots of ended plans whose idempotency keys have not expired.
+    pub remembered: Vec<PlanRecord>,
+}
+
+impl State {
+    /// The state that wrote these rows.
+    pub fn recover<Tasks: IntoIterator<Item = TaskRecord>>(rows: Rows<Tasks>) -> State {
+        let mut state = State {
+            sequence: rows.engine.position.sequence,
+            moment: Moment { at: rows.engine.at, wall: WallTime::default(), entropy: 0 },
+            reign: rows.engine.reign,
+            counters: rows.engine.counters,
+            ..State::default()
+        };
+        state.dispatch.set_capacity(&rows.engine.capacity);
+        for agent in rows.agents {
+            state.restore_agent(agent);
+        }
+        for plan in rows.remembered {
+            state.remember_key(&plan);
+        }
+        state.restore_tasks(rows.tasks);
+        // What was restored has not changed.
+        state.take_changed_tasks(|_| {});
+        state.take_changed_agents();
+        state
+    }
+
+    pub(super) fn restore_agent(&mut self, record: AgentRecord) {
+        let profile = self.dispatch.add_agent(&record.spec);
+        let id = record.spec.id;
+        let slot = self.agents.insert(Agent {
+            spec: record.spec,
+            end: record.end,
+            created: record.created,
+            tally: record.tally,
+            held: BTreeMap::new(),
+            profile,
+            told: None,
+            listed: false,
+        });
+        self.agents_by_id.insert(id, slot);
+        self.tell_fitness(slot);
+    }
+
+    /// Puts whole plans back, each task where its row has it.
+    pub(super) fn restore_tasks(&mut self, records: impl IntoIterator<Item = TaskRecord>) {
+        let mut placed: Vec<(Slot, Links)> = Vec::new();
+        for record in records {
+            let (slot, links) = self.place(record);
+            placed.push((slot, links));
+        }
+        for (slot, links) in &placed {
+            self.relink(*slot, links);
+        }
+        for (slot, _) in &placed {
+            self.recount(*slot);
+        }
+        for (slot, _) in &placed {
+            self.reindex(*slot);
+        }
+    }
+
+    fn place(&mut self, record: TaskRecord) -> (Slot, Links) {
+        let links = Links {
+            root: record.plan.root,
+            parent: record.parent,
+            depends_on: record.depends_on,
+            subtasks: record.subtasks,
+        };
+        let single =
+            links.parent.is_none() && links.subtasks.is_empty() && links.depends_on.is_empty();
+        let edges =
+            (!single).then(|| Box::new(Edges { collect: record.collect, ..Edges::default() }));
+        let id = record.id;
+        if record.index == 0 {
+            self.remember_key(&record.plan);
+        }
+        let slot = self.tasks.insert(Task {
+            id,
+            spec: record.spec,
+            plan: record.plan,
+            index: record.index,
+            attempt: record.attempt,
+            retries_used: record.retries_used,
+            losses: record.losses,
+            root: Slot::default(),
+            parent: None,
+            lane: None,
+            missing: 0,
+            stage: record.stage,
+            last_failure: record.last_failure.map(Box::new),
+            times: record.times,
+            stopping: record.stopping.into_vec(),
+            changed: self.sequence,
+            listed: true,
+            edges,
+        });
+        self.changed_tasks.push(slot);
+        let fresh = self.tasks_by_id.insert(id, slot).is_none();
+        assert!(fresh, "a task's id is never used twice");
+        (slot, links)
+    }
+
+    fn relink(&mut self, slot: Slot, links: &Links) {
+        self.tasks[slot].root = self.known(links.root);
+        self.tasks[slot].parent = links.parent.map(|parent| self.known(parent));
+        if self.tasks[slot].edges.is_none() {
+            return;
+        }
+        let depends_on: Box<[Slot]> = links.depends_on.iter().map(|id| self.known(*id)).collect();
+        for needed in &depends_on {
+            self.edges_mut(*needed).dependents.push(slot);
+        }
+        let subtasks: Vec<Slot> = links.subtasks.iter().map(|id| self.known(*id)).collect();
+        let edges = self.edges_mut(slot);
+        edges.depends_on = depends_on;
+        edges.subtasks = subtasks;
+        let root = self.tasks[slot].root;
+        self.edges_mut(root).members.push(slot);
+        if !self.tasks[slot].at_rest() {
+            self.edges_mut(root).restless += 1;
+        }
+    }
+
+    /// Lanes, timers and holds of one restored task, and what is to follow from where it stands.
+    fn reindex(&mut self, slot: Slot) {
+        for held in self.tasks[slot].stopping.clone() {
+            self.hold_again(slot, held.agent, held.attempt);
+        }
+        if let Stage::Running { agent, .. } = self.tasks[slot].stage {
+            self.hold_again(slot, agent, self.tasks[slot].attempt);
+        }
+        if self.tasks[slot].stage.ended() {
+            self.follow_restored_end(slot);
+            return;
+        }
+        self.live_count += 1;
+        let spec = self.tasks[slot].spec.clone();
+        let namespace = self.tasks[slot].plan.namespace.clone();
+        self.tasks[slot].lane = Some(self.dispatch.enter_lane(&namespace, &spec.demand));
+        if let Some(deadline) = spec.deadline {
+            self.timers.insert((deadline, Timer::Deadline, slot));
+        }
+        self.index_stage(slot);
+        if self.tasks[slot].is_parent() {
+            let id = self.tasks[slot].id;
+            self.consequences.push_back(Consequence::Review { parent: slot, id });
+        }
+    }
+
+    fn follow_restored_end(&mut self, slot: Slot) {
+        let task = &self.tasks[slot];
+        let root = task.root;
+        let at_rest = self.tasks[root].edges().map_or(task.at_rest(), |root| root.restless == 0);
+        if at_rest && root == slot {
+            self.resting.push_back((self.sequence, task.id));
+        }
+        let continues = task
+            .parent
+            .is_some_and(|parent| self.tasks[parent].on_failure() == FailurePolicy::Continue);
+        if task.stage.completed() || !continues {
+            return;
+        }
+        let because = task.id;
+        for dependent in task.dependents() {
+            let task = &self.tasks[*dependent];
+            if !task.stage.ended() && !task.is_parent() {
+                let skip = Consequence::Skip { task: *dependent, id: task.id, because };
+                self.consequences.push_back(skip);
+            }
+        }
+    }
+
+    fn hold_again(&mut self, task: Slot, agent: AgentId, attempt: crate::ids::Attempt) {
+        let holder = *self.agents_by_id.get(&agent).expect("who holds an attempt has a row");
+        self.agents[holder].held.insert((task, attempt), self.moment.at);
+        self.held_count += 1;
+        let spec = self.tasks[task].spec.clone();
+        self.dispatch.reserve(&spec.demand.resources);
+        self.tell_fitness(holder);
+        let id = self.tasks[task].id;
+        if let Some(end) = self.agents[holder].end {
+            let because = match end {
+                crate::event::AgentEnd::Lost => Gone::Agent,
+                crate::event::AgentEnd::Terminated | crate::event::AgentEnd::Retired => {
+                    Gone::Dismissed
+                }
+            };
+            self.consequences.push_back(Consequence::Lose { task, id, attempt, because });
+        }
+    }
+
+    pub(super) fn task_record(&self, slot: Slot) -> TaskRecord {
+        let task = &self.tasks[slot];
+        let ids = |slots: &[Slot]| -> Box<[TaskId]> {
+            slots.iter().map(|slot| self.tasks[*slot].id).collect()
+        };
+        TaskRecord {
+            id: task.id,
+            spec: task.spec.clone(),
+            plan: task.plan.clone(),
+            index: task.index,
+            parent: task.parent.map(|parent| self.tasks[parent].id),
+            depends_on: ids(task.depends_on()),
+            subtasks: ids(task.subtasks()),
+            collect: task.edges().and_then(|edges| edges.collect),
+            stage: task.stage.clone(),
+            attempt: task.attempt,
+            retries_used: task.retries_used,
+            losses: task.losses,
+            last_failure: task.last_failure.as_deref().cloned(),
+            times: task.times,
+            stopping: task.stopping.clone().into_boxed_slice(),
+        }
+    }
+}
+
+/// The edges of a task's row, before they become slots.
+struct Links {
+    root: TaskId,
+    parent: Option<TaskId>,
+    depends_on: Box<[TaskId]>,
+    subtasks: Box<[TaskId]>,
+}

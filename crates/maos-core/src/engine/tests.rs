@@ -1,0 +1,434 @@
+//! The engine at its door: given steps, when a command comes, then these events or this refusal.
+
+use std::format;
+use std::string::{String, ToString};
+use std::sync::Arc;
+use std::vec;
+use std::vec::Vec;
+
+use super::*;
+use crate::command::{Command, Report};
+use crate::event::{AgentEnd, Event, Failure, FailureKind};
+use crate::ids::PlanId;
+use crate::laws;
+use crate::payload::Payload;
+use crate::record::Stage;
+use crate::spec::*;
+use crate::time::WallTime;
+use crate::view::BlockerKind;
+
+/// An engine under test: every step is checked against the laws.
+struct Bench {
+    state: State,
+    now_ms: u64,
+}
+
+fn spec(name: &str) -> TaskSpec {
+    TaskSpec {
+        name: name.into(),
+        description: None,
+        priority: Priority::Medium,
+        parameters: Payload::inline(b"{}"),
+        metadata: None,
+        tags: Names::default(),
+        demand: Demand { capabilities: Names::new(["work".into()]), ..Demand::default() },
+        timeout_ms: 10_000,
+        queue_timeout_ms: None,
+        no_progress_ms: None,
+        deadline: None,
+        retries_max: 1,
+        on_failure: FailurePolicy::FailFast,
+        fairness_key: None,
+        concurrency_key: None,
+        inputs: [].into(),
+        key: None,
+        trace: None,
+    }
+}
+
+fn plan_of(tasks: Vec<PlanTask>) -> Arc<Plan> {
+    Arc::new(Plan {
+        id: PlanId(tasks[0].id.0),
+        namespace: "default".into(),
+        submitter: "".into(),
+        strategy: None,
+        idempotency: None,
+        tasks: tasks.into(),
+    })
+}
+
+fn planned(id: u128, parent: Option<u32>, depends_on: &[u32], spec: TaskSpec) -> PlanTask {
+    let (id, spec, depends_on) = (TaskId(id), Arc::new(spec), depends_on.into());
+    PlanTask { id, spec, parent, depends_on, collect: Collect::All }
+}
+
+fn single(id: u128, spec: TaskSpec) -> Command {
+    Command::Submit { plan: plan_of(vec![planned(id, None, &[], spec)]) }
+}
+
+fn agent(id: u128, slots: u32, runtime: Runtime) -> Arc<AgentSpec> {
+    Arc::new(AgentSpec {
+        id: AgentId(id),
+        namespace: "default".into(),
+        submitter: "".into(),
+        name: format!("agent {id}").into(),
+        agent_type: "worker".into(),
+        capabilities: Names::new(["work".into()]),
+        runtime,
+        node: NodeId(1),
+        slots,
+        pool: None,
+        configuration: None,
+        resource_limits: Amounts::default(),
+        tags: Names::default(),
+    })
+}
+
+fn report(task: u128, attempt: u32, report: Report) -> Command {
+    Command::Report { task: TaskId(task), attempt: Attempt(attempt), report }
+}
+
+fn done() -> Report {
+    Report::Completed(Payload::inline(b"1"))
+}
+
+fn failed(permanent: bool) -> Report {
+    Report::Failed(Failure { kind: FailureKind::Reported, message: "no".into(), permanent })
+}
+
+impl Bench {
+    fn new() -> Bench {
+        Bench { state: State::default(), now_ms: 1_000 }
+    }
+
+    fn with_agent(slots: u32) -> Bench {
+        let mut bench = Bench::new();
+        bench.run(Command::RegisterAgent { agent: agent(1, slots, Runtime::Command) });
+        bench
+    }
+
+    /// Runs a command and all that follows; the events, or the refusal in words.
+    fn try_run(&mut self, command: Command) -> Result<Vec<Event>, String> {
+        let moment = Moment {
+            at: Timestamp(self.now_ms * 1_000),
+            wall: WallTime(self.now_ms * 1_000),
+            entropy: 0,
+        };
+        let mut events = self.state.decide(&moment, &command).map_err(|why| why.to_string())?;
+        self.state.begin_step(self.state.sequence().next(), moment);
+        for event in &events {
+            self.state.apply(event);
+        }
+        while let Some(event) = self.state.follow_up(&moment) {
+            self.state.apply(&event);
+            events.push(event);
+        }
+        laws::check_settled(&self.state).unwrap();
+        self.survives_a_restart();
+        Ok(events)
+    }
+
+    fn run(&mut self, command: Command) -> Vec<Event> {
+        self.try_run(command).unwrap()
+    }
+
+    fn later(&mut self, ms: u64) -> Vec<Event> {
+        self.now_ms += ms;
+        self.run(Command::Tick)
+    }
+
+    /// The rows of a state bring back a state with the same rows that keeps the same laws.
+    fn survives_a_restart(&self) {
+        let rows = |state: &State| -> Vec<_> {
+            state
+                .tasks_by_id
+                .keys()
+                .map(|id| (*id, state.task(*id)))
+                .collect::<BTreeMap<_, _>>()
+                .into_iter()
+                .collect()
+        };
+        let before = rows(&self.state);
+        let recovered = State::recover(Rows {
+            engine: self.state.engine_record(),
+            agents: self.state.agents().collect(),
+            tasks: before.iter().filter_map(|(_, record)| record.clone()),
+            remembered: vec![],
+        });
+        laws::check(&recovered).unwrap();
+        assert_eq!(before, rows(&recovered));
+        assert_eq!(self.state.timers.len(), recovered.timers.len());
+    }
+
+    fn stage(&self, id: u128) -> Stage {
+        self.state.task(TaskId(id)).unwrap().stage
+    }
+
+    fn states(&self, ids: &[u128]) -> Vec<&'static str> {
+        ids.iter().map(|id| self.stage(*id).wire_name()).collect()
+    }
+}
+
+/// A root with subtasks 11, 12, .. where each depends on the ones named.
+fn family(on_failure: FailurePolicy, depends: &[&[u32]]) -> Command {
+    let root = TaskSpec { on_failure, retries_max: 0, ..spec("root") };
+    let mut tasks = vec![planned(10, None, &[], root)];
+    for (index, depends_on) in depends.iter().enumerate() {
+        let id = 11 + index as u128;
+        let child = TaskSpec { retries_max: 0, ..spec(&format!("t{id}")) };
+        tasks.push(planned(id, Some(0), depends_on, child));
+    }
+    Command::Submit { plan: plan_of(tasks) }
+}
+
+#[test]
+fn an_idle_agent_gets_its_task_in_the_step_that_accepts_it() {
+    let mut bench = Bench::with_agent(1);
+    let events = bench.run(single(5, spec("a")));
+    assert!(matches!(events[..], [Event::Submitted { .. }, Event::Started { .. }]));
+    assert_eq!(bench.states(&[5]), ["running"]);
+    bench.run(report(5, 1, done()));
+    assert_eq!(bench.states(&[5]), ["completed"]);
+}
+
+#[test]
+fn a_completion_counts_once() {
+    let mut bench = Bench::with_agent(1);
+    bench.run(single(5, spec("a")));
+    bench.run(report(5, 1, done()));
+    let again = bench.try_run(report(5, 1, done())).unwrap_err();
+    assert_eq!(again, format!("attempt 1 of task `{}` is not the running one", TaskId(5)));
+    assert_eq!(bench.state.counters().tasks_completed, 1);
+}
+
+#[test]
+fn priority_goes_first_and_age_overtakes_it() {
+    let mut bench = Bench::new();
+    bench.run(single(1, TaskSpec { priority: Priority::Low, ..spec("old") }));
+    bench.now_ms += 60 * 60 * 1_000;
+    bench.run(single(2, TaskSpec { priority: Priority::Medium, ..spec("medium") }));
+    bench.run(single(3, TaskSpec { priority: Priority::Critical, ..spec("critical") }));
+    bench.run(Command::RegisterAgent { agent: agent(1, 1, Runtime::Command) });
+    assert_eq!(bench.states(&[1, 2, 3]), ["ready", "ready", "running"]);
+    bench.run(report(3, 1, done()));
+    assert_eq!(bench.states(&[1, 2, 3]), ["running", "ready", "completed"]);
+}
+
+#[test]
+fn a_failure_is_retried_after_a_backoff_until_retries_are_used_up() {
+    let mut bench = Bench::with_agent(1);
+    bench.run(single(5, spec("a")));
+    bench.run(report(5, 1, failed(false)));
+    assert_eq!(bench.states(&[5]), ["retrying"]);
+    bench.later(60_000);
+    assert_eq!(bench.states(&[5]), ["running"]);
+    assert!(bench.try_run(report(5, 1, done())).is_err());
+    bench.run(report(5, 2, failed(false)));
+    assert_eq!(bench.states(&[5]), ["failed"]);
+}
+
+#[test]
+fn a_permanent_failure_is_not_retried() {
+    let mut bench = Bench::with_agent(1);
+    bench.run(single(5, spec("a")));
+    bench.run(report(5, 1, failed(true)));
+    assert_eq!(bench.states(&[5]), ["failed"]);
+}
+
+#[test]
+fn a_timed_out_attempt_is_told_to_stop_and_keeps_its_slot_until_it_has() {
+    let mut bench = Bench::with_agent(1);
+    bench.run(single(5, TaskSpec { retries_max: 0, ..spec("slow") }));
+    bench.run(single(6, spec("next")));
+    bench.state.take_effects();
+    bench.later(10_000);
+    assert_eq!(bench.states(&[5, 6]), ["failed", "ready"]);
+    assert!(matches!(bench.state.take_effects()[..], [Effect::Stop { .. }, Effect::Ended { .. }]));
+    assert_eq!(bench.state.explain(TaskId(5)).unwrap()[0].kind, BlockerKind::Stopping);
+    bench.run(Command::Release { task: TaskId(5), attempt: Attempt(1) });
+    assert_eq!(bench.states(&[5, 6]), ["failed", "running"]);
+    assert!(bench.run(Command::Release { task: TaskId(5), attempt: Attempt(1) }).is_empty());
+}
+
+#[test]
+fn cancelling_ends_a_task_with_all_below_it_and_later_results_are_stale() {
+    let mut bench = Bench::with_agent(1);
+    bench.run(family(FailurePolicy::FailFast, &[&[], &[1]]));
+    bench.run(Command::Cancel { task: TaskId(10), reason: "enough".into() });
+    assert_eq!(bench.states(&[10, 11, 12]), ["cancelled"; 3]);
+    assert!(bench.try_run(report(11, 1, done())).is_err());
+    let refused = bench.try_run(Command::Cancel { task: TaskId(10), reason: "".into() });
+    assert!(refused.unwrap_err().contains("has already ended: it is cancelled"));
+}
+
+#[test]
+fn a_parent_runs_from_its_first_subtask_to_its_last() {
+    let mut bench = Bench::with_agent(2);
+    bench.run(family(FailurePolicy::FailFast, &[&[], &[1], &[1], &[2, 3]]));
+    assert_eq!(
+        bench.states(&[10, 11, 12, 13, 14]),
+        ["running", "running", "pending", "pending", "pending"]
+    );
+    bench.run(report(11, 1, done()));
+    assert_eq!(bench.states(&[12, 13, 14]), ["running", "running", "pending"]);
+    bench.run(report(12, 1, done()));
+    bench.run(report(13, 1, done()));
+    bench.run(report(14, 1, done()));
+    assert_eq!(bench.states(&[10]), ["completed"]);
+}
+
+#[test]
+fn failure_policies_decide_what_becomes_of_the_others() {
+    for (policy, expected) in [
+        (FailurePolicy::FailFast, ["failed", "failed", "cancelled", "cancelled"]),
+        (FailurePolicy::Continue, ["running", "failed", "cancelled", "running"]),
+        (FailurePolicy::Ignore, ["running", "failed", "running", "running"]),
+    ] {
+        let mut bench = Bench::with_agent(3);
+        bench.run(family(policy, &[&[], &[1], &[]]));
+        bench.run(report(11, 1, failed(true)));
+        assert_eq!(bench.states(&[10, 11, 12, 13]), expected, "{policy:?}");
+        if policy != FailurePolicy::FailFast {
+            let _ = bench.try_run(report(12, 1, done()));
+            bench.run(report(13, 1, done()));
+            let end = if policy == FailurePolicy::Ignore { "completed" } else { "failed" };
+            assert_eq!(bench.states(&[10]), [end], "{policy:?}");
+        }
+    }
+}
+
+#[test]
+fn retrying_a_parent_runs_what_did_not_complete() {
+    let mut bench = Bench::with_agent(1);
+    bench.run(family(FailurePolicy::FailFast, &[&[], &[1], &[2]]));
+    bench.run(report(11, 1, done()));
+    bench.run(report(12, 1, failed(true)));
+    assert_eq!(bench.states(&[10, 11, 12, 13]), ["failed", "completed", "failed", "cancelled"]);
+    let child = bench.try_run(Command::Retry { task: TaskId(12) }).unwrap_err();
+    assert!(child.contains("retry that one"), "{child}");
+    bench.run(Command::Retry { task: TaskId(10) });
+    assert_eq!(bench.states(&[10, 11, 12, 13]), ["running", "completed", "running", "pending"]);
+    bench.run(report(12, 2, done()));
+    bench.run(report(13, 1, done()));
+    assert_eq!(bench.states(&[10]), ["completed"]);
+    let again = bench.try_run(Command::Retry { task: TaskId(10) }).unwrap_err();
+    assert!(again.contains("only a failed or cancelled task"), "{again}");
+}
+
+#[test]
+fn losses_use_up_no_retry_until_there_were_too_many() {
+    let mut bench = Bench::with_agent(1);
+    bench.run(single(5, TaskSpec { retries_max: 0, ..spec("a") }));
+    for epoch in 1..=5 {
+        bench.run(Command::BeginEpoch { epoch: Epoch(epoch), node: NodeId(1) });
+        assert_eq!(bench.states(&[5]), ["running"], "epoch {epoch}");
+    }
+    bench.run(Command::BeginEpoch { epoch: Epoch(6), node: NodeId(1) });
+    let Stage::Failed(failure) = bench.stage(5) else { panic!("{:?}", bench.stage(5)) };
+    assert_eq!(failure.kind, FailureKind::AttemptsLost);
+}
+
+#[test]
+fn a_workers_attempt_goes_on_over_a_restart() {
+    let mut bench = Bench::new();
+    bench.run(Command::RegisterAgent { agent: agent(1, 1, Runtime::Worker) });
+    bench.run(single(5, spec("a")));
+    bench.run(Command::BeginEpoch { epoch: Epoch(1), node: NodeId(1) });
+    bench.run(report(5, 1, done()));
+    assert_eq!(bench.states(&[5]), ["completed"]);
+}
+
+#[test]
+fn what_a_lost_agent_held_goes_to_another() {
+    let mut bench = Bench::new();
+    bench.run(Command::RegisterAgent { agent: agent(1, 1, Runtime::Worker) });
+    bench.run(single(5, spec("a")));
+    bench.run(Command::RegisterAgent { agent: agent(2, 1, Runtime::Worker) });
+    bench.run(Command::EndAgent { agent: AgentId(1), end: AgentEnd::Lost });
+    let Stage::Running { agent, .. } = bench.stage(5) else { panic!() };
+    assert_eq!(agent, AgentId(2));
+    let again = bench.try_run(Command::EndAgent { agent: AgentId(1), end: AgentEnd::Lost });
+    assert!(again.unwrap_err().contains("already ended"));
+}
+
+#[test]
+fn resources_are_reserved_while_an_attempt_lasts_and_kept_for_one_that_waited_long() {
+    let needs = |cpu: u64| {
+        let resources = Amounts::new([("cpu_cores".into(), cpu)]);
+        let demand = Demand { resources, ..spec("").demand };
+        TaskSpec { demand, timeout_ms: 3_600_000, ..spec("a") }
+    };
+    let mut bench = Bench::with_agent(9);
+    bench.run(Command::SetCapacity { capacity: Amounts::new([("cpu_cores".into(), 2_000)]) });
+    let over = bench.try_run(single(1, needs(2_500))).unwrap_err();
+    assert!(over.contains("more than the capacity of 2000"), "{over}");
+    bench.run(single(2, needs(1_000)));
+    bench.run(single(3, needs(2_000)));
+    bench.run(single(4, needs(500)));
+    assert_eq!(bench.states(&[2, 3, 4]), ["running", "ready", "running"]);
+    assert_eq!(bench.state.explain(TaskId(3)).unwrap()[0].kind, BlockerKind::Resources);
+    bench.later(30_000);
+    bench.run(single(5, needs(500)));
+    assert_eq!(bench.states(&[5]), ["ready"], "what is left is kept for the one that waits");
+    bench.run(report(2, 1, done()));
+    bench.run(report(4, 1, done()));
+    assert_eq!(bench.states(&[3, 5]), ["running", "ready"]);
+}
+
+#[test]
+fn deadlines_and_queue_timeouts_end_what_waits() {
+    let mut bench = Bench::new();
+    let waits = TaskSpec { queue_timeout_ms: Some(500), ..spec("a") };
+    bench.run(single(5, waits));
+    let deadline = Some(Timestamp(1_800_000));
+    bench.run(single(6, TaskSpec { deadline, ..spec("b") }));
+    bench.later(500);
+    let Stage::Failed(failure) = bench.stage(5) else { panic!() };
+    assert_eq!(failure.kind, FailureKind::QueueTimedOut);
+    assert!(failure.message.contains("no agent has capability `work`"), "{}", failure.message);
+    bench.later(500);
+    let Stage::Failed(failure) = bench.stage(6) else { panic!() };
+    assert_eq!(failure.kind, FailureKind::DeadlineExceeded);
+}
+
+#[test]
+fn builtin_agents_take_only_what_they_know() {
+    let mut bench = Bench::new();
+    bench.run(Command::RegisterAgent { agent: agent(1, 9, Runtime::Builtin) });
+    bench.run(single(5, spec("free-form")));
+    let known = Demand { work: Work::Known("work".into()), ..spec("").demand };
+    bench.run(single(6, TaskSpec { demand: known, ..spec("known") }));
+    assert_eq!(bench.states(&[5, 6]), ["ready", "running"]);
+    assert_eq!(bench.state.explain(TaskId(5)).unwrap()[0].kind, BlockerKind::NoAgent);
+}
+
+#[test]
+fn an_idempotency_key_gives_the_first_answer_again_and_refuses_another_body() {
+    let mut bench = Bench::new();
+    let keyed = |id: u128, body: u8| {
+        let mut plan = Plan::clone(&plan_of(vec![planned(id, None, &[], spec("a"))]));
+        plan.idempotency = Some(IdempotencyKey { key: "k".into(), body_hash: [body; 32] });
+        Command::Submit { plan: Arc::new(plan) }
+    };
+    assert_eq!(bench.run(keyed(5, 1)).len(), 1);
+    assert!(bench.run(keyed(6, 1)).is_empty());
+    assert!(bench.try_run(keyed(7, 2)).unwrap_err().contains("used with another body"));
+    bench.now_ms += 25 * 3_600 * 1_000;
+    assert_eq!(bench.run(keyed(8, 2)).len(), 1);
+}
+
+#[test]
+fn a_plan_at_rest_leaves_the_engine_and_comes_back_to_be_retried() {
+    let mut bench = Bench::with_agent(1);
+    bench.run(family(FailurePolicy::FailFast, &[&[], &[1]]));
+    bench.run(report(11, 1, failed(true)));
+    let mut rows = vec![];
+    bench.state.take_changed_tasks(|row| rows.push(row));
+    rows.sort_by_key(|row| row.index);
+    assert_eq!(bench.state.evict(Sequence(1), 10), 0, "the store has not got that far");
+    assert_eq!(bench.state.evict(bench.state.sequence(), 10), 3);
+    assert!(bench.state.task(TaskId(10)).is_none());
+    bench.run(Command::Revive { tasks: rows.into() });
+    bench.run(Command::Retry { task: TaskId(10) });
+    assert_eq!(bench.states(&[10, 11, 12]), ["running", "running", "pending"]);
+}

@@ -1,0 +1,270 @@
+//! Why a task waits: every blocker, since when, who holds it, what would unblock it.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use crate::dispatch::can_serve;
+use crate::engine::State;
+use crate::ids::{AgentId, TaskId};
+use crate::record::{ParkReason, Stage};
+use crate::slab::Slot;
+use crate::spec::Work;
+use crate::task::Task;
+use crate::time::{Timestamp, WallTime};
+
+/// One reason why a task does not go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blocker {
+    /// What kind of reason.
+    pub kind: BlockerKind,
+    /// The reason in words.
+    pub message: String,
+    /// Since when it holds the task back.
+    pub since: WallTime,
+    /// Tasks and agents that stand in the way.
+    pub held_by: Vec<Holder>,
+    /// What would unblock it, in words.
+    pub unblock: String,
+}
+
+/// What kind of reason holds a task back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockerKind {
+    /// Other tasks must end first.
+    Dependency,
+    /// Its subtasks must end first.
+    Subtasks,
+    /// No agent can do it at all.
+    NoAgent,
+    /// The agents that can do it are all busy.
+    AgentsBusy,
+    /// There is not enough of a resource left.
+    Resources,
+    /// Others come first.
+    Queue,
+    /// It waits out the pause after a failure.
+    Backoff,
+    /// It waits for something outside the plan.
+    Parked,
+    /// It has ended, but an attempt of it is still being stopped.
+    Stopping,
+}
+
+/// Who stands in the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// A task.
+    Task(TaskId),
+    /// An agent.
+    Agent(AgentId),
+}
+
+/// Most holders and most agents that an explanation names.
+const HOLDERS_MAX: usize = 20;
+
+impl State {
+    /// What keeps a task from going on: empty for one that runs or has ended and holds nothing.
+    /// `None` if the engine does not hold the task.
+    #[must_use]
+    pub fn explain(&self, id: TaskId) -> Option<Vec<Blocker>> {
+        let slot = self.slot(id)?;
+        let task = &self.tasks[slot];
+        let mut blockers = match &task.stage {
+            Stage::Waiting | Stage::Active => self.explain_graph(task),
+            Stage::Parked { reason, .. } => Vec::from([self.explain_parked(task, *reason)]),
+            Stage::Ready { .. } => self.explain_ready(slot, task),
+            Stage::Backoff { until } => Vec::from([self.explain_backoff(task, *until)]),
+            Stage::Running { .. }
+            | Stage::Completed(_)
+            | Stage::Collected
+            | Stage::Failed(_)
+            | Stage::Cancelled { .. } => Vec::new(),
+        };
+        if !task.stopping.is_empty() {
+            blockers.push(Blocker {
+                kind: BlockerKind::Stopping,
+                message: "an earlier attempt was told to stop and still holds its slot".into(),
+                since: task.times.updated,
+                held_by: task.stopping.iter().map(|held| Holder::Agent(held.agent)).collect(),
+                unblock: "the attempt's end, after its grace time at the latest".into(),
+            });
+        }
+        Some(blockers)
+    }
+
+    /// The reason in one line, for the failure of a task that nobody took in time.
+    pub(crate) fn why_ready_waits(&self, slot: Slot) -> String {
+        let blockers = self.explain_ready(slot, &self.tasks[slot]);
+        let mut messages = blockers.into_iter().map(|blocker| blocker.message);
+        messages.next().unwrap_or_else(|| "others came first".into())
+    }
+
+    fn explain_graph(&self, task: &Task) -> Vec<Blocker> {
+        if task.is_parent() {
+            let open = task.subtasks().iter().filter(|child| !self.tasks[**child].stage.ended());
+            let held_by: Vec<Holder> = open
+                .clone()
+                .take(HOLDERS_MAX)
+                .map(|child| Holder::Task(self.tasks[*child].id))
+                .collect();
+            return Vec::from([Blocker {
+                kind: BlockerKind::Subtasks,
+                message: format!("{} of its subtasks have not ended", open.count()),
+                since: task.times.started.unwrap_or(task.times.created),
+                held_by,
+                unblock: "the end of its subtasks; each explains itself".into(),
+            }]);
+        }
+        let open = task.depends_on().iter().filter(|needed| !self.tasks[**needed].stage.ended());
+        let names: Vec<String> = open
+            .clone()
+            .take(HOLDERS_MAX)
+            .map(|needed| {
+                let needed = &self.tasks[*needed];
+                format!("`{}` ({})", needed.spec.name, needed.stage.wire_name())
+            })
+            .collect();
+        Vec::from([Blocker {
+            kind: BlockerKind::Dependency,
+            message: format!("waits for {} tasks: {}", open.clone().count(), names.join(", ")),
+            since: task.times.created,
+            held_by: open.take(HOLDERS_MAX).map(|id| Holder::Task(self.tasks[*id].id)).collect(),
+            unblock: "the end of these tasks".into(),
+        }])
+    }
+
+    fn explain_ready(&self, slot: Slot, task: &Task) -> Vec<Blocker> {
+        let since = task.times.ready.unwrap_or(task.times.created);
+        let demand = &task.spec.demand;
+        let serving = || {
+            let alive = self.agents.iter().filter(|(_, agent)| agent.end.is_none());
+            alive.filter(|(_, agent)| can_serve(&agent.spec, &task.plan.namespace, demand))
+        };
+        if serving().next().is_none() {
+            return Vec::from([self.explain_no_agent(task, since)]);
+        }
+        let mut blockers = Vec::new();
+        if serving().all(|(_, agent)| agent.fitness().is_none()) {
+            let busy: Vec<Holder> = serving()
+                .take(HOLDERS_MAX)
+                .map(|(_, agent)| Holder::Agent(agent.spec.id))
+                .collect();
+            blockers.push(Blocker {
+                kind: BlockerKind::AgentsBusy,
+                message: format!("all {} agents that can do it are busy", serving().count()),
+                since,
+                held_by: busy,
+                unblock: "the end of an attempt on one of them, or another agent".into(),
+            });
+        }
+        blockers.extend(self.explain_resources(task, since));
+        if let Some((lane, key)) = self.waiting_in(slot) {
+            let ahead = self.dispatch.ahead_of(lane, key, slot, 10_000);
+            if ahead > 0 {
+                blockers.push(Blocker {
+                    kind: BlockerKind::Queue,
+                    message: format!("{ahead} tasks with the same needs come first"),
+                    since,
+                    held_by: Vec::new(),
+                    unblock: "their start, or a higher priority".into(),
+                });
+            }
+        }
+        blockers
+    }
+
+    fn explain_no_agent(&self, task: &Task, since: WallTime) -> Blocker {
+        let demand = &task.spec.demand;
+        let mut wanted: Vec<String> =
+            demand.capabilities.iter().map(|name| format!("capability `{name}`")).collect();
+        wanted.extend(demand.agent_type.as_ref().map(|kind| format!("type `{kind}`")));
+        wanted.extend(demand.agent.map(|id| format!("id `{id}`")));
+        let free_form = demand.work == Work::FreeForm;
+        let note = if free_form {
+            "; no built-in agent knows its action, so it needs a command, http or worker agent"
+        } else {
+            ""
+        };
+        Blocker {
+            kind: BlockerKind::NoAgent,
+            message: format!("no agent has {}{note}", wanted.join(" and ")),
+            since,
+            held_by: Vec::new(),
+            unblock: "an agent that has it".into(),
+        }
+    }
+
+    fn explain_resources(&self, task: &Task, since: WallTime) -> Option<Blocker> {
+        let resources = &task.spec.demand.resources;
+        if self.dispatch.fits(resources, None) {
+            return None;
+        }
+        let short: Vec<String> = resources
+            .iter()
+            .filter_map(|(kind, wanted)| {
+                let pool = self.dispatch.pools.get(kind)?;
+                let free = pool.capacity_milli?.saturating_sub(pool.allocated_milli);
+                (wanted > free)
+                    .then(|| format!("`{kind}`: {} wanted, {} free", Milli(wanted), Milli(free)))
+            })
+            .collect();
+        let holds =
+            |task: &Task| resources.iter().any(|(kind, _)| task.spec.demand.resources.of(kind) > 0);
+        let held = self.agents.iter().flat_map(|(_, agent)| agent.held.keys());
+        let holders = held.filter(|(task, _)| holds(&self.tasks[*task])).take(HOLDERS_MAX);
+        Some(Blocker {
+            kind: BlockerKind::Resources,
+            message: format!("not enough left of {}", short.join("; ")),
+            since,
+            held_by: holders.map(|(task, _)| Holder::Task(self.tasks[*task].id)).collect(),
+            unblock: "the end of attempts that hold them, or more capacity".into(),
+        })
+    }
+
+    fn explain_backoff(&self, task: &Task, until: Timestamp) -> Blocker {
+        let why = task.last_failure.as_ref().map(|failure| failure.message.to_string());
+        Blocker {
+            kind: BlockerKind::Backoff,
+            message: format!(
+                "waits before retry {} of {}, after: {}",
+                task.retries_used,
+                task.spec.retries_max,
+                why.unwrap_or_default()
+            ),
+            since: task.times.updated,
+            held_by: Vec::new(),
+            unblock: format!("time: at most {} ms more", until.ms_since(self.at())),
+        }
+    }
+
+    fn explain_parked(&self, task: &Task, reason: ParkReason) -> Blocker {
+        let (message, unblock) = match reason {
+            ParkReason::StartTime => ("its start time has not come", "time"),
+            ParkReason::Approval => ("somebody must approve it", "an approval"),
+            ParkReason::UsageLimit => ("its agent's usage limit is reached", "the limit's reset"),
+            ParkReason::Paused => ("somebody paused it", "somebody resumes it"),
+        };
+        Blocker {
+            kind: BlockerKind::Parked,
+            message: message.into(),
+            since: task.times.updated,
+            held_by: Vec::new(),
+            unblock: unblock.into(),
+        }
+    }
+}
+
+/// Shows thousandths as the number that the caller wrote.
+pub struct Milli(pub u64);
+
+impl core::fmt::Display for Milli {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let (whole, rest) = (self.0 / 1_000, self.0 % 1_000);
+        if rest == 0 {
+            return write!(f, "{whole}");
+        }
+        let digits = format!("{rest:03}");
+        write!(f, "{whole}.{}", digits.trim_end_matches('0'))
+    }
+}

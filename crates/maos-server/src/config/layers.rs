@@ -1,0 +1,291 @@
+//! The layers of a configuration, merged key by key, each key with the layer it came from.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use toml::{Table, Value};
+
+use super::{Config, ConfigError};
+
+/// Where settings come from; later ones win.
+#[derive(Clone, Debug, Default)]
+pub struct Layers {
+    /// The file, if one is read.
+    pub file: Option<PathBuf>,
+    /// The environment, whole.
+    pub environment: BTreeMap<String, String>,
+    /// Flags: dotted key, value, and the flag's name.
+    pub flags: Vec<(&'static str, Value, &'static str)>,
+}
+
+/// Where one value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Nobody set it.
+    Default,
+    /// The file.
+    File(PathBuf),
+    /// A variable of the environment.
+    Environment(String),
+    /// A flag.
+    Flag(&'static str),
+}
+
+/// One key with its value in force and where that came from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shown {
+    /// Dotted.
+    pub key: String,
+    /// As TOML.
+    pub value: Value,
+    /// Who set it.
+    pub origin: Origin,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Default => f.write_str("default"),
+            Origin::File(path) => write!(f, "`{}`", path.display()),
+            Origin::Environment(name) => write!(f, "environment variable `{name}`"),
+            Origin::Flag(name) => write!(f, "flag `{name}`"),
+        }
+    }
+}
+
+/// Variables that ask for something that is not built yet.
+const NOT_BUILT: [(&str, &str); 5] = [
+    ("SECURITY_REQUIRE_AUTH", "authentication"),
+    ("SECURITY_REQUIRE_ENCRYPTION", "encryption"),
+    ("SECURITY_RATE_LIMIT", "rate limits"),
+    ("REDIS_HOST", "Redis as the journal"),
+    ("REDIS_URL", "Redis as the journal"),
+];
+
+impl Layers {
+    pub(super) fn resolve(&self) -> Result<(Config, Vec<Shown>), ConfigError> {
+        let mut merged = table_of(&Config::default());
+        let mut origins: BTreeMap<String, Origin> = BTreeMap::new();
+        if let Some(path) = &self.file {
+            let table = self.read_file(path)?;
+            check_alone(&table, &Origin::File(path.clone()))?;
+            lay_over(&mut merged, &table, &Origin::File(path.clone()), "", &mut origins);
+        }
+        for (key, value, origin) in self.from_environment()? {
+            let table = nested(&key, value);
+            check_alone(&table, &origin)?;
+            lay_over(&mut merged, &table, &origin, "", &mut origins);
+        }
+        for (key, value, name) in &self.flags {
+            let table = nested(key, value.clone());
+            lay_over(&mut merged, &table, &Origin::Flag(name), "", &mut origins);
+        }
+        let config: Config = deserialize(&merged, &Origin::Default)?;
+        config.check()?;
+        let mut shown = Vec::new();
+        leaves(&merged, "", &mut |key, value| {
+            let origin = origins.get(key).cloned().unwrap_or(Origin::Default);
+            shown.push(Shown { key: key.to_owned(), value: value.clone(), origin });
+        });
+        Ok((config, shown))
+    }
+
+    fn read_file(&self, path: &PathBuf) -> Result<Table, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
+        text.parse().map_err(|fault: toml::de::Error| ConfigError::NotToml {
+            path: path.clone(),
+            fault: fault.to_string(),
+        })
+    }
+
+    /// `MAOS_<SECTION>_<KEY>` for every key, and the contract's own names.
+    fn from_environment(&self) -> Result<Vec<(String, Value, Origin)>, ConfigError> {
+        for (variable, what) in NOT_BUILT {
+            let asked = self.environment.get(variable).map(|value| value.to_lowercase());
+            if asked.is_some_and(|value| !["", "false", "0", "no"].contains(&value.as_str())) {
+                return Err(ConfigError::NotBuilt { variable: variable.to_owned(), what });
+            }
+        }
+        let mut found = Vec::new();
+        match self.environment.get("MAOS_ENV").map(String::as_str) {
+            None | Some("development" | "testing") => {}
+            Some("staging") => found.push(("log.format", "json".to_owned(), "MAOS_ENV")),
+            Some("production") => {
+                let what = "authentication, which production has on by default";
+                return Err(ConfigError::NotBuilt { variable: "MAOS_ENV".into(), what });
+            }
+            Some(other) => {
+                return Err(ConfigError::OutOfBounds {
+                    key: "MAOS_ENV".into(),
+                    found: format!("`{other}`"),
+                    wanted: "development, testing, staging or production".into(),
+                });
+            }
+        }
+        if let Some(level) = self.environment.get("LOG_LEVEL") {
+            found.push(("log.level", level.to_uppercase(), "LOG_LEVEL"));
+        }
+        let mut settings: Vec<(String, Value, Origin)> = found
+            .into_iter()
+            .map(|(key, value, name)| {
+                (key.to_owned(), Value::String(value), Origin::Environment(name.to_owned()))
+            })
+            .collect();
+        for (name, value) in &self.environment {
+            let Some((section, key)) = section_and_key(name) else { continue };
+            let origin = Origin::Environment(name.clone());
+            settings.push((format!("{section}.{key}"), literal(value), origin));
+        }
+        Ok(settings)
+    }
+}
+
+/// `MAOS_API_MAX_AGENTS` is `max_agents` of `api`. Variables of other sections are not ours.
+fn section_and_key(name: &str) -> Option<(&'static str, String)> {
+    let rest = name.strip_prefix("MAOS_")?;
+    ["api", "files", "log", "resources"].into_iter().find_map(|section| {
+        let key = rest.strip_prefix(&section.to_uppercase())?.strip_prefix('_')?;
+        Some((section, key.to_lowercase()))
+    })
+}
+
+/// A TOML value if it reads as one, else the text itself.
+fn literal(text: &str) -> Value {
+    let parsed: Result<Table, _> = format!("value = {text}").parse();
+    let value = parsed.ok().and_then(|mut table| table.remove("value"));
+    value.unwrap_or_else(|| Value::String(text.to_owned()))
+}
+
+fn table_of(config: &Config) -> Table {
+    Table::try_from(config).expect("the defaults can be written as TOML")
+}
+
+fn nested(key: &str, value: Value) -> Table {
+    let mut table = Table::new();
+    match key.split_once('.') {
+        None => drop(table.insert(key.to_owned(), value)),
+        Some((section, rest)) => {
+            drop(table.insert(section.to_owned(), Value::Table(nested(rest, value))));
+        }
+    }
+    table
+}
+
+/// Checks one layer over the defaults, so that a fault is told with the layer that has it.
+fn check_alone(table: &Table, origin: &Origin) -> Result<(), ConfigError> {
+    let mut over_defaults = table_of(&Config::default());
+    lay_over(&mut over_defaults, table, origin, "", &mut BTreeMap::new());
+    deserialize(&over_defaults, origin).map(drop)
+}
+
+fn deserialize(table: &Table, origin: &Origin) -> Result<Config, ConfigError> {
+    table.clone().try_into().map_err(|fault: toml::de::Error| {
+        let fault = fault.to_string().trim_end().to_owned();
+        ConfigError::Invalid { origin: origin.to_string(), fault }
+    })
+}
+
+fn lay_over(
+    under: &mut Table,
+    over: &Table,
+    origin: &Origin,
+    at: &str,
+    origins: &mut BTreeMap<String, Origin>,
+) {
+    for (name, value) in over {
+        let key = if at.is_empty() { name.clone() } else { format!("{at}.{name}") };
+        match (under.get_mut(name), value) {
+            (Some(Value::Table(under)), Value::Table(over)) => {
+                lay_over(under, over, origin, &key, origins);
+            }
+            (_, value) => {
+                leaves_of(value, &key, &mut |key, _| {
+                    drop(origins.insert(key.to_owned(), origin.clone()));
+                });
+                under.insert(name.clone(), value.clone());
+            }
+        }
+    }
+}
+
+fn leaves(table: &Table, at: &str, visit: &mut dyn FnMut(&str, &Value)) {
+    for (name, value) in table {
+        let key = if at.is_empty() { name.clone() } else { format!("{at}.{name}") };
+        leaves_of(value, &key, visit);
+    }
+}
+
+fn leaves_of(value: &Value, key: &str, visit: &mut dyn FnMut(&str, &Value)) {
+    match value {
+        Value::Table(table) => leaves(table, key, visit),
+        other => visit(key, other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layers(file: &str, environment: &[(&str, &str)]) -> (Layers, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("maos.toml");
+        std::fs::write(&path, file).unwrap();
+        let environment =
+            environment.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        (Layers { file: Some(path), environment, flags: vec![] }, folder)
+    }
+
+    #[test]
+    fn later_layers_win_and_every_key_knows_who_set_it() {
+        let (mut layers, _folder) =
+            layers("[api]\nport = 1\nmax_agents = 7\n", &[("MAOS_API_PORT", "2")]);
+        layers.flags.push(("api.host", Value::String("0.0.0.0".into()), "--host"));
+        let (config, shown) = Config::load(&layers).unwrap();
+        assert_eq!((config.api.port, config.api.max_agents), (2, 7));
+        let origin = |key: &str| {
+            let found = shown.iter().find(|shown| shown.key == key);
+            found.unwrap().origin.to_string()
+        };
+        assert_eq!(origin("api.port"), "environment variable `MAOS_API_PORT`");
+        assert!(origin("api.max_agents").ends_with("maos.toml`"));
+        assert_eq!(origin("api.host"), "flag `--host`");
+        assert_eq!(origin("api.default_task_timeout"), "default");
+    }
+
+    #[test]
+    fn unknown_keys_and_wrong_values_are_errors_that_name_their_layer() {
+        for (file, environment, expected) in [
+            ("[api]\nprot = 1\n", &[][..], "unknown field `prot`"),
+            ("[apis]\nport = 1\n", &[], "unknown field `apis`"),
+            ("", &[("MAOS_API_PROT", "1")], "environment variable `MAOS_API_PROT`"),
+            ("", &[("MAOS_API_PORT", "many")], "environment variable `MAOS_API_PORT`"),
+            ("", &[("LOG_LEVEL", "LOUD")], "unknown variant `LOUD`"),
+            ("[api]\nmax_agents = 0\n", &[], "`api.max_agents` is 0, it must be 1 to"),
+            ("api = [", &[], "is not TOML"),
+            ("", &[("MAOS_ENV", "moon")], "development, testing, staging or production"),
+        ] {
+            let (layers, _folder) = layers(file, environment);
+            let error = Config::load(&layers).unwrap_err().to_string();
+            assert!(error.contains(expected), "{file} {environment:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_built_yet_is_refused() {
+        for (variable, value) in [
+            ("SECURITY_REQUIRE_AUTH", "true"),
+            ("SECURITY_REQUIRE_ENCRYPTION", "1"),
+            ("SECURITY_RATE_LIMIT", "1000"),
+            ("REDIS_HOST", "localhost"),
+            ("MAOS_ENV", "production"),
+        ] {
+            let (layers, _folder) = layers("", &[(variable, value)]);
+            let error = Config::load(&layers).unwrap_err().to_string();
+            assert!(error.contains(variable) && error.contains("cannot do that yet"), "{error}");
+        }
+        let (layers, _folder) = layers("", &[("SECURITY_REQUIRE_AUTH", "false")]);
+        assert!(Config::load(&layers).is_ok());
+    }
+}

@@ -1,0 +1,250 @@
+//! The configuration: defaults < file < environment < flags, resolved once into one value.
+//!
+//! Every key has an effect; an unknown one is an error; what is not built yet makes the server refuse
+//! to start and say so. It must not know who uses it.
+
+mod layers;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use maos_core::limits;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+pub use layers::{Layers, Origin, Shown};
+
+use crate::agents::command::CommandConfig;
+
+/// What is in force.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// How the server is reached, and what it takes.
+    pub api: Api,
+    /// Where files are.
+    pub files: Files,
+    /// What it says about itself.
+    pub log: Log,
+    /// The default pool of resources: amount by kind. A kind that is not here has no bound.
+    pub resources: BTreeMap<String, f64>,
+    /// How many agents of each default kind there are, each built in.
+    pub pools: BTreeMap<String, PoolConfig>,
+    /// Programs that are agents, by name.
+    pub commands: BTreeMap<String, CommandConfig>,
+}
+
+/// `[api]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Api {
+    /// Address to listen on.
+    pub host: IpAddr,
+    /// Port to listen on; 0 takes a free one.
+    pub port: u16,
+    /// Agents that MAOS itself starts, at the most.
+    pub max_agents: u32,
+    /// Time of an attempt, in seconds, when the submission names none.
+    pub default_task_timeout: u64,
+    /// Most time of an attempt, in seconds, that a submission may name.
+    pub max_task_timeout: u64,
+    /// Seconds that running attempts have to end by themselves when the server stops.
+    pub shutdown_grace: u64,
+}
+
+/// `[files]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Files {
+    /// Folders that `file.*` and `data.*` may touch; empty: `files` in the data directory for
+    /// `maos serve`, the working directory for `maos run`.
+    pub roots: Vec<PathBuf>,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// The least serious that is written.
+    pub level: Level,
+    /// How a line looks.
+    pub format: Format,
+}
+
+/// How serious a log line is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Level {
+    /// Everything.
+    Debug,
+    /// Steps of life.
+    Info,
+    /// Degraded but going on.
+    Warning,
+    /// Somebody must act.
+    Error,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// `[pools.<agent type>]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct PoolConfig {
+    /// What its agents can do.
+    pub capabilities: Vec<String>,
+    /// Agents in it.
+    pub agents: u32,
+    /// Attempts at once on each of them.
+    pub slots: u32,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file is not there or cannot be read.
+    #[error("`{}` cannot be read\nhint: name the right file with --config, or leave it out", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The fault.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is not TOML.
+    #[error("`{}` is not TOML: {fault}", path.display())]
+    NotToml {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        fault: String,
+    },
+    /// A key or its value is wrong.
+    #[error("{origin}: {fault}")]
+    Invalid {
+        /// Where it was set.
+        origin: String,
+        /// What is wrong.
+        fault: String,
+    },
+    /// A value is out of its bounds.
+    #[error("`{key}` is {found}, it must be {wanted}")]
+    OutOfBounds {
+        /// The key.
+        key: String,
+        /// Its value.
+        found: String,
+        /// What it may be.
+        wanted: String,
+    },
+    /// Something that is not built yet was asked for.
+    #[error("`{variable}` is set, and this release cannot do that yet: {what}\nhint: unset it; the server refuses to run with less than what was asked for")]
+    NotBuilt {
+        /// The variable.
+        variable: String,
+        /// What it asks for.
+        what: &'static str,
+    },
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        let kinds: [(&str, f64); 4] = [
+            ("cpu_cores", 100.0),
+            ("memory_mb", 32_768.0),
+            ("disk_mb", 102_400.0),
+            ("network_mbps", 1_000.0),
+        ];
+        Config {
+            api: Api {
+                host: IpAddr::from([127, 0, 0, 1]),
+                port: 8_000,
+                max_agents: 100,
+                default_task_timeout: 300,
+                max_task_timeout: limits::TASK_TIMEOUT_SECONDS_MAX,
+                shutdown_grace: 10,
+            },
+            files: Files { roots: Vec::new() },
+            log: Log { level: Level::Info, format: Format::Text },
+            resources: kinds.map(|(kind, amount)| (kind.to_owned(), amount)).into(),
+            pools: default_pools(),
+            commands: BTreeMap::new(),
+        }
+    }
+}
+
+/// What makes a fresh server useful: an agent for everything that is built in.
+fn default_pools() -> BTreeMap<String, PoolConfig> {
+    let pool = |capabilities: &[&str], slots| PoolConfig {
+        capabilities: capabilities.iter().map(|name| (*name).to_owned()).collect(),
+        agents: 1,
+        slots,
+    };
+    let pools = [
+        ("data_processor", pool(&["data_processing", "computation"], 2)),
+        ("api_handler", pool(&["api_integration", "communication"], 16)),
+        ("file_operator", pool(&["file_operations"], 16)),
+        ("coordinator", pool(&["coordination", "monitoring"], 16)),
+        ("general_purpose", pool(&["task_execution", "computation"], 1_000)),
+    ];
+    pools.map(|(name, pool)| (name.to_owned(), pool)).into()
+}
+
+impl Config {
+    /// Checks what types cannot say.
+    ///
+    /// # Errors
+    /// The first value that is out of its bounds.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let bounds = |key: &str, found: u64, least: u64, most: u64| {
+            if (least..=most).contains(&found) {
+                return Ok(());
+            }
+            let wanted = format!("{least} to {most}");
+            Err(ConfigError::OutOfBounds { key: key.to_owned(), found: found.to_string(), wanted })
+        };
+        let api = &self.api;
+        bounds("api.max_agents", api.max_agents.into(), 1, limits::AGENTS_MAX.into())?;
+        bounds("api.max_task_timeout", api.max_task_timeout, 1, 366 * 24 * 3_600)?;
+        bounds("api.default_task_timeout", api.default_task_timeout, 1, api.max_task_timeout)?;
+        bounds("api.shutdown_grace", api.shutdown_grace, 0, 3_600)?;
+        for (name, pool) in &self.pools {
+            let most = u64::from(limits::AGENT_SLOTS_MAX);
+            bounds(&format!("pools.{name}.slots"), pool.slots.into(), 1, most)?;
+            bounds(&format!("pools.{name}.agents"), pool.agents.into(), 0, api.max_agents.into())?;
+        }
+        for (kind, amount) in &self.resources {
+            if !amount.is_finite() || *amount < 0.0 || *amount > 1e12 {
+                let (key, found) = (format!("resources.{kind}"), amount.to_string());
+                return Err(ConfigError::OutOfBounds { key, found, wanted: "0 to 1e12".into() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a configuration from its layers.
+    ///
+    /// # Errors
+    /// What is wrong, and where it was set.
+    pub fn load(layers: &Layers) -> Result<(Config, Vec<Shown>), ConfigError> {
+        layers.resolve()
+    }
+}
+
+/// The file that is read: the one that was named, else `maos.toml` in `folder` if there is one.
+#[must_use]
+pub fn file_in(folder: &Path, named: Option<&Path>) -> Option<PathBuf> {
+    match named {
+        Some(named) => Some(named.to_owned()),
+        None => Some(folder.join("maos.toml")).filter(|path| path.is_file()),
+    }
+}

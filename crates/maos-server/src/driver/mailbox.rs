@@ -1,0 +1,200 @@
+//! The way to the driver: requests that may be refused or wait, reports of agents that always get in.
+//!
+//! Requests are bounded by the channel: whoever asks waits while the driver has enough to do. Reports
+//! are bounded by the slots of the agents, so that no report ever waits behind a request.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use maos_core::command::Command;
+use maos_core::ids::{AgentId, Attempt, TaskId};
+use maos_core::node::{Answer, Echo, Query};
+use maos_core::rejection::Rejection;
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot};
+
+type Reply = oneshot::Sender<Result<Answer, Rejection>>;
+type BatchSender = oneshot::Sender<Vec<Result<Answer, Rejection>>>;
+
+pub(super) enum Message {
+    Command { command: Command, echo: Echo, reply: Option<Reply> },
+    Batch { commands: Vec<Command>, echo: Echo, reply: BatchSender },
+    Reports(Vec<Command>),
+    Read { query: Query, reply: Reply },
+    Wait { query: Query, id: u64, reply: Reply },
+    Forget { id: u64 },
+    Progressed { task: TaskId, attempt: Attempt },
+    Seen { agent: AgentId },
+}
+
+pub(super) enum ReplyTo {
+    One(Reply),
+    Batch(Arc<BatchReply>, usize),
+}
+
+/// Collects the answers of a batch; sent when the last one is there.
+pub(super) struct BatchReply {
+    state: Mutex<BatchState>,
+}
+
+struct BatchState {
+    answers: Vec<Option<Result<Answer, Rejection>>>,
+    missing: usize,
+    reply: Option<BatchSender>,
+}
+
+impl BatchReply {
+    pub(super) fn new(count: usize, reply: BatchSender) -> Arc<BatchReply> {
+        let mut answers = Vec::new();
+        answers.resize_with(count, || None);
+        let state = BatchState { answers, missing: count, reply: Some(reply) };
+        Arc::new(BatchReply { state: Mutex::new(state) })
+    }
+
+    pub(super) fn set(&self, index: usize, answer: Result<Answer, Rejection>) {
+        let mut state = self.state.lock().expect("nothing panics while it holds this lock");
+        state.answers[index] = Some(answer);
+        state.missing -= 1;
+        if state.missing == 0
+            && let Some(reply) = state.reply.take()
+        {
+            let answers = std::mem::take(&mut state.answers);
+            drop(reply.send(answers.into_iter().flatten().collect()));
+        }
+    }
+}
+
+pub(super) struct Mailbox {
+    pub(super) requests: mpsc::Receiver<Message>,
+    pub(super) reports: mpsc::UnboundedReceiver<Message>,
+}
+
+impl Mailbox {
+    /// Takes what is there already, reports first, up to `most` in all.
+    pub(super) fn take_more(&mut self, taken: &mut Vec<Message>, most: usize, requests: bool) {
+        while taken.len() < most {
+            match self.reports.try_recv() {
+                Ok(message) => taken.push(message),
+                Err(_) => break,
+            }
+        }
+        while requests && taken.len() < most {
+            match self.requests.try_recv() {
+                Ok(message) => taken.push(message),
+                Err(_) => break,
+            }
+        }
+    }
+}
+
+/// Reaches the driver from anywhere. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    requests: mpsc::Sender<Message>,
+    reports: mpsc::UnboundedSender<Message>,
+    next_wait: Arc<AtomicU64>,
+}
+
+/// Why a request got no answer of the engine's, or a refusal.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Refused {
+    /// The engine refused.
+    #[error(transparent)]
+    Rejection(#[from] Rejection),
+    /// The driver has stopped.
+    #[error("the server is shutting down")]
+    Stopped,
+}
+
+/// A question, for `Handle::ask`.
+pub type Ask = Query;
+
+pub(super) fn open(capacity: usize) -> (Handle, Mailbox) {
+    let (requests, requests_rx) = mpsc::channel(capacity);
+    let (reports, reports_rx) = mpsc::unbounded_channel();
+    let handle = Handle { requests, reports, next_wait: Arc::new(AtomicU64::new(1)) };
+    (handle, Mailbox { requests: requests_rx, reports: reports_rx })
+}
+
+impl Handle {
+    /// Has a command decided; returns when the decision is durable. Dropped before that, the command
+    /// may still be carried out.
+    ///
+    /// # Errors
+    /// The engine's refusal, or that the driver has stopped.
+    pub async fn run(&self, command: Command, echo: Echo) -> Result<Answer, Refused> {
+        let (reply, answer) = oneshot::channel();
+        let message = Message::Command { command, echo, reply: Some(reply) };
+        self.requests.send(message).await.map_err(|_| Refused::Stopped)?;
+        Ok(answer.await.map_err(|_| Refused::Stopped)??)
+    }
+
+    /// Has many commands decided, each by itself, in one go; answers in their order.
+    ///
+    /// # Errors
+    /// That the driver has stopped.
+    pub async fn run_all(
+        &self,
+        commands: Vec<Command>,
+        echo: Echo,
+    ) -> Result<Vec<Result<Answer, Rejection>>, Refused> {
+        if commands.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (reply, answers) = oneshot::channel();
+        let message = Message::Batch { commands, echo, reply };
+        self.requests.send(message).await.map_err(|_| Refused::Stopped)?;
+        answers.await.map_err(|_| Refused::Stopped)
+    }
+
+    /// Asks; the answer rests on durable facts only.
+    ///
+    /// # Errors
+    /// The engine's refusal, or that the driver has stopped.
+    pub async fn ask(&self, query: Query) -> Result<Answer, Refused> {
+        let (reply, answer) = oneshot::channel();
+        let message = Message::Read { query, reply };
+        self.requests.send(message).await.map_err(|_| Refused::Stopped)?;
+        Ok(answer.await.map_err(|_| Refused::Stopped)??)
+    }
+
+    /// Waits until a task has ended. May be dropped at any time: the engine then forgets the wait.
+    ///
+    /// # Errors
+    /// The engine's refusal, or that the driver has stopped.
+    pub async fn wait_for_end(&self, task: TaskId) -> Result<Answer, Refused> {
+        let id = self.next_wait.fetch_add(2, Ordering::Relaxed);
+        let (reply, answer) = oneshot::channel();
+        let _forget = ForgetOnDrop { id, reports: self.reports.clone() };
+        let message = Message::Wait { query: Query::Ended(task), id, reply };
+        self.requests.send(message).await.map_err(|_| Refused::Stopped)?;
+        Ok(answer.await.map_err(|_| Refused::Stopped)??)
+    }
+
+    /// Hands in what agents report. Never waits: there are never more reports than slots.
+    pub fn report(&self, commands: Vec<Command>) {
+        // A driver that has stopped loses them as a crash would: the attempts run again.
+        drop(self.reports.send(Message::Reports(commands)));
+    }
+
+    /// Notes that an attempt made progress.
+    pub fn progressed(&self, task: TaskId, attempt: Attempt) {
+        drop(self.reports.send(Message::Progressed { task, attempt }));
+    }
+
+    /// Notes that an agent was heard of.
+    pub fn seen(&self, agent: AgentId) {
+        drop(self.reports.send(Message::Seen { agent }));
+    }
+}
+
+struct ForgetOnDrop {
+    id: u64,
+    reports: mpsc::UnboundedSender<Message>,
+}
+
+impl Drop for ForgetOnDrop {
+    fn drop(&mut self) {
+        drop(self.reports.send(Message::Forget { id: self.id }));
+    }
+}

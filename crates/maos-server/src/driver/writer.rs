@@ -1,0 +1,101 @@
+//! The journal's own thread: encodes a group, appends it, and goes on trying when that fails.
+//!
+//! A failed append is tried again with the same bytes until it works: what was decided is never taken
+//! back.
+
+use std::sync::mpsc as blocking;
+use std::time::Duration;
+
+use maos_core::event::Step;
+use maos_core::ids::{Epoch, Sequence};
+use tokio::sync::mpsc;
+
+use crate::codec;
+use crate::journal::{Batch, Journal, JournalError};
+
+/// Pause before a failed append is tried again.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+/// Steps that become durable together.
+pub(super) struct Group {
+    pub(super) epoch: Epoch,
+    pub(super) first: Sequence,
+    pub(super) last: Sequence,
+    pub(super) steps: Vec<Step>,
+}
+
+/// What the journal's thread says.
+pub(super) enum Ack {
+    Durable { through: Sequence },
+    Failed(JournalError),
+    Fenced,
+    TrimFailed(JournalError),
+}
+
+enum Job {
+    Append(Group),
+    Trim(Sequence),
+}
+
+pub(super) struct Writer {
+    jobs: blocking::Sender<Job>,
+    pub(super) acks: mpsc::UnboundedReceiver<Ack>,
+    /// A group is on its way; there is never more than one.
+    pub(super) busy: bool,
+}
+
+impl Writer {
+    pub(super) fn start(journal: Box<dyn Journal>) -> std::io::Result<Writer> {
+        let (jobs, inbox) = blocking::channel();
+        let (outbox, acks) = mpsc::unbounded_channel();
+        std::thread::Builder::new()
+            .name("maos-journal".into())
+            .spawn(move || write_all(journal, &inbox, &outbox))?;
+        Ok(Writer { jobs, acks, busy: false })
+    }
+
+    pub(super) fn append(&mut self, group: Group) {
+        assert!(!self.busy, "one group at a time is on its way to disk");
+        self.busy = true;
+        self.jobs.send(Job::Append(group)).expect("the journal's thread outlives its driver");
+    }
+
+    pub(super) fn trim(&mut self, through: Sequence) {
+        self.jobs.send(Job::Trim(through)).expect("the journal's thread outlives its driver");
+    }
+}
+
+fn write_all(
+    mut journal: Box<dyn Journal>,
+    inbox: &blocking::Receiver<Job>,
+    outbox: &mpsc::UnboundedSender<Ack>,
+) {
+    while let Ok(job) = inbox.recv() {
+        let ack = match job {
+            Job::Append(group) => append(&mut *journal, &group, outbox),
+            Job::Trim(through) => journal.trim(through).err().map(Ack::TrimFailed),
+        };
+        if let Some(ack) = ack
+            && outbox.send(ack).is_err()
+        {
+            return;
+        }
+    }
+}
+
+fn append(
+    journal: &mut dyn Journal,
+    group: &Group,
+    outbox: &mpsc::UnboundedSender<Ack>,
+) -> Option<Ack> {
+    let (epoch, first, last) = (group.epoch, group.first, group.last);
+    let batch = Batch { epoch, first, last, sealed: codec::seal_steps(&group.steps) };
+    loop {
+        match journal.append(&batch) {
+            Ok(()) => return Some(Ack::Durable { through: last }),
+            Err(JournalError::Fenced { .. }) => return Some(Ack::Fenced),
+            Err(fault) => outbox.send(Ack::Failed(fault)).ok()?,
+        }
+        std::thread::sleep(RETRY_PAUSE);
+    }
+}

@@ -1,0 +1,75 @@
+//! Refusals and faults as the wire tells them.
+
+use maos_api::error::{ApiError, ErrorCode};
+use maos_core::rejection::Rejection;
+use tracing::error;
+
+use crate::driver::Refused;
+
+pub(super) fn refused(refused: Refused) -> ApiError {
+    match refused {
+        Refused::Stopped => {
+            let message = "the server is shutting down: ask again when it is back";
+            ApiError::new(ErrorCode::ShuttingDown, message)
+        }
+        Refused::Rejection(rejection) => rejected(&rejection),
+    }
+}
+
+pub(super) fn rejected(rejection: &Rejection) -> ApiError {
+    let message = rejection.to_string();
+    let with_task = |code: ErrorCode, task: maos_core::ids::TaskId| {
+        ApiError::new(code, message.clone()).with("task_id", task.to_string())
+    };
+    match rejection {
+        Rejection::TaskNotFound(task) => with_task(ErrorCode::TaskNotFound, *task),
+        Rejection::AlreadyEnded { task, state } => {
+            with_task(ErrorCode::AlreadyEnded, *task).with("status", *state)
+        }
+        Rejection::NotRetryable { task, state } => {
+            with_task(ErrorCode::NotRetryable, *task).with("status", *state)
+        }
+        Rejection::ParentEnded { task, parent } => {
+            with_task(ErrorCode::ParentEnded, *task).with("parent_task_id", parent.to_string())
+        }
+        Rejection::StaleAttempt { task, attempt } => {
+            with_task(ErrorCode::StaleAttempt, *task).with("attempt", attempt.0)
+        }
+        Rejection::AgentNotFound(agent) => {
+            ApiError::new(ErrorCode::AgentNotFound, message).with("agent_id", agent.to_string())
+        }
+        Rejection::AgentEnded(agent) => {
+            ApiError::new(ErrorCode::AgentEnded, message).with("agent_id", agent.to_string())
+        }
+        Rejection::IdempotencyConflict { task, .. } => {
+            with_task(ErrorCode::IdempotencyConflict, *task)
+        }
+        Rejection::OverCapacity { kind, wanted_milli, capacity_milli } => {
+            let (wanted, capacity) =
+                (super::present::milli(*wanted_milli), super::present::milli(*capacity_milli));
+            let message = format!("`{kind}`: {wanted} is wanted, there is {capacity} in all");
+            let fields = serde_json::json!({ format!("resource_requirements.{kind}"): message });
+            ApiError::new(ErrorCode::OverCapacity, message)
+                .with("fields", fields)
+                .with("capacity", capacity)
+        }
+        Rejection::Full { bound, .. } => {
+            ApiError::new(ErrorCode::QueueFull, format!("{message}: try again later"))
+                .with("bound", *bound)
+        }
+        Rejection::StorageUnavailable => {
+            let message = "the journal cannot be written at the moment: whether this was done will \
+                           show when it can; ask again with the same `Idempotency-Key`";
+            ApiError::new(ErrorCode::StorageUnavailable, message)
+        }
+        Rejection::NotLeader => ApiError::new(ErrorCode::NotLeader, message),
+        Rejection::TaskExists(_) => internal(&message),
+    }
+}
+
+/// A fault of our own: the log has it, the caller is told where to look.
+pub(super) fn internal(fault: &dyn std::fmt::Display) -> ApiError {
+    error!("{fault}");
+    let message = "the server failed; its log says more under this request's id";
+    ApiError::new(ErrorCode::Internal, message)
+}

@@ -1,0 +1,155 @@
+//! Health, status and metrics: how the server is, in the contract's words.
+
+use std::collections::BTreeMap;
+
+use maos_api::error::ApiError;
+use maos_api::system::{
+    COMPONENTS, ComponentHealth, DetailedHealth, Figures as WireFigures, Health, HealthStatus,
+    SystemMetrics, SystemStatus,
+};
+use maos_core::node::{Answer, Figures, Query};
+use serde_json::{Map, Value, json};
+
+use super::{Service, faults, now, present};
+
+impl Service {
+    /// Whether the server is there at all. Never asks the engine.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        Health {
+            status: HealthStatus::Healthy,
+            timestamp: now(),
+            service: "maos".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_seconds: self.inner.started.elapsed().as_secs(),
+        }
+    }
+
+    /// How every part is. Told even when the engine does not answer.
+    pub async fn detailed_health(&self) -> DetailedHealth {
+        let patience = std::time::Duration::from_secs(2);
+        let figures = tokio::time::timeout(patience, self.figures()).await;
+        let figures = figures.ok().and_then(Result::ok);
+        let store = self.inner.store.health();
+        let engine = match (&figures, self.stopping()) {
+            (Some(_), false) => Ok("running"),
+            (Some(_), true) => Err("shutting down".to_owned()),
+            (None, _) => Err("the engine or its journal does not answer".to_owned()),
+        };
+        let mut components = BTreeMap::new();
+        for name in COMPONENTS {
+            let state = match name {
+                "state_manager" => engine.clone().and_then(|running| store.clone().map(|()| running)),
+                _ => engine.clone(),
+            };
+            let (healthy, status) = match state {
+                Ok(status) => (true, status.to_owned()),
+                Err(status) => (false, status),
+            };
+            components.insert(name.to_owned(), ComponentHealth { healthy, status, more: Map::new() });
+        }
+        let status = match (engine.is_ok(), store.is_ok()) {
+            (true, true) => HealthStatus::Healthy,
+            (true, false) => HealthStatus::Degraded,
+            (false, _) => HealthStatus::Unhealthy,
+        };
+        DetailedHealth {
+            status,
+            timestamp: now(),
+            uptime_seconds: self.inner.started.elapsed().as_secs(),
+            active_executions: figures.map_or(0, |figures| figures.held),
+            components,
+        }
+    }
+
+    /// `GET /system/status`.
+    ///
+    /// # Errors
+    /// Why it cannot be told.
+    pub async fn status(&self) -> Result<SystemStatus, ApiError> {
+        let figures = self.figures().await?;
+        let health = self.detailed_health().await;
+        let components = health.components.into_iter().map(|(name, part)| (name, part.status));
+        Ok(SystemStatus {
+            running: !self.stopping(),
+            uptime_seconds: self.inner.started.elapsed().as_secs(),
+            startup_time: self.inner.started_at,
+            components: components.collect(),
+            active_executions: figures.held,
+            execution_plans: figures.counters.plans_created,
+            total_tasks: figures.counters.tasks_submitted,
+            total_agents: figures.agents.0,
+            total_resources: figures.pools.len() as u64,
+        })
+    }
+
+    /// `GET /system/metrics`.
+    ///
+    /// # Errors
+    /// Why it cannot be told.
+    pub async fn metrics(&self) -> Result<SystemMetrics, ApiError> {
+        let figures = self.figures().await?;
+        let counters = figures.counters;
+        let backlog = self.inner.store.backlog();
+        Ok(SystemMetrics {
+            orchestrator: table(json!({
+                "tasks_submitted": counters.tasks_submitted,
+                "tasks_completed": counters.tasks_completed,
+                "tasks_failed": counters.tasks_failed,
+                "tasks_cancelled": counters.tasks_cancelled,
+                "tasks_retried": counters.tasks_retried,
+                "agents_created": counters.agents_created,
+                "tasks_live": figures.live,
+                "tasks_ready": figures.ready,
+                "active_executions": figures.held,
+                "attempts_started": counters.attempts_started,
+                "attempts_lost": counters.attempts_lost,
+            })),
+            task_planner: table(json!({
+                "plans_created": counters.plans_created,
+                "tasks_planned": counters.tasks_submitted,
+            })),
+            agent_manager: table(json!({
+                "total_agents": figures.agents.0,
+                "active_agents": figures.agents.1,
+                "idle_agents": figures.agents.0 - figures.agents.1,
+            })),
+            resource_allocator: resources(&figures),
+            state_manager: table(json!({
+                "tasks_in_memory": figures.in_memory,
+                "journal_sequence": figures.durable.0,
+                "store_backlog_rows": backlog.rows,
+                "store_backlog_bytes": backlog.bytes,
+            })),
+            message_bus: table(json!({ "mailboxes": 0, "messages_waiting": 0 })),
+            timestamp: now(),
+        })
+    }
+
+    async fn figures(&self) -> Result<Box<Figures>, ApiError> {
+        match self.ask(Query::Figures).await? {
+            Answer::Figures(figures) => Ok(figures),
+            _ => Err(faults::internal(&"figures were something else")),
+        }
+    }
+}
+
+fn resources(figures: &Figures) -> WireFigures {
+    let pool = |(kind, capacity, allocated): &(Box<str>, Option<u64>, u64)| {
+        let free = capacity.map(|capacity| present::milli(capacity.saturating_sub(*allocated)));
+        let figures = json!({
+            "capacity": capacity.map(present::milli),
+            "allocated": present::milli(*allocated),
+            "available": free,
+        });
+        (kind.to_string(), figures)
+    };
+    figures.pools.iter().map(pool).collect()
+}
+
+fn table(value: Value) -> WireFigures {
+    match value {
+        Value::Object(map) => map.into_iter().collect(),
+        _ => WireFigures::new(),
+    }
+}

@@ -1,0 +1,131 @@
+//! The service: what MAOS does for whoever asks, in the words of the wire contract.
+//!
+//! It checks, plans and asks the driver; what has left the engine it finds in the store. It knows no
+//! HTTP, so that `maos run` and an application that embeds MAOS use it as the server does.
+
+mod agents;
+mod faults;
+mod figures;
+mod present;
+mod start;
+mod tasks;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use maos_api::error::{ApiError, ErrorCode};
+use maos_api::submission::Bounds;
+use maos_api::time::UtcTime;
+use maos_core::ids::NodeId;
+use maos_core::limits;
+use maos_core::node::{Answer, Query};
+use uuid::Uuid;
+
+use crate::config::Config;
+use crate::driver::Handle;
+use crate::payloads::Payloads;
+use crate::store::Store;
+
+pub use start::{Server, Setup, StartError, start};
+pub use tasks::{ListQuery, Snapshot, SubmitOptions};
+
+/// Answers requests. Cheap to clone.
+#[derive(Clone)]
+pub struct Service {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    driver: Handle,
+    store: Store,
+    payloads: Payloads,
+    config: Config,
+    bounds: Bounds,
+    node: NodeId,
+    started: Instant,
+    started_at: UtcTime,
+    stopping: AtomicBool,
+    progress: tasks::ProgressBoard,
+}
+
+impl Service {
+    /// What the configuration says.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    /// Bounds on what comes in.
+    #[must_use]
+    pub fn bounds(&self) -> &Bounds {
+        &self.inner.bounds
+    }
+
+    /// Takes nothing new from now on; what runs goes on.
+    pub fn stop_intake(&self) {
+        self.inner.stopping.store(true, Ordering::Release);
+    }
+
+    /// Whether intake was stopped.
+    #[must_use]
+    pub fn stopping(&self) -> bool {
+        self.inner.stopping.load(Ordering::Acquire)
+    }
+
+    fn check_intake(&self) -> Result<(), ApiError> {
+        if self.stopping() {
+            let message = "the server is shutting down and takes nothing new";
+            return Err(ApiError::new(ErrorCode::ShuttingDown, message));
+        }
+        if self.inner.store.is_full() {
+            let message = "the store has not caught up with what was submitted: try again shortly";
+            return Err(ApiError::new(ErrorCode::QueueFull, message));
+        }
+        Ok(())
+    }
+
+    async fn ask(&self, query: Query) -> Result<Answer, ApiError> {
+        self.inner.driver.ask(query).await.map_err(faults::refused)
+    }
+}
+
+/// An id from the outside.
+///
+/// # Errors
+/// That it is none.
+pub fn parse_id(text: &str) -> Result<Uuid, ApiError> {
+    Uuid::parse_str(text).map_err(|_| {
+        let shown: String = text.chars().filter(|c| !c.is_control()).take(100).collect();
+        let message = format!("`{shown}` is not an id: a UUID is wanted");
+        ApiError::new(ErrorCode::MalformedId, message)
+    })
+}
+
+fn bounds(config: &Config) -> Bounds {
+    Bounds {
+        body_bytes_max: limits::SUBMISSION_BYTES_MAX,
+        nesting_max: limits::NESTING_MAX,
+        name_chars_max: limits::NAME_CHARS_MAX,
+        description_chars_max: limits::DESCRIPTION_CHARS_MAX,
+        word_chars_max: limits::WORD_CHARS_MAX,
+        tags_max: limits::TAGS_MAX,
+        capabilities_max: limits::CAPABILITIES_MAX,
+        resource_kinds_max: limits::RESOURCE_KINDS_MAX,
+        plan_tasks_max: limits::PLAN_TASKS_MAX,
+        retries_max: limits::RETRIES_MAX,
+        agent_slots_max: limits::AGENT_SLOTS_MAX,
+        task_timeout_seconds_max: config.api.max_task_timeout,
+    }
+}
+
+/// The time that a calendar shows.
+#[must_use]
+pub fn now() -> UtcTime {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    UtcTime(u64::try_from(since.unwrap_or_default().as_micros()).unwrap_or(u64::MAX))
+}
+
+fn new_id() -> u128 {
+    Uuid::now_v7().as_u128()
+}

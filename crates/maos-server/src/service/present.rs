@@ -1,0 +1,229 @@
+//! The engine's rows as the wire shows them. Nothing is decided here.
+
+use std::collections::BTreeMap;
+
+use maos_api::agent::{
+    Agent, AgentMetrics, AgentRuntime, AgentStatus, HEALTH_CHECK_INTERVAL_SECONDS,
+};
+use maos_api::explain::Blocker as WireBlocker;
+use maos_api::task::{Dependency, Priority as WirePriority, Task, TaskStatus};
+use maos_api::time::UtcTime;
+use maos_core::ids::TaskId;
+use maos_core::limits::HEARTBEAT_TIMEOUT_MS;
+use maos_core::node::AgentState;
+use maos_core::record::{Stage, TaskRecord};
+use maos_core::spec::{Amounts, Names, Priority, Runtime};
+use maos_core::time::WallTime;
+use maos_core::view::{Blocker, BlockerKind, Holder};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+/// The documents of a task, fetched.
+pub(super) struct Documents {
+    pub(super) parameters: Box<RawValue>,
+    pub(super) metadata: Box<RawValue>,
+    pub(super) result: Option<Box<RawValue>>,
+}
+
+pub(super) fn task(record: &TaskRecord, documents: Documents) -> Task {
+    let spec = &record.spec;
+    let (error, error_kind) = match &record.stage {
+        Stage::Failed(failure) => (Some(failure.message.to_string()), Some(failure.kind)),
+        Stage::Cancelled { reason } => (Some(format!("cancelled: {reason}")), None),
+        Stage::Waiting
+        | Stage::Parked { .. }
+        | Stage::Ready { .. }
+        | Stage::Backoff { .. }
+        | Stage::Running { .. }
+        | Stage::Active
+        | Stage::Completed(_)
+        | Stage::Collected => (None, None),
+    };
+    Task {
+        id: uuid(record.id),
+        name: spec.name.to_string(),
+        description: spec.description.as_deref().map(str::to_owned),
+        status: status(&record.stage),
+        priority: priority(spec.priority),
+        agent_id: match record.stage {
+            Stage::Running { agent, .. } => Some(Uuid::from_u128(agent.0)),
+            Stage::Waiting
+            | Stage::Parked { .. }
+            | Stage::Ready { .. }
+            | Stage::Backoff { .. }
+            | Stage::Active
+            | Stage::Completed(_)
+            | Stage::Collected
+            | Stage::Failed(_)
+            | Stage::Cancelled { .. } => None,
+        },
+        parent_task_id: record.parent.map(uuid),
+        dependencies: record.depends_on.iter().map(|id| Dependency::on(uuid(*id))).collect(),
+        subtasks: record.subtasks.iter().map(|id| uuid(*id)).collect(),
+        parameters: documents.parameters,
+        result: documents.result,
+        error,
+        created_at: time(record.times.created),
+        started_at: record.times.started.map(time),
+        completed_at: record.times.ended.map(time),
+        updated_at: time(record.times.updated),
+        timeout_seconds: spec.timeout_ms / 1_000,
+        retry_count: record.retries_used,
+        max_retries: spec.retries_max,
+        resource_requirements: amounts(&spec.demand.resources),
+        tags: words(&spec.tags),
+        metadata: documents.metadata,
+        key: spec.key.as_deref().map(str::to_owned),
+        attempt: record.attempt.0,
+        execution_plan_id: Some(Uuid::from_u128(record.plan.id.0)),
+        error_kind: error_kind.map(|kind| kind.name().to_owned()),
+    }
+}
+
+pub(super) fn agent(state: &AgentState, now: UtcTime) -> Agent {
+    let (spec, tally) = (&state.record.spec, &state.record.tally);
+    let held = u32::try_from(state.held.len()).unwrap_or(u32::MAX);
+    let status = match (state.record.end, held) {
+        (Some(maos_core::event::AgentEnd::Lost), _) => AgentStatus::Offline,
+        (Some(_), _) => AgentStatus::Terminated,
+        (None, 0) => AgentStatus::Idle,
+        (None, held) if held < spec.slots => AgentStatus::Busy,
+        (None, _) => AgentStatus::Overloaded,
+    };
+    let tasks: Vec<Uuid> = state.held.iter().map(|(task, _)| uuid(*task)).collect();
+    // An agent inside this server is as alive as the answer that tells of it.
+    let seen = (state.record.end.is_none() && spec.runtime.ends_with_server()).then_some(now);
+    Agent {
+        id: Uuid::from_u128(spec.id.0),
+        name: spec.name.to_string(),
+        kind: spec.agent_type.to_string(),
+        status,
+        capabilities: words(&spec.capabilities),
+        current_task_id: tasks.first().copied(),
+        task_queue: tasks,
+        max_concurrent_tasks: spec.slots,
+        resource_limits: amounts(&spec.resource_limits),
+        configuration: inline_json(spec.configuration.as_ref()),
+        metadata: serde_json::Map::new(),
+        created_at: time(state.record.created),
+        started_at: Some(time(state.record.created)),
+        last_seen: seen,
+        metrics: metrics(tally, seen),
+        tags: words(&spec.tags),
+        health_check_interval: HEALTH_CHECK_INTERVAL_SECONDS,
+        heartbeat_timeout: HEARTBEAT_TIMEOUT_MS / 1_000,
+        runtime: Some(runtime(spec.runtime)),
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "figures for people; 2^53 is far away")]
+fn metrics(tally: &maos_core::record::Tally, seen: Option<UtcTime>) -> AgentMetrics {
+    let ended = (tally.completed + tally.failed) as f64;
+    let total = tally.run_us as f64 / 1e6;
+    let success_rate = if ended > 0.0 { tally.completed as f64 / ended } else { 1.0 };
+    AgentMetrics {
+        tasks_completed: tally.completed,
+        tasks_failed: tally.failed,
+        total_execution_time: total,
+        average_execution_time: if ended > 0.0 { total / ended } else { 0.0 },
+        cpu_usage_percent: 0.0,
+        memory_usage_mb: 0.0,
+        success_rate,
+        last_heartbeat: seen,
+        health_score: if seen.is_some() { success_rate } else { 0.0 },
+    }
+}
+
+pub(super) fn blocker(blocker: Blocker) -> WireBlocker {
+    let kind = match blocker.kind {
+        BlockerKind::Dependency => "dependency",
+        BlockerKind::Subtasks => "subtasks",
+        BlockerKind::NoAgent => "no_agent",
+        BlockerKind::AgentsBusy => "agents_busy",
+        BlockerKind::Resources => "resources",
+        BlockerKind::Queue => "queue",
+        BlockerKind::Backoff => "backoff",
+        BlockerKind::Parked => "parked",
+        BlockerKind::Stopping => "stopping",
+    };
+    let held_by = blocker.held_by.iter().map(|holder| match holder {
+        Holder::Task(task) => uuid(*task),
+        Holder::Agent(agent) => Uuid::from_u128(agent.0),
+    });
+    WireBlocker {
+        kind: kind.to_owned(),
+        message: blocker.message,
+        since: time(blocker.since),
+        held_by: held_by.collect(),
+        unblock: blocker.unblock,
+    }
+}
+
+pub(super) fn status(stage: &Stage) -> TaskStatus {
+    match stage {
+        Stage::Waiting | Stage::Parked { .. } => TaskStatus::Pending,
+        Stage::Ready { .. } => TaskStatus::Ready,
+        Stage::Backoff { .. } => TaskStatus::Retrying,
+        Stage::Running { .. } | Stage::Active => TaskStatus::Running,
+        Stage::Completed(_) | Stage::Collected => TaskStatus::Completed,
+        Stage::Failed(_) => TaskStatus::Failed,
+        Stage::Cancelled { .. } => TaskStatus::Cancelled,
+    }
+}
+
+pub(super) fn runtime(runtime: Runtime) -> AgentRuntime {
+    match runtime {
+        Runtime::Builtin => AgentRuntime::Builtin,
+        Runtime::Command => AgentRuntime::Command,
+        Runtime::Http => AgentRuntime::Http,
+        Runtime::ClaudeCode => AgentRuntime::ClaudeCode,
+        Runtime::Worker => AgentRuntime::Worker,
+    }
+}
+
+fn priority(priority: Priority) -> WirePriority {
+    match priority {
+        Priority::Low => WirePriority::Low,
+        Priority::Medium => WirePriority::Medium,
+        Priority::High => WirePriority::High,
+        Priority::Critical => WirePriority::Critical,
+    }
+}
+
+pub(super) fn uuid(task: TaskId) -> Uuid {
+    Uuid::from_u128(task.0)
+}
+
+pub(super) fn time(wall: WallTime) -> UtcTime {
+    UtcTime(wall.0)
+}
+
+/// Thousandths as the numbers that callers write.
+pub(super) fn milli(amount: u64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "amounts are bounded far below 2^53")]
+    let amount = amount as f64;
+    amount / 1_000.0
+}
+
+fn amounts(amounts: &Amounts) -> BTreeMap<String, f64> {
+    amounts.iter().map(|(kind, amount)| (kind.to_owned(), milli(amount))).collect()
+}
+
+fn words(names: &Names) -> Vec<String> {
+    names.iter().map(str::to_owned).collect()
+}
+
+/// A document that is known to be small; `{}` if there is none.
+fn inline_json(payload: Option<&maos_core::payload::Payload>) -> Box<RawValue> {
+    let text = match payload {
+        Some(maos_core::payload::Payload::Inline(document)) => {
+            String::from_utf8(document.to_vec()).unwrap_or_default()
+        }
+        Some(maos_core::payload::Payload::Stored { .. }) | None => String::new(),
+    };
+    RawValue::from_string(text).unwrap_or_else(|_| empty())
+}
+
+pub(super) fn empty() -> Box<RawValue> {
+    RawValue::from_string("{}".to_owned()).expect("an empty object is JSON")
+}

@@ -1,0 +1,311 @@
+//! Start and stop: open what is durable, recover, take over, set up the agents; and the way back.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use maos_core::command::Command;
+use maos_core::engine::State;
+use maos_core::event::AgentEnd;
+use maos_core::ids::{AgentId, Epoch, NodeId};
+use maos_core::node::{Echo, Node};
+use maos_core::spec::{AgentSpec, Amounts, Name, Names, Runtime};
+use thiserror::Error;
+use tokio::sync::mpsc;
+use tracing::info;
+
+use super::{Inner, Service, bounds, new_id, now};
+use crate::agents::builtin::Builtin;
+use crate::agents::command::Commands;
+use crate::agents::{AllowedRoots, Roster, Runtimes};
+use crate::config::Config;
+use crate::driver::{self, Ports, Refused, Running};
+use crate::journal::JournalError;
+use crate::payloads::Payloads;
+use crate::store::{self, StoreError};
+use crate::supervisor::{Supervisor, SupervisorError};
+
+/// Requests that may wait in the driver's mailbox.
+const MAILBOX_MAX: usize = 16_384;
+
+/// Why the server could not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The store or the data directory.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The process that runs programs.
+    #[error(transparent)]
+    Supervisor(#[from] SupervisorError),
+    /// A thread or folder.
+    #[error("`{what}` could not be set up")]
+    Io {
+        /// What.
+        what: String,
+        /// The fault.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The first commands were refused.
+    #[error("the engine refused to start: {0}")]
+    Refused(#[from] Refused),
+}
+
+/// What a server needs beside its configuration.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Where everything durable is.
+    pub data_dir: PathBuf,
+    /// Used when `files.roots` is empty.
+    pub default_root: PathBuf,
+    /// This program and the argument that makes it a supervisor.
+    pub supervisor: Vec<OsString>,
+    /// This program and the argument that makes it work on data.
+    pub data_worker: Vec<OsString>,
+}
+
+/// A running server without its HTTP.
+pub struct Server {
+    /// Answers requests.
+    pub service: Service,
+    driver: Running,
+    roster: Roster,
+    supervisor: Arc<Supervisor>,
+    store: store::Store,
+}
+
+/// Starts everything below HTTP.
+///
+/// # Errors
+/// What could not be opened, recovered or set up.
+pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
+    let started = Instant::now();
+    let opened = tokio::task::spawn_blocking({
+        let data_dir = setup.data_dir.clone();
+        move || recover(&data_dir)
+    });
+    let recovered = opened.await.expect("recovery does not panic")?;
+    let Recovered { store, journal, blobs, node, state } = recovered;
+    let epoch = Epoch(journal.epoch().0);
+    info!(
+        tasks.live = state.live_count(),
+        elapsed_ms = started.elapsed().as_millis(),
+        "recovered {} live tasks from `{}`",
+        state.live_count(),
+        setup.data_dir.display()
+    );
+    let payloads = Payloads::new(Arc::new(blobs));
+    let supervisor = Supervisor::start(&setup.supervisor, &setup.data_dir).await?;
+    let supervisor = Arc::new(supervisor);
+    let runtimes = runtimes(&config, &setup, &supervisor)?;
+
+    let (orders, orders_rx) = mpsc::unbounded_channel();
+    let keeper = store.clone();
+    let ports = Ports {
+        orders,
+        keep: Box::new(move |changes| keeper.write(changes)),
+        kept: store.synced(),
+    };
+    let known: HashMap<AgentId, Arc<AgentSpec>> =
+        state.agents().filter(|agent| agent.end.is_none()).map(|a| (a.spec.id, a.spec)).collect();
+    let running = driver::start(Node::new(state), journal, ports, MAILBOX_MAX)
+        .map_err(|source| StartError::Io { what: "engine thread".into(), source })?;
+    let handle = running.handle.clone();
+    let progress: super::tasks::ProgressBoard = Arc::new(Mutex::new(HashMap::new()));
+    let roster = Roster::new(runtimes, payloads.clone(), report_to(&handle, &progress), {
+        let (handle, progress) = (handle.clone(), progress.clone());
+        Arc::new(move |task, attempt, sign| {
+            progress.lock().expect("nothing panics while it holds this lock").insert(task, sign);
+            handle.progressed(task, attempt);
+        })
+    });
+    tokio::spawn(roster.clone().run(orders_rx));
+
+    handle.run(driver::begin(epoch, node), Echo::Id).await?;
+    let capacity = Amounts::new(
+        config.resources.iter().map(|(kind, amount)| (kind.as_str().into(), thousandths(*amount))),
+    );
+    handle.run(Command::SetCapacity { capacity }, Echo::Id).await?;
+    for command in staff(&config, node, &known) {
+        handle.run(command, Echo::Id).await?;
+    }
+    let bounds = bounds(&config);
+    let inner = Inner {
+        driver: handle,
+        store: store.clone(),
+        payloads,
+        config,
+        bounds,
+        node,
+        started,
+        started_at: now(),
+        stopping: false.into(),
+        progress,
+    };
+    let service = Service { inner: Arc::new(inner) };
+    Ok(Server { service, driver: running, roster, supervisor, store })
+}
+
+impl Server {
+    /// Stops in order: intake, attempts (with `grace` to end by themselves), the engine, the store.
+    pub async fn stop(self, grace: Duration) {
+        self.service.stop_intake();
+        self.roster.wind_down(grace).await;
+        self.driver.stop().await;
+        let store = self.store.clone();
+        super::tasks::blocking(move || store.close()).await;
+        self.supervisor.shutdown(Duration::from_secs(2)).await;
+    }
+}
+
+struct Recovered {
+    store: store::Store,
+    journal: Box<dyn crate::journal::Journal>,
+    blobs: crate::blobs::Blobs,
+    node: NodeId,
+    state: State,
+}
+
+/// Opens a data directory and brings the engine back to its last durable step.
+fn recover(data_dir: &Path) -> Result<Recovered, StartError> {
+    let mut opened = store::recovery::open(data_dir)?;
+    let mut state = State::recover(std::mem::take(&mut opened.rows));
+    opened.replay(&mut |sequence, step| {
+        state.begin_step(sequence, step.moment);
+        for event in &step.events {
+            state.apply(event);
+        }
+    })?;
+    let epoch = Epoch(opened.journal.epoch().0.max(state.epoch().0) + 1);
+    opened.journal.claim(epoch)?;
+    Ok(Recovered {
+        store: opened.store,
+        journal: Box::new(opened.journal),
+        blobs: opened.blobs,
+        node: opened.node,
+        state,
+    })
+}
+
+fn report_to(
+    handle: &driver::Handle,
+    progress: &super::tasks::ProgressBoard,
+) -> crate::agents::ReportSink {
+    let (handle, progress) = (handle.clone(), progress.clone());
+    Arc::new(move |commands| {
+        let mut board = progress.lock().expect("nothing panics while it holds this lock");
+        if !board.is_empty() {
+            for command in &commands {
+                if let Command::Report { task, .. } | Command::Release { task, .. } = command {
+                    board.remove(task);
+                }
+            }
+        }
+        drop(board);
+        handle.report(commands);
+    })
+}
+
+fn runtimes(
+    config: &Config,
+    setup: &Setup,
+    supervisor: &Arc<Supervisor>,
+) -> Result<Runtimes, StartError> {
+    let roots = if config.files.roots.is_empty() {
+        vec![setup.default_root.clone()]
+    } else {
+        config.files.roots.clone()
+    };
+    for root in &roots {
+        std::fs::create_dir_all(root).map_err(|source| {
+            let what = format!("files.roots: {}", root.display());
+            StartError::Io { what, source }
+        })?;
+    }
+    let builtin = Builtin::new(AllowedRoots { roots }, setup.data_worker.clone());
+    let commands =
+        Commands::new(config.commands.clone(), setup.data_dir.join("work"), supervisor.clone());
+    Ok(Runtimes { builtin: Arc::new(builtin), command: Arc::new(commands) })
+}
+
+/// The commands that bring the agents in line with the configuration: those that pools and programs
+/// call for, and no others of theirs. Agents that somebody created stay.
+fn staff(
+    config: &Config,
+    node: NodeId,
+    known: &HashMap<AgentId, Arc<AgentSpec>>,
+) -> Vec<Command> {
+    let mut wanted: BTreeMap<(Name, Name), AgentSpec> = BTreeMap::new();
+    for (kind, pool) in &config.pools {
+        for index in 1..=pool.agents {
+            let name: Name = format!("{kind}-{index}").into();
+            let capabilities = Names::new(pool.capabilities.iter().map(|name| name.as_str().into()));
+            let spec = member(kind, &name, capabilities, Runtime::Builtin, pool.slots, node);
+            wanted.insert((kind.as_str().into(), name), spec);
+        }
+    }
+    for (program, command) in &config.commands {
+        let name: Name = program.as_str().into();
+        let capabilities =
+            Names::new(command.capabilities.iter().map(|name| name.as_str().into()));
+        let kind = command.agent_type.as_deref().unwrap_or(program);
+        let spec = member(kind, &name, capabilities, Runtime::Command, command.slots, node);
+        let spec = AgentSpec { pool: Some(format!("commands.{program}").into()), ..spec };
+        wanted.insert((format!("commands.{program}").into(), name), spec);
+    }
+    let mut commands = Vec::new();
+    for (id, spec) in known {
+        let Some(pool) = &spec.pool else { continue };
+        match wanted.remove(&(pool.clone(), spec.name.clone())) {
+            Some(now) => {
+                let agent = Arc::new(AgentSpec { id: *id, ..now });
+                commands.push(Command::RegisterAgent { agent });
+            }
+            None => commands.push(Command::EndAgent { agent: *id, end: AgentEnd::Retired }),
+        }
+    }
+    commands.extend(
+        wanted.into_values().map(|spec| Command::RegisterAgent { agent: Arc::new(spec) }),
+    );
+    commands
+}
+
+fn member(
+    kind: &str,
+    name: &str,
+    capabilities: Names,
+    runtime: Runtime,
+    slots: u32,
+    node: NodeId,
+) -> AgentSpec {
+    AgentSpec {
+        id: AgentId(new_id()),
+        namespace: "default".into(),
+        submitter: "".into(),
+        name: name.into(),
+        agent_type: kind.into(),
+        capabilities,
+        runtime,
+        node,
+        slots,
+        pool: Some(kind.into()),
+        configuration: None,
+        resource_limits: Amounts::default(),
+        tags: Names::default(),
+    }
+}
+
+fn thousandths(amount: f64) -> u64 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "checked against its bounds when the configuration was read"
+    )]
+    let milli = (amount * 1_000.0).round() as u64;
+    milli
+}

@@ -1,0 +1,399 @@
+//! Tasks: submit, look, wait, cancel, retry, list, explain.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use maos_api::error::{ApiError, ErrorCode};
+use maos_api::explain::Explanation;
+use maos_api::submission;
+use maos_api::task::{CancelAnswer, Page, Task, TaskEnvelope, TaskPage, TaskResults, TaskStatus};
+use maos_core::command::Command;
+use maos_core::ids::TaskId;
+use maos_core::node::{Answer, Echo, Query};
+use maos_core::outcome::{Outcome, Source};
+use maos_core::payload::Payload;
+use maos_core::record::{Stage, TaskRecord};
+use maos_core::spec::{IdempotencyKey, TraceContext};
+use maos_core::time::Timestamp;
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use super::{Service, faults, new_id, present};
+use crate::agents::{Progress, builtin};
+use crate::driver::Refused;
+use crate::planner::{self, PlanContext};
+use crate::store::TaskFilter;
+use maos_core::rejection::Rejection;
+
+/// The last sign of progress of each running attempt.
+pub(super) type ProgressBoard = Arc<Mutex<HashMap<TaskId, Progress>>>;
+
+/// What comes with a submission beside its body.
+#[derive(Clone, Debug, Default)]
+pub struct SubmitOptions {
+    /// `Idempotency-Key`.
+    pub idempotency_key: Option<String>,
+    /// `traceparent`.
+    pub trace: Option<TraceContext>,
+}
+
+/// What a listing is to hold.
+#[derive(Clone, Debug)]
+pub struct ListQuery {
+    /// From 1.
+    pub page: u64,
+    /// 1 to `Page::SIZE_MAX`.
+    pub page_size: u32,
+    /// Only these.
+    pub status: Option<TaskStatus>,
+}
+
+/// One task of a running plan, for whoever watches it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snapshot {
+    /// Its id.
+    pub id: Uuid,
+    /// Its parent.
+    pub parent: Option<Uuid>,
+    /// Its name.
+    pub name: String,
+    /// Where it stands.
+    pub status: TaskStatus,
+    /// How far its attempt has come, if the agent says so.
+    pub progress: Option<Progress>,
+    /// Why it failed, or what its last attempt failed of.
+    pub error: Option<String>,
+}
+
+impl Service {
+    /// Accepts a submission: durable when this returns.
+    ///
+    /// # Errors
+    /// What is wrong with it, or why it is not taken at the moment.
+    pub async fn submit(
+        &self,
+        body: &[u8],
+        options: SubmitOptions,
+    ) -> Result<TaskEnvelope, ApiError> {
+        self.check_intake()?;
+        let planned = self.plan(body, options)?;
+        self.inner.payloads.keep_all(planned.blobs).await.map_err(|why| self.storage(&why))?;
+        let (plan, warnings) = (Arc::new(planned.plan), planned.warnings);
+        let plan_id = Uuid::from_u128(plan.id.0);
+        let answer = self.inner.driver.run(Command::Submit { plan }, Echo::Task).await;
+        let Answer::Accepted { root, fresh, task } = answer.map_err(faults::refused)? else {
+            return Err(faults::internal(&"a submission was answered with something else"));
+        };
+        let record = match task {
+            Some(record) => *record,
+            None => self.stored(root).await?,
+        };
+        let execution_plan_id =
+            if fresh { plan_id } else { Uuid::from_u128(record.plan.id.0) };
+        let task = self.present(&record).await?;
+        let message = if fresh { "task accepted" } else { "task was accepted before" };
+        Ok(TaskEnvelope { task, execution_plan_id, message: message.to_owned(), warnings })
+    }
+
+    fn plan(&self, body: &[u8], options: SubmitOptions) -> Result<planner::Planned, ApiError> {
+        let parsed = submission::parse(body, &self.inner.bounds)?;
+        let idempotency = options.idempotency_key.map(|key| IdempotencyKey {
+            key: key.into(),
+            body_hash: *blake3::hash(body).as_bytes(),
+        });
+        let context = PlanContext {
+            bounds: &self.inner.bounds,
+            default_timeout_seconds: self.inner.config.api.default_task_timeout,
+            now: Timestamp(super::now().0),
+            namespace: "default",
+            submitter: "",
+            known_action: &builtin::capability_of,
+            idempotency,
+            trace: options.trace,
+        };
+        planner::plan(&parsed, &context, &mut new_id)
+    }
+
+    /// A task as it is; with a wait, once it has ended or the wait is over.
+    ///
+    /// # Errors
+    /// That there is no such task, or why it cannot be told.
+    pub async fn task(&self, id: Uuid, wait: Duration) -> Result<TaskEnvelope, ApiError> {
+        let record = self.record(TaskId(id.as_u128()), wait).await?;
+        let message = format!("task is {}", present::status(&record.stage).name());
+        self.envelope(&record, message).await
+    }
+
+    /// What came out of a task.
+    ///
+    /// # Errors
+    /// That there is no such task, or that it has no result.
+    pub async fn results(&self, id: Uuid) -> Result<TaskResults, ApiError> {
+        let record = self.record(TaskId(id.as_u128()), Duration::ZERO).await?;
+        if !record.stage.completed() {
+            let status = present::status(&record.stage).name();
+            let message = format!("task `{id}` is {status}: it has no results");
+            return Err(ApiError::new(ErrorCode::ResultsNotReady, message).with("status", status));
+        }
+        let results = self.result(&record).await?.unwrap_or_else(null);
+        Ok(TaskResults { task_id: id, results })
+    }
+
+    /// Cancels a task and what is below it.
+    ///
+    /// # Errors
+    /// That there is no such task, or that it has ended.
+    pub async fn cancel(&self, id: Uuid, reason: Option<String>) -> Result<CancelAnswer, ApiError> {
+        let task = TaskId(id.as_u128());
+        let words = reason.clone().unwrap_or_else(|| "no reason given".to_owned());
+        let command = Command::Cancel { task, reason: words.into() };
+        match self.inner.driver.run(command, Echo::Id).await {
+            Ok(_) => {
+                let message = "task cancelled".to_owned();
+                Ok(CancelAnswer { message, task_id: id, reason })
+            }
+            Err(Refused::Rejection(Rejection::TaskNotFound(_))) => {
+                // What has left the engine has ended.
+                let record = self.stored(task).await?;
+                let state = record.stage.wire_name();
+                Err(faults::rejected(&Rejection::AlreadyEnded { task, state }))
+            }
+            Err(refused) => Err(faults::refused(refused)),
+        }
+    }
+
+    /// Runs a failed or cancelled task again.
+    ///
+    /// # Errors
+    /// That there is no such task, or that it cannot be run again.
+    pub async fn retry(&self, id: Uuid) -> Result<TaskEnvelope, ApiError> {
+        self.check_intake()?;
+        let task = TaskId(id.as_u128());
+        let mut answer = self.inner.driver.run(Command::Retry { task }, Echo::Task).await;
+        if let Err(Refused::Rejection(Rejection::TaskNotFound(_))) = answer {
+            let record = self.stored(task).await?;
+            let root = record.plan.root;
+            let store = self.inner.store.clone();
+            let tasks = blocking(move || store.plan(root)).await.map_err(|why| self.storage(&why))?;
+            let revive = Command::Revive { tasks: tasks.into() };
+            self.inner.driver.run(revive, Echo::Id).await.map_err(faults::refused)?;
+            answer = self.inner.driver.run(Command::Retry { task }, Echo::Task).await;
+        }
+        match answer.map_err(faults::refused)? {
+            Answer::Task(record) => self.envelope(&record, "task runs again".to_owned()).await,
+            _ => Err(faults::internal(&"a retry was answered with something else")),
+        }
+    }
+
+    /// Why a task waits.
+    ///
+    /// # Errors
+    /// That there is no such task.
+    pub async fn explain(&self, id: Uuid) -> Result<Explanation, ApiError> {
+        let task = TaskId(id.as_u128());
+        let (record, blockers) = match self.inner.driver.ask(Query::Explain(task)).await {
+            Ok(Answer::Explained(record, blockers)) => (*record, blockers),
+            Ok(_) => return Err(faults::internal(&"an explanation was something else")),
+            Err(Refused::Rejection(Rejection::TaskNotFound(_))) => {
+                (self.stored(task).await?, Vec::new())
+            }
+            Err(refused) => return Err(faults::refused(refused)),
+        };
+        let status = present::status(&record.stage);
+        let waiting = matches!(
+            status,
+            TaskStatus::Pending | TaskStatus::Ready | TaskStatus::Retrying
+        );
+        let mut blockers: Vec<_> = blockers.into_iter().map(present::blocker).collect();
+        for blocker in blockers.iter_mut().filter(|blocker| blocker.kind == "no_agent") {
+            blocker.unblock = self.what_would_serve(&record);
+        }
+        Ok(Explanation { task_id: id, status, waiting, blockers })
+    }
+
+    /// A page of tasks, the newest first.
+    ///
+    /// # Errors
+    /// Why it cannot be told.
+    pub async fn list(&self, query: ListQuery) -> Result<TaskPage, ApiError> {
+        let Answer::Figures(figures) = self.ask(Query::Figures).await? else {
+            return Err(faults::internal(&"figures were something else"));
+        };
+        let store = self.inner.store.clone();
+        store.reach(figures.durable).await;
+        let filter = TaskFilter {
+            status: query.status.map(|status| status.name()),
+            offset: (query.page - 1).saturating_mul(query.page_size.into()),
+            limit: query.page_size,
+        };
+        let read = blocking(move || store.page(&filter)).await;
+        let (records, total) = read.map_err(|why| self.storage(&why))?;
+        let mut items = Vec::with_capacity(records.len());
+        for record in &records {
+            // Lists never load payloads from the blob store.
+            items.push(present::task(record, self.light(record)));
+        }
+        Ok(Page::new(items, query.page, query.page_size, total))
+    }
+
+    /// All tasks of a plan that the engine still holds, for whoever watches it run.
+    ///
+    /// # Errors
+    /// That there is no such plan.
+    pub async fn watch(&self, root: Uuid) -> Result<Vec<Snapshot>, ApiError> {
+        let Answer::Plan(records) = self.ask(Query::Plan(TaskId(root.as_u128()))).await? else {
+            return Err(faults::internal(&"a plan was something else"));
+        };
+        let board = self.inner.progress.lock().expect("nothing panics while it holds this lock");
+        Ok(records.iter().map(|record| snapshot(record, board.get(&record.id))).collect())
+    }
+
+    async fn record(&self, task: TaskId, wait: Duration) -> Result<TaskRecord, ApiError> {
+        let answer = if wait.is_zero() {
+            self.inner.driver.ask(Query::Task(task)).await
+        } else {
+            match tokio::time::timeout(wait, self.inner.driver.wait_for_end(task)).await {
+                Ok(answer) => answer,
+                Err(_) => self.inner.driver.ask(Query::Task(task)).await,
+            }
+        };
+        match answer {
+            Ok(Answer::Task(record)) => Ok(*record),
+            Ok(_) => Err(faults::internal(&"a task was something else")),
+            Err(Refused::Rejection(Rejection::TaskNotFound(_))) => self.stored(task).await,
+            Err(refused) => Err(faults::refused(refused)),
+        }
+    }
+
+    /// A task that has left the engine.
+    async fn stored(&self, task: TaskId) -> Result<TaskRecord, ApiError> {
+        let store = self.inner.store.clone();
+        let found = blocking(move || store.task(task)).await.map_err(|why| self.storage(&why))?;
+        found.ok_or_else(|| {
+            let message = format!("no task has the id `{task}`");
+            ApiError::new(ErrorCode::TaskNotFound, message).with("task_id", task.to_string())
+        })
+    }
+
+    async fn envelope(
+        &self,
+        record: &TaskRecord,
+        message: String,
+    ) -> Result<TaskEnvelope, ApiError> {
+        let task = self.present(record).await?;
+        let execution_plan_id = Uuid::from_u128(record.plan.id.0);
+        Ok(TaskEnvelope { task, execution_plan_id, message, warnings: Vec::new() })
+    }
+
+    async fn present(&self, record: &TaskRecord) -> Result<Task, ApiError> {
+        let documents = present::Documents {
+            parameters: self.document(&record.spec.parameters).await?,
+            metadata: match &record.spec.metadata {
+                Some(metadata) => self.document(metadata).await?,
+                None => present::empty(),
+            },
+            result: self.result(record).await?,
+        };
+        Ok(present::task(record, documents))
+    }
+
+    /// What of a task's documents is at hand without the blob store.
+    fn light(&self, record: &TaskRecord) -> present::Documents {
+        let at_hand = |payload: Option<&Payload>| match payload {
+            Some(Payload::Inline(document)) => raw(document.to_vec()).ok(),
+            Some(Payload::Stored { .. }) | None => None,
+        };
+        let result = match &record.stage {
+            Stage::Completed(payload) => at_hand(Some(payload)),
+            _ => None,
+        };
+        present::Documents {
+            parameters: at_hand(Some(&record.spec.parameters)).unwrap_or_else(present::empty),
+            metadata: at_hand(record.spec.metadata.as_ref()).unwrap_or_else(present::empty),
+            result,
+        }
+    }
+
+    async fn document(&self, payload: &Payload) -> Result<Box<RawValue>, ApiError> {
+        let bytes = self.inner.payloads.bytes(payload).await.map_err(|why| self.storage(&why))?;
+        raw(bytes)
+    }
+
+    async fn result(&self, record: &TaskRecord) -> Result<Option<Box<RawValue>>, ApiError> {
+        let outcome = match &record.stage {
+            Stage::Completed(payload) => Outcome::Payload(payload.clone()),
+            Stage::Collected => self.collected(record).await?,
+            _ => return Ok(None),
+        };
+        let json = self.inner.payloads.json(&outcome).await.map_err(|why| self.storage(&why))?;
+        raw(json).map(Some)
+    }
+
+    async fn collected(&self, record: &TaskRecord) -> Result<Outcome, ApiError> {
+        match self.inner.driver.ask(Query::Outcome(record.id)).await {
+            Ok(Answer::Outcome(outcome)) => return Ok(outcome),
+            Ok(_) => return Err(faults::internal(&"an outcome was something else")),
+            Err(Refused::Rejection(Rejection::TaskNotFound(_))) => {}
+            Err(refused) => return Err(faults::refused(refused)),
+        }
+        let (store, root) = (self.inner.store.clone(), record.plan.root);
+        let tasks = blocking(move || store.plan(root)).await.map_err(|why| self.storage(&why))?;
+        let by_id: HashMap<TaskId, &TaskRecord> =
+            tasks.iter().map(|task| (task.id, task)).collect();
+        let source = |record: &TaskRecord| {
+            Source::of(&record.stage, record.collect, &record.subtasks)
+        };
+        let look_up = |id: TaskId| by_id.get(&id).map_or(Source::Nothing, |task| source(task));
+        Ok(source(record).follow(&look_up))
+    }
+
+    fn what_would_serve(&self, record: &TaskRecord) -> String {
+        let demand = &record.spec.demand;
+        let wanted: Vec<String> =
+            demand.capabilities.iter().map(|name| format!("`{name}`")).collect();
+        let known: Vec<&str> = builtin::ACTIONS.iter().map(|action| action.name).collect();
+        format!(
+            "an agent with {}: configure a command under [commands] in maos.toml, or submit with a \
+             built-in `action` in `parameters` ({})",
+            wanted.join(", "),
+            known.join(", ")
+        )
+    }
+
+    pub(super) fn storage(&self, fault: &dyn std::fmt::Display) -> ApiError {
+        tracing::error!("{fault}");
+        let message = "the storage does not answer at the moment; the server's log says more";
+        ApiError::new(ErrorCode::StorageUnavailable, message)
+    }
+}
+
+fn snapshot(record: &TaskRecord, progress: Option<&Progress>) -> Snapshot {
+    let status = present::status(&record.stage);
+    let error = match &record.stage {
+        Stage::Failed(failure) => Some(failure.message.to_string()),
+        Stage::Cancelled { reason } => Some(reason.to_string()),
+        _ => record.last_failure.as_ref().map(|failure| failure.message.to_string()),
+    };
+    Snapshot {
+        id: present::uuid(record.id),
+        parent: record.parent.map(present::uuid),
+        name: record.spec.name.to_string(),
+        status,
+        progress: progress.filter(|_| status == TaskStatus::Running).cloned(),
+        error,
+    }
+}
+
+fn null() -> Box<RawValue> {
+    RawValue::from_string("null".to_owned()).expect("null is JSON")
+}
+
+fn raw(json: Vec<u8>) -> Result<Box<RawValue>, ApiError> {
+    let text = String::from_utf8(json).map_err(|why| faults::internal(&why))?;
+    RawValue::from_string(text).map_err(|why| faults::internal(&why))
+}
+
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.expect("reads of the store do not panic")
+}
