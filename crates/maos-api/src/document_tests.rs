@@ -56,12 +56,12 @@ fn grow(seed: &mut u64, depth: u32, out: &mut String) -> bool {
         ("null", false),
         ("\"[{\"", false),
     ];
-    if depth == 0 || roll % 3 == 0 {
+    if depth == 0 || roll.is_multiple_of(3) {
         let (text, defect) = leaves[usize::try_from(roll % 11).unwrap()];
         out.push_str(text);
         return defect;
     }
-    let (open, close) = if roll % 2 == 0 { ('[', ']') } else { ('{', '}') };
+    let (open, close) = if roll.is_multiple_of(2) { ('[', ']') } else { ('{', '}') };
     let mut defect = false;
     out.push(open);
     for index in 0..roll % 4 {

@@ -12,7 +12,9 @@ use uuid::Uuid;
 use crate::time::UtcTime;
 
 macro_rules! wire_names {
-    ($(#[$doc:meta])* $name:ident: $count:literal { $($(#[$case_doc:meta])* $case:ident $wire:literal)+ }) => {
+    ($(#[$doc:meta])* $name:ident: $count:literal {
+        $($(#[$case_doc:meta])* $case:ident $wire:literal)+
+    }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         pub enum $name {
@@ -343,7 +345,8 @@ mod tests {
             "dependencies":[],"subtasks":[],"parameters":{payload},"result":null,"error":null,
             "created_at":"2026-01-01T00:00:00Z","started_at":null,"completed_at":null,
             "updated_at":"2026-01-01T00:00:00Z","timeout_seconds":300,"retry_count":0,
-            "max_retries":3,"resource_requirements":{{"cpu_cores":0.5}},"tags":[],"metadata":{{}}}}"#
+            "max_retries":3,"resource_requirements":{{"cpu_cores":0.5}},"tags":[],
+            "metadata":{{}}}}"#
         );
         let task: Task = serde_json::from_str(&json).unwrap();
         assert!(task.result.is_none());

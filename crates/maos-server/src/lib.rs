@@ -8,3 +8,4 @@
 pub mod agents;
 pub mod driver;
 pub mod journal;
+pub mod planner;

@@ -1,0 +1,114 @@
+//! The planner: what one submission becomes, as a graph of tasks.
+//!
+//! It reads parameters, which nobody behind it does: lists are split by the strategy, references to
+//! earlier results become dependencies, and the core gets an explicit, acyclic graph within bounds.
+//! It knows no engine, no journal and no clock; ids and times arrive as arguments.
+
+mod draft;
+mod emit;
+mod explicit;
+mod graph;
+mod lists;
+mod parallel;
+mod parameters;
+mod reference;
+mod sequence;
+#[cfg(test)]
+mod tests;
+
+use maos_api::error::ApiError;
+use maos_api::submission::{Bounds, Parsed};
+use maos_core::ids::AgentId;
+use maos_core::limits;
+use maos_core::spec::{IdempotencyKey, Plan, Runtime, TraceContext};
+use maos_core::time::{Timestamp, WallTime};
+
+pub use reference::{ResolveError, resolve};
+
+/// What a submission gets that does not say otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Defaults {
+    /// Bound on one attempt's run.
+    pub timeout_seconds: u64,
+    /// Failed attempts that are tried again.
+    pub retries: u32,
+}
+
+/// The contract's defaults.
+pub const DEFAULTS: Defaults = Defaults { timeout_seconds: 300, retries: 3 };
+
+/// What the planner must know besides the submission.
+pub struct PlanContext<'c> {
+    /// The bounds that the submission was parsed with.
+    pub bounds: &'c Bounds,
+    /// What it gets that it does not say.
+    pub defaults: Defaults,
+    /// The engine's time.
+    pub now: Timestamp,
+    /// The calendar's time at the same instant; deadlines are given in it.
+    pub wall: WallTime,
+    /// Whose room it lives in.
+    pub namespace: &'c str,
+    /// Who sent it; empty when nobody said.
+    pub submitter: &'c str,
+    /// Under which key it may be sent again.
+    pub idempotency: Option<IdempotencyKey>,
+    /// Where it came from, for tracing.
+    pub trace: Option<TraceContext>,
+    /// The capability of a built-in action; `None` for everything else.
+    pub action_capability: &'c dyn Fn(&str) -> Option<&'static str>,
+    /// All built-in actions, for messages.
+    pub known_actions: &'c [&'static str],
+    /// What does the work of an agent; `None` if there is no such agent.
+    pub agent_runtime: &'c dyn Fn(AgentId) -> Option<Runtime>,
+}
+
+/// A submission made into a plan.
+#[derive(Debug)]
+pub struct Planned {
+    /// The graph.
+    pub plan: Plan,
+    /// What the answer should mention.
+    pub warnings: Vec<String>,
+    /// Payloads too large to be inline, with their BLAKE3 hashes. They must be durable before the
+    /// plan is submitted.
+    pub blobs: Vec<([u8; 32], Vec<u8>)>,
+}
+
+/// The bounds of requests: the limits, and the configured longest run of one attempt.
+#[must_use]
+pub fn bounds(task_timeout_seconds_max: u64) -> Bounds {
+    Bounds {
+        body_bytes_max: limits::SUBMISSION_BYTES_MAX,
+        nesting_max: limits::NESTING_MAX,
+        name_chars_max: limits::NAME_CHARS_MAX,
+        description_chars_max: limits::DESCRIPTION_CHARS_MAX,
+        word_chars_max: limits::WORD_CHARS_MAX,
+        tags_max: limits::TAGS_MAX,
+        capabilities_max: limits::CAPABILITIES_MAX,
+        resource_kinds_max: limits::RESOURCE_KINDS_MAX,
+        plan_tasks_max: limits::PLAN_TASKS_MAX,
+        retries_max: limits::RETRIES_MAX,
+        agent_slots_max: limits::AGENT_SLOTS_MAX,
+        task_timeout_seconds_max,
+    }
+}
+
+/// Makes `submission` into a plan. `ids` gives a fresh UUID each time: the plan's first, then the
+/// tasks' in the plan's order.
+///
+/// # Errors
+/// What is wrong with its lists, keys, references or bounds, everything named.
+pub fn plan(
+    submission: Parsed<'_>,
+    ctx: &PlanContext<'_>,
+    ids: &mut dyn FnMut() -> u128,
+) -> Result<Planned, ApiError> {
+    let Parsed { name, mut fields, warnings } = submission;
+    let strategy = fields.strategy;
+    let mut drafts = draft::Drafts::new(ctx, warnings);
+    drafts.add_root(&name, &mut fields)?;
+    drafts.split(0, &fields, &draft::PassedOn::default())?;
+    let graph = graph::link(&mut drafts)?;
+    emit::emit(drafts, &graph, strategy, ids)
+}
