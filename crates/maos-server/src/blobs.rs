@@ -84,8 +84,11 @@ impl Blobs {
     /// When it is not there or is not what was written.
     pub fn read(&self, hash: &[u8; 32]) -> Result<Vec<u8>, BlobError> {
         let path = self.path(hash);
-        let sealed = fs::read(&path)
-            .map_err(|source| BlobError::Io { what: "read", path: path.clone(), source })?;
+        let sealed = fs::read(&path).map_err(|source| BlobError::Io {
+            what: "read",
+            path: path.clone(),
+            source,
+        })?;
         let damaged = |fault| BlobError::Damaged { path: path.clone(), fault };
         let document = codec::open(Kind::Blob, &sealed).map_err(damaged)?;
         if blake3::hash(&document).as_bytes() != hash {

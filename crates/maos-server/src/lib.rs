@@ -15,6 +15,7 @@ pub mod planner;
 pub mod agents;
 pub mod blobs;
 pub mod codec;
+pub mod data_dir;
 pub mod journal;
 pub mod payloads;
 pub mod store;

@@ -3,6 +3,8 @@
 //! A runtime gets one attempt with its parameters, runs it, and says how it went. Whether the attempt
 //! still counts is for the engine; a runtime knows neither the engine nor the journal.
 
+pub mod builtin;
+pub mod command;
 mod order;
 mod roster;
 

@@ -59,7 +59,14 @@ impl Roster {
         watch: WatchSink,
     ) -> Roster {
         let runtimes = Arc::new(runtimes);
-        Roster { runtimes, payloads, report, watch, running: Arc::default(), emptied: Arc::default() }
+        Roster {
+            runtimes,
+            payloads,
+            report,
+            watch,
+            running: Arc::default(),
+            emptied: Arc::default(),
+        }
     }
 
     /// Carries out orders until there will be no more.

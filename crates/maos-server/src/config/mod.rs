@@ -147,7 +147,9 @@ pub enum ConfigError {
         wanted: String,
     },
     /// Something that is not built yet was asked for.
-    #[error("`{variable}` is set, and this release cannot do that yet: {what}\nhint: unset it; the server refuses to run with less than what was asked for")]
+    #[error(
+        "`{variable}` is set, and this release cannot do that yet: {what}\nhint: unset it; the server refuses to run with less than what was asked for"
+    )]
     NotBuilt {
         /// The variable.
         variable: String,

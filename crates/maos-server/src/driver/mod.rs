@@ -7,11 +7,11 @@ mod clock;
 mod mailbox;
 mod writer;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
-use hashbrown::HashMap;
 use maos_core::command::Command;
 use maos_core::engine::Effect;
 use maos_core::event::Step;

@@ -4,6 +4,7 @@
 //! It must not know the driver, the journal or the store.
 
 mod answer;
+mod parts;
 mod routes;
 
 use std::io;

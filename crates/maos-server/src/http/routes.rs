@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
@@ -20,7 +20,8 @@ use maos_core::spec::TraceContext;
 use serde::Deserialize;
 
 use super::answer::{Answered, Failed, Json, json};
-use crate::service::{ListQuery, Service, SubmitOptions, parse_id};
+use super::parts::{Id, Params, bad_query, number};
+use crate::service::{ListQuery, Service, SubmitOptions};
 
 /// Longest wait that a request may ask for.
 const WAIT_SECONDS_MAX: u64 = 60;
@@ -75,10 +76,9 @@ struct WaitQuery {
 
 async fn task(
     State(service): State<Service>,
-    Path(id): Path<String>,
-    Query(query): Query<WaitQuery>,
+    Id(id): Id,
+    Params(query): Params<WaitQuery>,
 ) -> Answered<TaskEnvelope> {
-    let id = parse_id(&id)?;
     let wait = match query.wait_seconds {
         None => 0,
         Some(text) => number("wait_seconds", &text, 0, WAIT_SECONDS_MAX)?,
@@ -93,8 +93,8 @@ struct ReasonQuery {
 
 async fn cancel(
     State(service): State<Service>,
-    Path(id): Path<String>,
-    Query(query): Query<ReasonQuery>,
+    Id(id): Id,
+    Params(query): Params<ReasonQuery>,
 ) -> Answered<CancelAnswer> {
     let most = usize::try_from(service.bounds().name_chars_max).unwrap_or(usize::MAX);
     if let Some(reason) = &query.reason
@@ -102,19 +102,19 @@ async fn cancel(
     {
         return Err(bad_query("reason", format!("must be at most {most} characters without NUL")));
     }
-    Ok(Json(service.cancel(parse_id(&id)?, query.reason).await?))
+    Ok(Json(service.cancel(id, query.reason).await?))
 }
 
-async fn retry(State(service): State<Service>, Path(id): Path<String>) -> Answered<TaskEnvelope> {
-    Ok(Json(service.retry(parse_id(&id)?).await?))
+async fn retry(State(service): State<Service>, Id(id): Id) -> Answered<TaskEnvelope> {
+    Ok(Json(service.retry(id).await?))
 }
 
-async fn results(State(service): State<Service>, Path(id): Path<String>) -> Answered<TaskResults> {
-    Ok(Json(service.results(parse_id(&id)?).await?))
+async fn results(State(service): State<Service>, Id(id): Id) -> Answered<TaskResults> {
+    Ok(Json(service.results(id).await?))
 }
 
-async fn explain(State(service): State<Service>, Path(id): Path<String>) -> Answered<Explanation> {
-    Ok(Json(service.explain(parse_id(&id)?).await?))
+async fn explain(State(service): State<Service>, Id(id): Id) -> Answered<Explanation> {
+    Ok(Json(service.explain(id).await?))
 }
 
 #[derive(Deserialize)]
@@ -141,7 +141,7 @@ impl PageQuery {
 
 async fn list(
     State(service): State<Service>,
-    Query(query): Query<PageQuery>,
+    Params(query): Params<PageQuery>,
 ) -> Answered<TaskPage> {
     let (page, page_size) = query.page()?;
     let status = match &query.status {
@@ -167,21 +167,18 @@ async fn create_agent(State(service): State<Service>, request: Request) -> Answe
 
 async fn agents(
     State(service): State<Service>,
-    Query(query): Query<PageQuery>,
+    Params(query): Params<PageQuery>,
 ) -> Answered<AgentPage> {
     let (page, page_size) = query.page()?;
     Ok(Json(service.agents(page, page_size).await?))
 }
 
-async fn agent(State(service): State<Service>, Path(id): Path<String>) -> Answered<AgentEnvelope> {
-    Ok(Json(service.agent(parse_id(&id)?).await?))
+async fn agent(State(service): State<Service>, Id(id): Id) -> Answered<AgentEnvelope> {
+    Ok(Json(service.agent(id).await?))
 }
 
-async fn terminate_agent(
-    State(service): State<Service>,
-    Path(id): Path<String>,
-) -> Answered<TerminateAnswer> {
-    Ok(Json(service.terminate_agent(parse_id(&id)?).await?))
+async fn terminate_agent(State(service): State<Service>, Id(id): Id) -> Answered<TerminateAnswer> {
+    Ok(Json(service.terminate_agent(id).await?))
 }
 
 async fn status(State(service): State<Service>) -> Answered<SystemStatus> {
@@ -250,14 +247,4 @@ fn trace(headers: &HeaderMap) -> Option<TraceContext> {
     let parent = text("traceparent").filter(|parent| parent.len() <= KEY_CHARS_MAX)?;
     let state = text("tracestate").filter(|state| state.len() <= 512);
     Some(TraceContext { parent: parent.into(), state: state.map(Into::into) })
-}
-
-fn number(name: &str, text: &str, least: u64, most: u64) -> Result<u64, Failed> {
-    let parsed = text.parse::<u64>().ok().filter(|number| (least..=most).contains(number));
-    parsed.ok_or_else(|| bad_query(name, format!("must be a whole number from {least} to {most}")))
-}
-
-fn bad_query(name: &str, what: String) -> Failed {
-    let message = format!("query parameter `{name}` {what}");
-    Failed(ApiError::new(ErrorCode::MalformedQuery, message).with("parameter", name))
 }

@@ -118,9 +118,8 @@ fn prepare(connection: &Connection, path: &Path) -> Result<(), Prepared> {
     connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
     if format == 0 {
         tracing::debug!("a new journal at `{}`", path.display());
-        connection.execute_batch(&format!(
-            "BEGIN; {LAYOUT} PRAGMA user_version = {FORMAT}; COMMIT;"
-        ))?;
+        connection
+            .execute_batch(&format!("BEGIN; {LAYOUT} PRAGMA user_version = {FORMAT}; COMMIT;"))?;
     }
     Ok(())
 }

@@ -96,7 +96,8 @@ impl Service {
         let now = super::now();
         let serving = self.serving().await?;
         let total = serving.len() as u64;
-        let skip = usize::try_from((page - 1).saturating_mul(page_size.into())).unwrap_or(usize::MAX);
+        let skip =
+            usize::try_from((page - 1).saturating_mul(page_size.into())).unwrap_or(usize::MAX);
         let take = usize::try_from(page_size).unwrap_or(usize::MAX);
         let items: Vec<Agent> =
             serving.iter().skip(skip).take(take).map(|state| present::agent(state, now)).collect();

@@ -39,14 +39,17 @@ impl Service {
         let mut components = BTreeMap::new();
         for name in COMPONENTS {
             let state = match name {
-                "state_manager" => engine.clone().and_then(|running| store.clone().map(|()| running)),
+                "state_manager" => {
+                    engine.clone().and_then(|running| store.clone().map(|()| running))
+                }
                 _ => engine.clone(),
             };
             let (healthy, status) = match state {
                 Ok(status) => (true, status.to_owned()),
                 Err(status) => (false, status),
             };
-            components.insert(name.to_owned(), ComponentHealth { healthy, status, more: Map::new() });
+            components
+                .insert(name.to_owned(), ComponentHealth { healthy, status, more: Map::new() });
         }
         let status = match (engine.is_ok(), store.is_ok()) {
             (true, true) => HealthStatus::Healthy,

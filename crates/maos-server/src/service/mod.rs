@@ -11,8 +11,8 @@ mod start;
 mod tasks;
 
 use std::collections::HashMap;
-use std::sync::{Arc, RwLock};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, RwLock};
 use std::time::Instant;
 
 use maos_api::error::{ApiError, ErrorCode};
@@ -90,7 +90,8 @@ impl Service {
     }
 
     fn runtime_of(&self, agent: AgentId) -> Option<Runtime> {
-        let known = self.inner.agent_runtimes.read().expect("nothing panics while it holds this lock");
+        let known =
+            self.inner.agent_runtimes.read().expect("nothing panics while it holds this lock");
         known.get(&agent).copied()
     }
 

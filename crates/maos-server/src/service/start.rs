@@ -22,7 +22,7 @@ use crate::agents::command::Commands;
 use crate::agents::{AllowedRoots, Roster, Runtimes};
 use crate::config::Config;
 use crate::driver::{self, Ports, Refused, Running};
-use crate::journal::JournalError;
+use crate::journal::{Journal, JournalError};
 use crate::payloads::Payloads;
 use crate::planner;
 use crate::store::{self, StoreError};
@@ -245,24 +245,20 @@ fn runtimes(
 
 /// The commands that bring the agents in line with the configuration: those that pools and programs
 /// call for, and no others of theirs. Agents that somebody created stay.
-fn staff(
-    config: &Config,
-    node: NodeId,
-    known: &HashMap<AgentId, Arc<AgentSpec>>,
-) -> Vec<Command> {
+fn staff(config: &Config, node: NodeId, known: &HashMap<AgentId, Arc<AgentSpec>>) -> Vec<Command> {
     let mut wanted: BTreeMap<(Name, Name), AgentSpec> = BTreeMap::new();
     for (kind, pool) in &config.pools {
         for index in 1..=pool.agents {
             let name: Name = format!("{kind}-{index}").into();
-            let capabilities = Names::new(pool.capabilities.iter().map(|name| name.as_str().into()));
+            let capabilities =
+                Names::new(pool.capabilities.iter().map(|name| name.as_str().into()));
             let spec = member(kind, &name, capabilities, Runtime::Builtin, pool.slots, node);
             wanted.insert((kind.as_str().into(), name), spec);
         }
     }
     for (program, command) in &config.commands {
         let name: Name = program.as_str().into();
-        let capabilities =
-            Names::new(command.capabilities.iter().map(|name| name.as_str().into()));
+        let capabilities = Names::new(command.capabilities.iter().map(|name| name.as_str().into()));
         let kind = command.agent_type.as_deref().unwrap_or(program);
         let spec = member(kind, &name, capabilities, Runtime::Command, command.slots, node);
         let spec = AgentSpec { pool: Some(format!("commands.{program}").into()), ..spec };
@@ -279,9 +275,8 @@ fn staff(
             None => commands.push(Command::EndAgent { agent: *id, end: AgentEnd::Retired }),
         }
     }
-    commands.extend(
-        wanted.into_values().map(|spec| Command::RegisterAgent { agent: Arc::new(spec) }),
-    );
+    commands
+        .extend(wanted.into_values().map(|spec| Command::RegisterAgent { agent: Arc::new(spec) }));
     commands
 }
 

@@ -89,8 +89,7 @@ impl Service {
             Some(record) => *record,
             None => self.stored(root).await?,
         };
-        let execution_plan_id =
-            if fresh { plan_id } else { Uuid::from_u128(record.plan.id.0) };
+        let execution_plan_id = if fresh { plan_id } else { Uuid::from_u128(record.plan.id.0) };
         let task = self.present(&record).await?;
         let message = if fresh { "task accepted" } else { "task was accepted before" };
         Ok(TaskEnvelope { task, execution_plan_id, message: message.to_owned(), warnings })
@@ -180,7 +179,8 @@ impl Service {
             let record = self.stored(task).await?;
             let root = record.plan.root;
             let store = self.inner.store.clone();
-            let tasks = blocking(move || store.plan(root)).await.map_err(|why| self.storage(&why))?;
+            let tasks =
+                blocking(move || store.plan(root)).await.map_err(|why| self.storage(&why))?;
             let revive = Command::Revive { tasks: tasks.into() };
             self.inner.driver.run(revive, Echo::Id).await.map_err(faults::refused)?;
             answer = self.inner.driver.run(Command::Retry { task }, Echo::Task).await;
@@ -206,10 +206,8 @@ impl Service {
             Err(refused) => return Err(faults::refused(refused)),
         };
         let status = present::status(&record.stage);
-        let waiting = matches!(
-            status,
-            TaskStatus::Pending | TaskStatus::Ready | TaskStatus::Retrying
-        );
+        let waiting =
+            matches!(status, TaskStatus::Pending | TaskStatus::Ready | TaskStatus::Retrying);
         let mut blockers: Vec<_> = blockers.into_iter().map(present::blocker).collect();
         for blocker in blockers.iter_mut().filter(|blocker| blocker.kind == "no_agent") {
             blocker.unblock = self.what_would_serve(&record);
@@ -346,9 +344,8 @@ impl Service {
         let tasks = blocking(move || store.plan(root)).await.map_err(|why| self.storage(&why))?;
         let by_id: HashMap<TaskId, &TaskRecord> =
             tasks.iter().map(|task| (task.id, task)).collect();
-        let source = |record: &TaskRecord| {
-            Source::of(&record.stage, record.collect, &record.subtasks)
-        };
+        let source =
+            |record: &TaskRecord| Source::of(&record.stage, record.collect, &record.subtasks);
         let look_up = |id: TaskId| by_id.get(&id).map_or(Source::Nothing, |task| source(task));
         Ok(source(record).follow(&look_up))
     }

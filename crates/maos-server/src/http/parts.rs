@@ -1,0 +1,51 @@
+//! Parts of a request line: ids and query parameters, refused with the contract's error.
+
+use axum::extract::{FromRequestParts, Path, Query};
+use axum::http::request::Parts;
+use maos_api::error::{ApiError, ErrorCode};
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+
+use super::answer::Failed;
+use crate::service::parse_id;
+
+/// The id in the path.
+pub(super) struct Id(pub(super) Uuid);
+
+/// The query parameters.
+pub(super) struct Params<T>(pub(super) T);
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = Failed;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Id, Failed> {
+        match Path::<String>::from_request_parts(parts, state).await {
+            Ok(Path(text)) => Ok(Id(parse_id(&text)?)),
+            Err(why) => Err(Failed(ApiError::new(ErrorCode::MalformedId, why.body_text()))),
+        }
+    }
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
+    type Rejection = Failed;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Params<T>, Failed> {
+        match Query::<T>::from_request_parts(parts, state).await {
+            Ok(Query(params)) => Ok(Params(params)),
+            Err(why) => {
+                let message = format!("the query cannot be read: {}", why.body_text());
+                Err(Failed(ApiError::new(ErrorCode::MalformedQuery, message)))
+            }
+        }
+    }
+}
+
+pub(super) fn number(name: &str, text: &str, least: u64, most: u64) -> Result<u64, Failed> {
+    let parsed = text.parse::<u64>().ok().filter(|number| (least..=most).contains(number));
+    parsed.ok_or_else(|| bad_query(name, format!("must be a whole number from {least} to {most}")))
+}
+
+pub(super) fn bad_query(name: &str, what: String) -> Failed {
+    let message = format!("query parameter `{name}` {what}");
+    Failed(ApiError::new(ErrorCode::MalformedQuery, message).with("parameter", name))
+}

@@ -1,0 +1,180 @@
+//! Wrong input of every kind: each is refused with the contract's error, and nothing changes.
+
+use axum::body::Body;
+use axum::http::Request;
+use serde_json::{Value, json};
+
+use crate::house::{Answer, House, id_of};
+
+fn check(answer: &Answer, status: u16, code: &str) {
+    let body = &answer.body;
+    assert_eq!((answer.status, &body["error_code"]), (status, &json!(code)), "{body}");
+    for field in ["error", "timestamp", "request_id"] {
+        assert!(body[field].is_string(), "`{field}` is missing in {body}");
+    }
+    assert!(body["details"].is_object(), "{body}");
+    assert_eq!(answer.headers["x-request-id"].to_str().unwrap(), body["request_id"]);
+    let later = matches!(status, 429 | 503);
+    assert_eq!(answer.headers.contains_key("retry-after"), later, "{body}");
+}
+
+async fn post(house: &House, body: impl Into<Body>) -> Answer {
+    let request = Request::post("/api/v1/tasks").header("content-type", "application/json");
+    house.send(request.body(body.into()).unwrap()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_submissions_are_refused_and_change_nothing() {
+    let house = House::open().await;
+    let deep = format!(
+        "{{\"name\":\"a\",\"parameters\":{{\"x\":{}{}}}}}",
+        "[".repeat(100),
+        "]".repeat(100)
+    );
+    let many: Vec<u32> = vec![1; 1_000_000];
+    let many =
+        json!({"name": "a", "decomposition_strategy": "parallel", "parameters": {"items": many}});
+    let over = json!({"name": "a", "resource_requirements": {"cpu_cores": 101}});
+    for (body, status, code) in [
+        (r#"{"name": "a""#.to_owned(), 400, "MALFORMED_JSON"),
+        (String::new(), 400, "MALFORMED_JSON"),
+        ("[1]".to_owned(), 422, "VALIDATION_FAILED"),
+        ("{}".to_owned(), 422, "VALIDATION_FAILED"),
+        (r#"{"name": "  "}"#.to_owned(), 422, "VALIDATION_FAILED"),
+        (r#"{"name": "a", "timeout_seconds": 0}"#.to_owned(), 422, "VALIDATION_FAILED"),
+        (r#"{"name": "a", "timeout_seconds": 3601}"#.to_owned(), 400, "TIMEOUT_TOO_LONG"),
+        (r#"{"name": "a\u0000"}"#.to_owned(), 422, "VALIDATION_FAILED"),
+        (r#"{"name": "\ud800"}"#.to_owned(), 422, "VALIDATION_FAILED"),
+        (r#"{"name": "a", "parameters": {"x": "\ud800"}}"#.to_owned(), 422, "VALIDATION_FAILED"),
+        (
+            r#"{"name":"a","parameters":{"x":18446744073709551616}}"#.to_owned(),
+            422,
+            "VALIDATION_FAILED",
+        ),
+        (r#"{"name": "a", "parameters": {"x": 1e999}}"#.to_owned(), 422, "VALIDATION_FAILED"),
+        (r#"{"name":"a","decomposition_strategy":"magic"}"#.to_owned(), 400, "UNKNOWN_STRATEGY"),
+        (deep, 422, "VALIDATION_FAILED"),
+        (many.to_string(), 422, "PLAN_TOO_LARGE"),
+        (over.to_string(), 422, "OVER_CAPACITY"),
+    ] {
+        let shown: String = body.chars().take(60).collect();
+        let answer = post(&house, body).await;
+        assert_eq!(answer.status, status, "{shown}: {}", answer.body);
+        check(&answer, status, code);
+    }
+    let large = vec![b' '; (4 << 20) + 1];
+    check(&post(&house, large).await, 413, "BODY_TOO_LARGE");
+    let metrics = house.get("/api/v1/system/metrics").await.body;
+    assert_eq!(metrics["orchestrator"]["tasks_submitted"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_paths_methods_ids_and_types_have_the_contracts_error() {
+    let house = House::open().await;
+    let nobody = "00000000-0000-7000-8000-000000000000";
+    for (method, path, status, code) in [
+        ("GET", "/nowhere".to_owned(), 404, "PATH_NOT_FOUND"),
+        ("PATCH", "/api/v1/tasks".to_owned(), 405, "METHOD_NOT_ALLOWED"),
+        ("GET", "/api/v1/tasks/7".to_owned(), 400, "MALFORMED_ID"),
+        ("GET", "/api/v1/tasks/%ff".to_owned(), 400, "MALFORMED_ID"),
+        ("GET", format!("/api/v1/tasks/{nobody}"), 404, "TASK_NOT_FOUND"),
+        ("GET", format!("/api/v1/tasks/{nobody}?wait_seconds=1"), 404, "TASK_NOT_FOUND"),
+        ("GET", format!("/api/v1/tasks/{nobody}?wait_seconds=61"), 400, "MALFORMED_QUERY"),
+        (
+            "GET",
+            format!("/api/v1/tasks/{nobody}?wait_seconds=1&wait_seconds=2"),
+            400,
+            "MALFORMED_QUERY",
+        ),
+        ("DELETE", format!("/api/v1/tasks/{nobody}"), 404, "TASK_NOT_FOUND"),
+        ("PUT", format!("/api/v1/tasks/{nobody}/retry"), 404, "TASK_NOT_FOUND"),
+        ("GET", format!("/api/v1/tasks/{nobody}/explain"), 404, "TASK_NOT_FOUND"),
+        ("GET", "/api/v1/tasks?page=0".to_owned(), 400, "MALFORMED_QUERY"),
+        ("GET", "/api/v1/tasks?page_size=101".to_owned(), 400, "MALFORMED_QUERY"),
+        ("GET", "/api/v1/tasks?status=asleep".to_owned(), 400, "MALFORMED_QUERY"),
+        ("GET", format!("/api/v1/agents/{nobody}"), 404, "AGENT_NOT_FOUND"),
+        ("DELETE", format!("/api/v1/agents/{nobody}"), 404, "AGENT_NOT_FOUND"),
+    ] {
+        check(&house.call(method, &path, None).await, status, code);
+    }
+    let text = Request::post("/api/v1/tasks").header("content-type", "text/plain");
+    check(&house.send(text.body(Body::from("{}")).unwrap()).await, 415, "NOT_JSON");
+    let wrong_method = house.call("PATCH", "/api/v1/tasks", None).await;
+    assert!(wrong_method.headers["allow"].to_str().unwrap().contains("POST"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn states_that_conflict_are_refused() {
+    let house = House::open().await;
+    let done = house.run(&json!({"name": "a", "parameters": {"action": "noop"}})).await;
+    let path = format!("/api/v1/tasks/{}", done["id"].as_str().unwrap());
+    check(&house.call("DELETE", &path, None).await, 409, "ALREADY_ENDED");
+    check(&house.call("PUT", &format!("{path}/retry"), None).await, 409, "NOT_RETRYABLE");
+    let waiting = id_of(&house.submit(&json!({"name": "b"})).await);
+    check(&house.get(&format!("/api/v1/tasks/{waiting}/results")).await, 404, "RESULTS_NOT_READY");
+    let submit = |body: Value| {
+        let request = Request::post("/api/v1/tasks").header("idempotency-key", "k1");
+        house.send(request.body(Body::from(body.to_string())).unwrap())
+    };
+    let first = submit(json!({"name": "c"})).await.body;
+    let again = submit(json!({"name": "c"})).await.body;
+    assert_eq!(first["task"]["id"], again["task"]["id"]);
+    check(&submit(json!({"name": "d"})).await, 409, "IDEMPOTENCY_CONFLICT");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn agents_are_created_listed_and_ended() {
+    let house = House::open().await;
+    let body = json!({"agent_type": "counter", "capabilities": ["task_execution", "poetry"]});
+    let made = house.call("POST", "/api/v1/agents", Some(&body)).await;
+    assert_eq!(made.status, 200, "{}", made.body);
+    assert!(made.body["warnings"][0].as_str().unwrap().contains("poetry"), "{}", made.body);
+    let id = made.body["agent"]["id"].as_str().unwrap().to_owned();
+    assert_eq!(made.body["agent"]["status"], "idle");
+    let named = json!({"name": "a", "agent_id": id, "parameters": {"action": "noop"}});
+    assert_eq!(house.run(&named).await["status"], "completed");
+    let unknown = json!({"name": "a", "agent_id": id, "parameters": {"action": "sing"}});
+    check(&house.call("POST", "/api/v1/tasks", Some(&unknown)).await, 422, "UNKNOWN_ACTION");
+    let one = house.get(&format!("/api/v1/agents/{id}")).await.body;
+    assert_eq!(one["agent"]["metrics"]["tasks_completed"], 1);
+    let all = house.get("/api/v1/agents").await.body;
+    assert_eq!(all["total_items"], 6, "five default agents and this one");
+    let ended = house.call("DELETE", &format!("/api/v1/agents/{id}"), None).await;
+    assert_eq!(ended.status, 200);
+    for runtime in ["command", "worker"] {
+        let body = json!({"agent_type": "x", "capabilities": ["y"], "runtime": runtime});
+        check(&house.call("POST", "/api/v1/agents", Some(&body)).await, 422, "VALIDATION_FAILED");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_status_and_metrics_have_the_contracts_fields() {
+    let house = House::open().await;
+    let health = house.get("/health").await.body;
+    assert_eq!(health["status"], "healthy");
+    let detailed = house.get("/health/detailed").await;
+    assert_eq!(detailed.status, 200, "{}", detailed.body);
+    let status = house.get("/api/v1/system/status").await.body;
+    let metrics = house.get("/api/v1/system/metrics").await.body;
+    for component in [
+        "orchestrator",
+        "task_planner",
+        "agent_manager",
+        "resource_allocator",
+        "state_manager",
+        "message_bus",
+    ] {
+        assert_eq!(detailed.body["components"][component]["healthy"], true);
+        assert_eq!(status["components"][component], "running");
+        assert!(metrics[component].is_object());
+    }
+    assert_eq!(metrics["resource_allocator"]["cpu_cores"]["available"], 100.0);
+    assert_eq!(status["total_agents"], 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_stops_takes_nothing_new() {
+    let house = House::open().await;
+    house.server.as_ref().unwrap().service.stop_intake();
+    check(&post(&house, r#"{"name": "a"}"#).await, 503, "SHUTTING_DOWN");
+}

@@ -1,0 +1,107 @@
+//! A server for one test, and how to talk to it.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, Response};
+use http_body_util::BodyExt;
+use maos_server::config::Config;
+use maos_server::service::{Server, Setup, start};
+use serde_json::Value;
+use tower::ServiceExt;
+
+/// A running server without a socket; its folder goes when it does.
+pub(crate) struct House {
+    pub(crate) server: Option<Server>,
+    router: Router,
+    folder: tempfile::TempDir,
+}
+
+/// One answer, read whole.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: axum::http::HeaderMap,
+    pub(crate) body: Value,
+}
+
+impl House {
+    pub(crate) async fn open() -> House {
+        House::open_with(Config::default()).await
+    }
+
+    pub(crate) async fn open_with(config: Config) -> House {
+        let folder = tempfile::tempdir().unwrap();
+        let server = start(config, setup(folder.path().into())).await.unwrap();
+        let router = maos_server::http::router(server.service.clone());
+        House { server: Some(server), router, folder }
+    }
+
+    /// Stops the server in order and starts another one on the same directory.
+    pub(crate) async fn reopen(mut self) -> House {
+        let server = self.server.take().unwrap();
+        server.stop(Duration::ZERO).await;
+        let server = start(Config::default(), setup(self.folder.path().into())).await.unwrap();
+        let router = maos_server::http::router(server.service.clone());
+        House { server: Some(server), router, folder: self.folder }
+    }
+
+    pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
+        let response: Response<Body> = self.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        let body = serde_json::from_slice(&bytes)
+            .unwrap_or_else(|why| panic!("{} is not JSON: {why}", String::from_utf8_lossy(&bytes)));
+        Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+    }
+
+    pub(crate) async fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Answer {
+        let builder = Request::builder().method(method).uri(path);
+        let request = match body {
+            Some(body) => builder
+                .header("content-type", "application/json")
+                .body(Body::from(serde_json::to_vec(body).unwrap())),
+            None => builder.body(Body::empty()),
+        };
+        self.send(request.unwrap()).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.call("GET", path, None).await
+    }
+
+    pub(crate) async fn submit(&self, body: &Value) -> Value {
+        let answer = self.call("POST", "/api/v1/tasks", Some(body)).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        answer.body
+    }
+
+    /// Submits and waits for the end.
+    pub(crate) async fn run(&self, body: &Value) -> Value {
+        let id = id_of(&self.submit(body).await);
+        self.ended(&id).await
+    }
+
+    pub(crate) async fn ended(&self, id: &str) -> Value {
+        let answer = self.get(&format!("/api/v1/tasks/{id}?wait_seconds=30")).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        answer.body["task"].clone()
+    }
+}
+
+pub(crate) fn id_of(envelope: &Value) -> String {
+    envelope["task"]["id"].as_str().unwrap().to_owned()
+}
+
+fn setup(folder: PathBuf) -> Setup {
+    // The test's own executable is no supervisor: nothing here runs programs.
+    let nothing = vec![OsString::from("false")];
+    Setup {
+        data_dir: folder.join("data"),
+        default_root: folder.join("files"),
+        supervisor: nothing.clone(),
+        data_worker: nothing,
+    }
+}

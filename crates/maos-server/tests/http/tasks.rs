@@ -1,0 +1,96 @@
+//! Tasks from submission to end, over restarts.
+
+use maos_server::config::Config;
+use serde_json::json;
+
+use crate::house::{House, id_of};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_noop_answers_its_own_parameters() {
+    let house = House::open().await;
+    let task =
+        house.run(&json!({"name": "a", "parameters": {"action": "noop", "x": [1, 2]}})).await;
+    assert_eq!(task["status"], "completed");
+    assert_eq!(task["result"], json!({"action": "noop", "x": [1, 2]}));
+    for time in ["created_at", "started_at", "completed_at", "updated_at"] {
+        assert!(task[time].as_str().unwrap().ends_with('Z'), "{time}: {}", task[time]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_free_form_task_waits_and_explains_itself() {
+    let house = House::open().await;
+    let id = id_of(&house.submit(&json!({"name": "write a poem"})).await);
+    let task = house.get(&format!("/api/v1/tasks/{id}?wait_seconds=1")).await.body;
+    assert_eq!(task["task"]["status"], "ready");
+    let why = house.get(&format!("/api/v1/tasks/{id}/explain")).await.body;
+    assert_eq!(why["blockers"][0]["kind"], "no_agent", "{why}");
+    assert!(why["blockers"][0]["unblock"].as_str().unwrap().contains("noop"), "{why}");
+    let cancelled = house.call("DELETE", &format!("/api/v1/tasks/{id}?reason=enough"), None).await;
+    assert_eq!((cancelled.status, &cancelled.body["reason"]), (200, &json!("enough")));
+    assert_eq!(house.ended(&id).await["status"], "cancelled");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parallel_results_are_collected_in_order() {
+    let house = House::open().await;
+    let body = json!({"name": "many", "decomposition_strategy": "parallel",
+        "parameters": {"action": "noop", "items": [10, 20, 30]}});
+    let task = house.run(&body).await;
+    let items: Vec<_> = task["result"].as_array().unwrap().iter().map(|r| &r["item"]).collect();
+    assert_eq!(items, [&json!(10), &json!(20), &json!(30)], "{task}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_hands_each_result_to_the_next_step() {
+    let house = House::open().await;
+    let body = json!({"name": "line", "decomposition_strategy": "pipeline", "parameters": {
+    "steps": [
+        {"name": "one", "parameters": {"action": "noop", "x": "y".repeat(3_000)}},
+        {"name": "two", "parameters": {"action": "noop"}},
+    ]}});
+    let task = house.run(&body).await;
+    assert_eq!(task["status"], "completed", "{task}");
+    assert_eq!(task["result"]["input"]["x"], "y".repeat(3_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_is_there_after_a_restart() {
+    let house = House::open().await;
+    let done = house.run(&json!({"name": "done", "parameters": {"action": "noop"}})).await;
+    let waiting = house.submit(&json!({"name": "waiting"})).await;
+    let plan = json!({"name": "plan", "decomposition_strategy": "sequential",
+        "parameters": {"steps": ["a", "b"]}});
+    let plan = house.submit(&plan).await;
+    let house = house.reopen().await;
+    let path = |id: &str| format!("/api/v1/tasks/{id}");
+    let again = house.get(&path(done["id"].as_str().unwrap())).await.body;
+    assert_eq!(again["task"], done);
+    let again = house.get(&path(&id_of(&waiting))).await.body;
+    assert_eq!(again["task"]["status"], "ready");
+    let again = house.get(&path(&id_of(&plan))).await.body;
+    assert_eq!(again["task"]["subtasks"], plan["task"]["subtasks"]);
+    let page = house.get("/api/v1/tasks?page_size=2").await.body;
+    assert_eq!((&page["total_items"], &page["total_pages"]), (&json!(5), &json!(3)), "{page}");
+    let ready = house.get("/api/v1/tasks?status=completed").await.body;
+    assert_eq!(ready["items"][0]["id"], done["id"]);
+    let metrics = house.get("/api/v1/system/metrics").await.body;
+    assert_eq!(metrics["orchestrator"]["tasks_submitted"], 5);
+    assert_eq!(metrics["orchestrator"]["tasks_completed"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_task_runs_again_also_after_it_left_the_engine() {
+    let mut config = Config::default();
+    config.pools.clear();
+    let house = House::open_with(config).await;
+    let id = id_of(&house.submit(&json!({"name": "a", "parameters": {"action": "noop"}})).await);
+    let path = format!("/api/v1/tasks/{id}");
+    assert_eq!(house.call("PUT", &format!("{path}/cancel"), None).await.status, 200);
+    let house = house.reopen().await;
+    let retried = house.call("PUT", &format!("{path}/retry"), None).await;
+    assert_eq!(retried.status, 200, "{}", retried.body);
+    assert_eq!(house.ended(&id).await["status"], "completed");
+    let refused = house.call("PUT", &format!("{path}/retry"), None).await;
+    assert_eq!((refused.status, &refused.body["error_code"]), (409, &json!("NOT_RETRYABLE")));
+}
