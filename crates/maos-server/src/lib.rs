@@ -6,6 +6,7 @@
 //! `http` never reaches the driver or the journal; journal and agents know nothing of each other.
 
 pub mod config;
+pub mod host;
 pub mod http;
 pub mod service;
 

@@ -14,8 +14,15 @@ pub struct MemoryJournal {
     head: Position,
     trimmed: Sequence,
     epoch: Epoch,
-    /// Appends that fail from now on.
-    pub failures_left: u32,
+    failures_left: u32,
+}
+
+impl MemoryJournal {
+    /// A journal whose first `failures` appends fail.
+    #[must_use]
+    pub fn failing(failures: u32) -> MemoryJournal {
+        MemoryJournal { failures_left: failures, ..MemoryJournal::default() }
+    }
 }
 
 impl Journal for MemoryJournal {

@@ -86,7 +86,7 @@ fn a_failed_append_keeps_nothing_and_may_be_repeated() {
     full.append(&large).unwrap();
     assert_eq!(replayed(&mut full, 0).unwrap().len(), 2);
 
-    let mut failing = MemoryJournal { failures_left: 1, ..MemoryJournal::default() };
+    let mut failing = MemoryJournal::failing(1);
     assert!(failing.append(&batch(1, 1, 1)).is_err());
     failing.append(&batch(1, 1, 1)).unwrap();
 }

@@ -29,7 +29,7 @@ use crate::payloads::Payloads;
 use crate::store::Store;
 
 pub use start::{Server, Setup, StartError, start};
-pub use tasks::{ListQuery, Snapshot, SubmitOptions};
+pub use tasks::{ACCEPTED, ListQuery, Snapshot, SubmitOptions};
 
 /// Answers requests. Cheap to clone.
 #[derive(Clone)]

@@ -162,6 +162,17 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
 }
 
 impl Server {
+    /// The engine itself, for an application that makes plans of its own.
+    #[must_use]
+    pub fn engine(&self) -> &driver::Handle {
+        &self.driver.handle
+    }
+
+    /// Gives what runs `grace` to end by itself, then stops it.
+    pub async fn wind_down(&self, grace: Duration) {
+        self.roster.wind_down(grace).await;
+    }
+
     /// Stops in order: intake, attempts (with `grace` to end by themselves), the engine, the store.
     pub async fn stop(self, grace: Duration) {
         self.service.stop_intake();

@@ -26,6 +26,9 @@ use crate::planner::{self, Defaults, PlanContext};
 use crate::store::TaskFilter;
 use maos_core::rejection::Rejection;
 
+/// The message of an envelope whose submission was accepted just now, and not before.
+pub const ACCEPTED: &str = "task accepted";
+
 /// The last sign of progress of each running attempt.
 pub(super) type ProgressBoard = Arc<Mutex<HashMap<TaskId, Progress>>>;
 
@@ -91,7 +94,7 @@ impl Service {
         };
         let execution_plan_id = if fresh { plan_id } else { Uuid::from_u128(record.plan.id.0) };
         let task = self.present(&record).await?;
-        let message = if fresh { "task accepted" } else { "task was accepted before" };
+        let message = if fresh { ACCEPTED } else { "task was accepted before" };
         Ok(TaskEnvelope { task, execution_plan_id, message: message.to_owned(), warnings })
     }
 

@@ -1,0 +1,352 @@
+//! How fast the server is, everything on one machine: no-op tasks of about 200 bytes of parameters, every
+//! commit synced. Prints one table, or JSON with `--json`. Nothing here asserts a time.
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use maos_core::command::Command;
+use maos_core::ids::{PlanId, TaskId};
+use maos_core::node::{Answer, Echo, Query};
+use maos_core::payload::Payload;
+use maos_core::spec::{
+    Amounts, Collect, Demand, FailurePolicy, Names, Plan, PlanTask, Priority, TaskSpec, Work,
+};
+use maos_server::config::Config;
+use maos_server::service::{Server, Setup, start};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const CONNECTIONS: usize = 64;
+const BATCH: usize = 500;
+
+struct Row {
+    name: &'static str,
+    figure: f64,
+    unit: &'static str,
+}
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let rows = runtime.expect("a runtime").block_on(measure());
+    let mut out = std::io::stdout().lock();
+    let json = std::env::args().any(|argument| argument == "--json");
+    for row in rows {
+        let line = if json {
+            format!(r#"{{"name":"{}","figure":{:.2},"unit":"{}"}}"#, row.name, row.figure, row.unit)
+        } else {
+            format!("{:<58} {:>12.2} {}", row.name, row.figure, row.unit)
+        };
+        writeln!(out, "{line}").expect("standard output");
+    }
+}
+
+async fn measure() -> Vec<Row> {
+    let only = std::env::var("ONLY").unwrap_or_default();
+    let wanted = |name: &str| only.is_empty() || only.split(',').any(|part| part == name);
+    let mut rows = Vec::new();
+    if wanted("rest") {
+        rows.push(at_rest().await);
+    }
+    if wanted("batches") {
+        rows.extend(in_batches().await);
+    }
+    if wanted("http") {
+        rows.extend(over_http().await);
+    }
+    if wanted("queue") {
+        rows.extend(a_million_queued().await);
+    }
+    rows
+}
+
+async fn at_rest() -> Row {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = open(folder.path(), Config::default()).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let figure = resident_mb();
+    server.stop(Duration::ZERO).await;
+    Row { name: "memory at rest", figure, unit: "MB" }
+}
+
+/// Through driver and SQLite journal, in process, in batches.
+async fn in_batches() -> Vec<Row> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = open(folder.path(), Config::default()).await;
+    let engine = server.engine().clone();
+    let tasks = 1_000_000_u64;
+    let before = Instant::now();
+    let feeders = (0..4_u64).map(|_| {
+        let engine = engine.clone();
+        tokio::spawn(async move {
+            for _ in 0..tasks / 4 / BATCH as u64 {
+                let commands = (0..BATCH).map(|_| submission("noop")).collect();
+                let answers = engine.run_all(commands, Echo::Id).await.expect("a running engine");
+                assert!(answers.iter().all(Result::is_ok), "every submission is accepted");
+            }
+        })
+    });
+    for feeder in feeders.collect::<Vec<_>>() {
+        feeder.await.expect("a feeder");
+    }
+    completed(&server, tasks).await;
+    let seconds = before.elapsed().as_secs_f64();
+    let drained = drain(&server).await;
+    server.stop(Duration::ZERO).await;
+    vec![
+        Row { name: "lives in process, batches of 500", figure: tasks as f64 / seconds, unit: "tasks/s" },
+        Row {
+            name: "the same with the store caught up",
+            figure: tasks as f64 / (seconds + drained),
+            unit: "tasks/s",
+        },
+    ]
+}
+
+/// One by one over HTTP, to completion; then one at a time on an idle server.
+async fn over_http() -> Vec<Row> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = open(folder.path(), Config::default()).await;
+    let listener = maos_server::http::listen(([127, 0, 0, 1], 0).into()).await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let stop = CancellationToken::new();
+    let serving =
+        tokio::spawn(maos_server::http::serve(listener, server.service.clone(), stop.clone()));
+    let body = body();
+    let left = Arc::new(AtomicU64::new(200_000));
+    let tasks = left.load(Ordering::Relaxed);
+    let before = Instant::now();
+    let clients = (0..CONNECTIONS).map(|_| {
+        let (left, body) = (left.clone(), body.clone());
+        tokio::spawn(async move {
+            let mut client = Client::connect(address).await;
+            while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok() {
+                client.post("/api/v1/tasks", &body).await;
+            }
+        })
+    });
+    for client in clients.collect::<Vec<_>>() {
+        client.await.expect("a client");
+    }
+    completed(&server, tasks).await;
+    let seconds = before.elapsed().as_secs_f64();
+    drain(&server).await;
+
+    let mut client = Client::connect(address).await;
+    let mut times = Vec::new();
+    for _ in 0..500 {
+        let before = Instant::now();
+        let answer = client.post("/api/v1/tasks", &body).await;
+        let id = id_in(&answer);
+        client.get(&format!("/api/v1/tasks/{id}?wait_seconds=10")).await;
+        times.push(before.elapsed().as_secs_f64() * 1e3);
+    }
+    times.sort_by(f64::total_cmp);
+    stop.cancel();
+    drop(client);
+    serving.await.expect("the server").expect("the listener");
+    server.stop(Duration::ZERO).await;
+    vec![
+        Row { name: "over HTTP one by one, 64 connections", figure: tasks as f64 / seconds, unit: "tasks/s" },
+        Row { name: "idle latency, submit to known completion, p50", figure: times[250], unit: "ms" },
+        Row { name: "idle latency, submit to known completion, p99", figure: times[495], unit: "ms" },
+        Row { name: "synced SQLite commit of 512 bytes, p50", figure: commit_floor(folder.path()), unit: "ms" },
+    ]
+}
+
+async fn a_million_queued() -> Vec<Row> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = open(folder.path(), Config::default()).await;
+    let engine = server.engine().clone();
+    let before = resident_mb();
+    for _ in 0..1_000_000 / BATCH {
+        let commands = (0..BATCH).map(|_| submission("wait")).collect();
+        engine.run_all(commands, Echo::Id).await.expect("a running engine");
+    }
+    let peak = resident_mb();
+    drain(&server).await;
+    let queued = resident_mb();
+    server.stop(Duration::ZERO).await;
+    let restart = Instant::now();
+    let server = open(folder.path(), Config::default()).await;
+    let seconds = restart.elapsed().as_secs_f64();
+    let Ok(Answer::Figures(figures)) = server.engine().ask(Query::Figures).await else {
+        panic!("no figures")
+    };
+    assert_eq!(figures.live, 1_000_000, "nothing is lost");
+    server.stop(Duration::ZERO).await;
+    vec![
+        Row { name: "memory with a million queued, store caught up", figure: queued - before, unit: "MB" },
+        Row { name: "the same while the store catches up", figure: peak - before, unit: "MB" },
+        Row { name: "restart with a million live tasks", figure: seconds, unit: "s" },
+    ]
+}
+
+/// Waits until the store has everything; how long that took.
+async fn drain(server: &Server) -> f64 {
+    let before = Instant::now();
+    while server.service.metrics().await.expect("figures").state_manager["store_backlog_rows"] != 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    before.elapsed().as_secs_f64()
+}
+
+async fn completed(server: &Server, tasks: u64) {
+    loop {
+        match server.engine().ask(Query::Figures).await {
+            Ok(Answer::Figures(figures)) if figures.counters.tasks_completed >= tasks => return,
+            Ok(_) => tokio::time::sleep(Duration::from_millis(2)).await,
+            Err(why) => panic!("{why}"),
+        }
+    }
+}
+
+async fn open(folder: &Path, config: Config) -> Server {
+    let nothing = vec![OsString::from("false")];
+    let setup = Setup {
+        data_dir: folder.join("data"),
+        default_root: folder.join("files"),
+        supervisor: nothing.clone(),
+        data_worker: nothing,
+    };
+    start(config, setup).await.expect("a server")
+}
+
+fn parameters(action: &str) -> String {
+    format!(r#"{{"action":"{action}","text":"{}"}}"#, "x".repeat(170))
+}
+
+fn body() -> Vec<u8> {
+    format!(r#"{{"name":"bench","parameters":{}}}"#, parameters("noop")).into_bytes()
+}
+
+fn submission(action: &str) -> Command {
+    let known = action == "noop";
+    let demand = Demand {
+        capabilities: Names::new(["task_execution".into()]),
+        work: if known { Work::Known("task_execution".into()) } else { Work::FreeForm },
+        resources: Amounts::default(),
+        ..Demand::default()
+    };
+    let spec = TaskSpec {
+        name: "bench".into(),
+        description: None,
+        priority: Priority::Medium,
+        parameters: Payload::inline(parameters(action).as_bytes()),
+        metadata: None,
+        tags: Names::default(),
+        demand,
+        timeout_ms: 300_000,
+        queue_timeout_ms: None,
+        no_progress_ms: None,
+        deadline: None,
+        retries_max: 3,
+        on_failure: FailurePolicy::FailFast,
+        fairness_key: None,
+        concurrency_key: None,
+        inputs: [].into(),
+        key: None,
+        trace: None,
+    };
+    let task = PlanTask {
+        id: TaskId(uuid::Uuid::now_v7().as_u128()),
+        spec: Arc::new(spec),
+        parent: None,
+        depends_on: [].into(),
+        collect: Collect::All,
+    };
+    let plan = Plan {
+        id: PlanId(uuid::Uuid::now_v7().as_u128()),
+        namespace: "default".into(),
+        submitter: "".into(),
+        strategy: None,
+        idempotency: None,
+        tasks: [task].into(),
+    };
+    Command::Submit { plan: Arc::new(plan) }
+}
+
+/// HTTP/1.1 over one connection, as little of it as these answers need.
+struct Client {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Client {
+    async fn connect(address: std::net::SocketAddr) -> Client {
+        let stream = TcpStream::connect(address).await.expect("a connection");
+        stream.set_nodelay(true).expect("a socket");
+        Client { stream, buffer: Vec::with_capacity(8_192) }
+    }
+
+    async fn post(&mut self, path: &str, body: &[u8]) -> Vec<u8> {
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        let mut request = head.into_bytes();
+        request.extend_from_slice(body);
+        self.round_trip(&request).await
+    }
+
+    async fn get(&mut self, path: &str) -> Vec<u8> {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: bench\r\n\r\n");
+        self.round_trip(request.as_bytes()).await
+    }
+
+    async fn round_trip(&mut self, request: &[u8]) -> Vec<u8> {
+        self.stream.write_all(request).await.expect("a request");
+        self.buffer.clear();
+        loop {
+            let read = self.stream.read_buf(&mut self.buffer).await.expect("an answer");
+            assert!(read > 0, "the server hung up");
+            let Some(end) = find(&self.buffer, b"\r\n\r\n") else { continue };
+            let head = std::str::from_utf8(&self.buffer[..end]).expect("a head");
+            assert!(head.starts_with("HTTP/1.1 200"), "{}", String::from_utf8_lossy(&self.buffer));
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+            let length: usize = length.expect("a length").parse().expect("a number");
+            if self.buffer.len() >= end + 4 + length {
+                return self.buffer[end + 4..].to_vec();
+            }
+        }
+    }
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack.windows(needle.len()).position(|window| window == needle)
+}
+
+fn id_in(answer: &[u8]) -> String {
+    let at = find(answer, br#""id":""#).expect("an id") + 6;
+    String::from_utf8_lossy(&answer[at..at + 36]).into_owned()
+}
+
+/// What one synced commit costs on this disk, now.
+fn commit_floor(folder: &Path) -> f64 {
+    let connection = rusqlite::Connection::open(folder.join("floor.db")).expect("a file");
+    connection.pragma_update(None, "journal_mode", "WAL").expect("WAL");
+    connection.pragma_update(None, "synchronous", "FULL").expect("FULL");
+    connection.execute_batch("CREATE TABLE t (b BLOB)").expect("a table");
+    let mut times: Vec<f64> = (0..500)
+        .map(|_| {
+            let before = Instant::now();
+            connection.execute("INSERT INTO t VALUES (zeroblob(512))", []).expect("a row");
+            before.elapsed().as_secs_f64() * 1e3
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    times[250]
+}
+
+fn resident_mb() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+    line.trim().trim_end_matches(" kB").trim().parse::<f64>().expect("a number") / 1_024.0
+}

@@ -1,0 +1,84 @@
+//! A whole server from its settings: configuration, logs, everything below HTTP, HTTP, and an orderly
+//! end. What `maos serve` is, for any program that wants one.
+
+use std::ffi::OsString;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::http;
+use crate::service::{self, Server, Setup, StartError};
+
+/// Time for open connections to be finished when the server stops.
+const CONNECTIONS_GRACE: Duration = Duration::from_secs(2);
+
+/// Why a server did not run to an orderly end.
+#[derive(Debug, Error)]
+pub enum HostError {
+    /// It could not be started.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// Its address could not be had.
+    #[error("cannot listen on {address}: {source}\nhint: choose another --port, or stop what has it")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The fault.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A server that listens.
+pub struct Host {
+    /// Where it listens.
+    pub address: SocketAddr,
+    server: Server,
+    serving: tokio::task::JoinHandle<io::Result<()>>,
+    stop: CancellationToken,
+}
+
+/// The settings of a server in this data directory, which is run by this very program: `program` must
+/// take the hidden words `supervisor` and `data-worker`.
+#[must_use]
+pub fn setup(program: PathBuf, data_dir: PathBuf, default_root: PathBuf) -> Setup {
+    let word = |word: &str| vec![program.clone().into_os_string(), OsString::from(word)];
+    let (supervisor, data_worker) = (word("supervisor"), word("data-worker"));
+    Setup { data_dir, default_root, supervisor, data_worker }
+}
+
+/// Starts a server and listens. The address is taken first: a second server is told before anything
+/// else happens.
+///
+/// # Errors
+/// What could not be opened, recovered, set up or listened on.
+pub async fn open(config: Config, setup: Setup) -> Result<Host, HostError> {
+    let address = SocketAddr::new(config.api.host, config.api.port);
+    let listener = http::listen(address)
+        .await
+        .map_err(|source| HostError::Listen { address, source })?;
+    let address = listener.local_addr().unwrap_or(address);
+    let server = service::start(config, setup).await?;
+    let stop = CancellationToken::new();
+    let serving = tokio::spawn(http::serve(listener, server.service.clone(), stop.clone()));
+    Ok(Host { address, server, serving, stop })
+}
+
+impl Host {
+    /// Stops in order: nothing new comes in, running attempts get their time, everything decided is
+    /// durable when this returns.
+    pub async fn stop(self) {
+        let grace = Duration::from_secs(self.server.service.config().api.shutdown_grace);
+        self.server.service.stop_intake();
+        self.server.wind_down(grace).await;
+        self.stop.cancel();
+        // Whoever still waits for something is cut off: what it asked for is kept.
+        drop(tokio::time::timeout(CONNECTIONS_GRACE, self.serving).await);
+        self.server.stop(Duration::ZERO).await;
+    }
+}

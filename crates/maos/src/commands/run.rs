@@ -1,0 +1,200 @@
+//! `maos run FILE`: submissions to their end, with no server.
+//!
+//! An unfinished run is taken up where it stopped: its data directory is named after the file's
+//! content, and every submission has an idempotency key of its own.
+
+use std::fs;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use maos_api::task::{Task, TaskStatus};
+use maos_server::config::{self, Config, Layers, Level};
+use maos_server::service::{Server, SubmitOptions};
+use maos_server::{host, service, telemetry};
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::serve::Signals;
+use crate::progress::Board;
+use crate::words;
+
+/// How often progress is looked at. Only the picture depends on it.
+const LOOK: Duration = Duration::from_millis(100);
+/// Longest wait for a task's end before it is asked again.
+const WAIT: Duration = Duration::from_secs(60);
+
+/// What the command line said.
+pub(crate) struct Run {
+    pub(crate) file: PathBuf,
+    pub(crate) json: bool,
+    pub(crate) config: Option<PathBuf>,
+    pub(crate) data_dir: Option<PathBuf>,
+}
+
+pub(crate) fn run(arguments: &Run) -> anyhow::Result<ExitCode> {
+    let content = fs::read(&arguments.file)
+        .with_context(|| format!("`{}` cannot be read", arguments.file.display()))?;
+    let submissions = submissions(&arguments.file, &content)?;
+    let folder = match arguments.file.parent() {
+        Some(parent) if parent != Path::new("") => parent.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    let layers = Layers {
+        file: config::file_in(&folder, arguments.config.as_deref()),
+        environment: std::env::vars().collect(),
+        flags: Vec::new(),
+    };
+    let (mut config, _) = Config::load(&layers)?;
+    if !config.commands.is_empty() {
+        let names: Vec<&str> = config.commands.keys().map(String::as_str).collect();
+        let file = layers.file.as_deref().unwrap_or(Path::new("the environment"));
+        words::say(&format!("`{}` defines the commands {}", file.display(), names.join(", ")));
+    }
+    if config.log.level == Level::Info {
+        config.log.level = Level::Warning;
+    }
+    telemetry::start(&config.log, None)?;
+    let named = arguments.data_dir.clone();
+    let data_dir = std::path::absolute(named.clone().unwrap_or_else(|| run_folder(&content)))?;
+    let root = std::env::current_dir().context("the working directory cannot be read")?;
+    let program = std::env::current_exe().context("this program's path cannot be read")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let tasks = runtime.block_on(async {
+        let mut signals = Signals::listen()?;
+        let server =
+            service::start(config, host::setup(program, data_dir.clone(), root)).await?;
+        let ran = to_their_end(&server, &submissions, &content, &mut signals).await;
+        server.stop(Duration::ZERO).await;
+        ran
+    })?;
+    let completed = tasks.iter().all(|task| task.status == TaskStatus::Completed);
+    if named.is_none() && tasks.iter().all(|task| task.status.is_terminal()) {
+        // A finished run starts anew next time. Not to be able to tidy up is no failure of the run.
+        drop(fs::remove_dir_all(&data_dir));
+    }
+    if arguments.json {
+        print_json(&tasks)?;
+    }
+    Ok(if completed { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn run_folder(content: &[u8]) -> PathBuf {
+    let name = blake3::hash(content).to_hex();
+    PathBuf::from(".maos").join("runs").join(&name[..16])
+}
+
+/// The bodies in a file: one submission or a list of them, JSON or YAML.
+fn submissions(path: &Path, content: &[u8]) -> anyhow::Result<Vec<Vec<u8>>> {
+    let yaml = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
+    let shown = path.display();
+    let document: Value = if yaml {
+        let text = std::str::from_utf8(content).with_context(|| format!("`{shown}` is not UTF-8"))?;
+        serde_saphyr::from_str(text).with_context(|| format!("`{shown}` is not YAML"))?
+    } else {
+        serde_json::from_slice(content).with_context(|| format!("`{shown}` is not JSON"))?
+    };
+    let documents = match document {
+        Value::Array(documents) if documents.is_empty() => bail!("`{shown}` is an empty list"),
+        Value::Array(documents) => documents,
+        // As it is written, so that what is wrong is told with its line.
+        Value::Object(_) if !yaml => return Ok(vec![content.to_vec()]),
+        other => vec![other],
+    };
+    documents.iter().map(|document| Ok(serde_json::to_vec(document)?)).collect()
+}
+
+async fn to_their_end(
+    server: &Server,
+    submissions: &[Vec<u8>],
+    content: &[u8],
+    signals: &mut Signals,
+) -> anyhow::Result<Vec<Task>> {
+    let service = &server.service;
+    let mut ids = Vec::new();
+    for (index, body) in submissions.iter().enumerate() {
+        ids.push(submit(server, body, content, index).await?);
+    }
+    let mut board = Board::new(std::io::stderr().is_terminal());
+    let mut interrupted = false;
+    loop {
+        for id in &ids {
+            if let Ok(lines) = service.watch(*id).await {
+                board.show(&lines);
+            }
+        }
+        let all_ended = tokio::select! {
+            ended = wait_all(server, &ids) => { ended?; true }
+            () = tokio::time::sleep(LOOK) => false,
+            () = signals.next() => {
+                if interrupted {
+                    bail!("interrupted twice: what ran is taken up by the next `maos run`");
+                }
+                interrupted = true;
+                words::say("interrupted: cancelling");
+                for id in &ids {
+                    // One that has just ended needs no cancelling.
+                    drop(service.cancel(*id, Some("interrupted".to_owned())).await);
+                }
+                false
+            }
+        };
+        if all_ended {
+            break;
+        }
+    }
+    let mut tasks = Vec::new();
+    for id in ids {
+        if let Ok(lines) = service.watch(id).await {
+            board.show(&lines);
+        }
+        tasks.push(service.task(id, Duration::ZERO).await.map_err(words::api_error)?.task);
+    }
+    board.finish(&tasks);
+    Ok(tasks)
+}
+
+/// Submits, or takes up what an interrupted run left; what has ended already starts anew.
+async fn submit(server: &Server, body: &[u8], content: &[u8], index: usize) -> anyhow::Result<Uuid> {
+    let hash = blake3::hash(content).to_hex();
+    for turn in 0.. {
+        let key = format!("run-{}-{index}-{turn}", &hash[..32]);
+        let options = SubmitOptions { idempotency_key: Some(key), ..SubmitOptions::default() };
+        let submitted = server.service.submit(body, options).await;
+        let envelope = submitted.map_err(words::api_error)?;
+        if envelope.task.status.is_terminal() && envelope.message != service::ACCEPTED {
+            continue;
+        }
+        for warning in &envelope.warnings {
+            words::say(&format!("warning: {warning}"));
+        }
+        return Ok(envelope.task.id);
+    }
+    bail!("this run was started too often in one data directory")
+}
+
+async fn wait_all(server: &Server, ids: &[Uuid]) -> anyhow::Result<()> {
+    for id in ids {
+        loop {
+            let envelope = server.service.task(*id, WAIT).await.map_err(words::api_error)?;
+            if envelope.task.status.is_terminal() {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// One document: the task, or the list of them for a list of submissions.
+fn print_json(tasks: &[Task]) -> anyhow::Result<()> {
+    let document = match tasks {
+        [task] => serde_json::json!({ "task": task }),
+        tasks => serde_json::json!({ "tasks": tasks }),
+    };
+    let mut out = std::io::stdout().lock();
+    serde_json::to_writer_pretty(&mut out, &document)?;
+    writeln!(out)?;
+    Ok(())
+}

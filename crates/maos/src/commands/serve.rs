@@ -1,0 +1,85 @@
+//! `maos serve`: the server until a signal ends it.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use maos_server::config::{self, Config, Layers};
+use maos_server::{host, telemetry};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::words;
+
+/// What the command line said.
+pub(crate) struct Serve {
+    pub(crate) host: Option<String>,
+    pub(crate) port: Option<u16>,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) config: Option<PathBuf>,
+    pub(crate) debug: bool,
+    pub(crate) log_file: Option<PathBuf>,
+}
+
+pub(crate) fn run(arguments: &Serve) -> anyhow::Result<ExitCode> {
+    let folder = std::env::current_dir().context("the working directory cannot be read")?;
+    let mut layers = Layers {
+        file: config::file_in(&folder, arguments.config.as_deref()),
+        environment: std::env::vars().collect(),
+        flags: Vec::new(),
+    };
+    if let Some(host) = &arguments.host {
+        layers.flags.push(("api.host", host.clone().into(), "--host"));
+    }
+    if let Some(port) = arguments.port {
+        layers.flags.push(("api.port", i64::from(port).into(), "--port"));
+    }
+    if arguments.debug {
+        layers.flags.push(("log.level", "DEBUG".into(), "--debug"));
+    }
+    let (config, _) = Config::load(&layers)?;
+    let default_log = arguments.debug.then(|| PathBuf::from("maos_api.log"));
+    let log_file = arguments.log_file.clone().or(default_log);
+    telemetry::start(&config.log, log_file.as_deref()).context("the log file cannot be opened")?;
+    let program = std::env::current_exe().context("this program's path cannot be read")?;
+    let data_dir = std::path::absolute(&arguments.data_dir)?;
+    let files = data_dir.join("files");
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        // Before anything is started: from here on a signal means an orderly end.
+        let mut signals = Signals::listen()?;
+        let host = host::open(config, host::setup(program, data_dir.clone(), files)).await?;
+        let address = host.address;
+        words::say(&format!(
+            "maos listens on http://{address}, data in {}\ntry: curl -s http://{address}/api/v1/tasks \
+             -d '{{\"name\":\"hello\",\"parameters\":{{\"action\":\"noop\"}}}}'",
+            data_dir.display()
+        ));
+        signals.next().await;
+        words::say("stopping: running work gets its time; once more to stop at once");
+        tokio::select! {
+            () = host.stop() => Ok(ExitCode::SUCCESS),
+            () = signals.next() => Ok(ExitCode::from(2)),
+        }
+    })
+}
+
+/// SIGTERM and SIGINT.
+pub(crate) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    pub(crate) fn listen() -> anyhow::Result<Signals> {
+        let listen = |kind| signal(kind).context("signals cannot be listened for");
+        let (terminate, interrupt) = (SignalKind::terminate(), SignalKind::interrupt());
+        Ok(Signals { terminate: listen(terminate)?, interrupt: listen(interrupt)? })
+    }
+
+    pub(crate) async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
