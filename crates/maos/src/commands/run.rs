@@ -64,8 +64,7 @@ pub(crate) fn run(arguments: &Run) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let tasks = runtime.block_on(async {
         let mut signals = Signals::listen()?;
-        let server =
-            service::start(config, host::setup(program, data_dir.clone(), root)).await?;
+        let server = service::start(config, host::setup(program, data_dir.clone(), root)).await?;
         let ran = to_their_end(&server, &submissions, &content, &mut signals).await;
         server.stop(Duration::ZERO).await;
         ran
@@ -91,7 +90,8 @@ fn submissions(path: &Path, content: &[u8]) -> anyhow::Result<Vec<Vec<u8>>> {
     let yaml = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
     let shown = path.display();
     let document: Value = if yaml {
-        let text = std::str::from_utf8(content).with_context(|| format!("`{shown}` is not UTF-8"))?;
+        let text =
+            std::str::from_utf8(content).with_context(|| format!("`{shown}` is not UTF-8"))?;
         serde_saphyr::from_str(text).with_context(|| format!("`{shown}` is not YAML"))?
     } else {
         serde_json::from_slice(content).with_context(|| format!("`{shown}` is not JSON"))?
@@ -157,7 +157,12 @@ async fn to_their_end(
 }
 
 /// Submits, or takes up what an interrupted run left; what has ended already starts anew.
-async fn submit(server: &Server, body: &[u8], content: &[u8], index: usize) -> anyhow::Result<Uuid> {
+async fn submit(
+    server: &Server,
+    body: &[u8],
+    content: &[u8],
+    index: usize,
+) -> anyhow::Result<Uuid> {
     let hash = blake3::hash(content).to_hex();
     for turn in 0.. {
         let key = format!("run-{}-{index}-{turn}", &hash[..32]);
