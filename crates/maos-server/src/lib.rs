@@ -5,7 +5,13 @@
 //! ```
 //! `http` never reaches the driver or the journal; journal and agents know nothing of each other.
 
-pub mod agents;
 pub mod driver;
-pub mod journal;
 pub mod planner;
+
+pub mod agents;
+pub mod blobs;
+pub mod codec;
+pub mod data_dir;
+pub mod journal;
+pub mod payloads;
+// STORE

@@ -4,6 +4,15 @@
 //! `append` has confirmed survives a power cut; what it has not may be there or not, but never in part.
 //! It must not know the engine, the store or the agents.
 
+mod memory;
+mod sqlite;
+
+#[cfg(test)]
+mod contract;
+
+pub use memory::MemoryJournal;
+pub use sqlite::SqliteJournal;
+
 use std::path::PathBuf;
 
 use maos_core::ids::{Epoch, Position, Sequence};
@@ -126,4 +135,29 @@ pub enum JournalError {
         #[source]
         source: std::io::Error,
     },
+}
+
+/// Asserts that a batch goes right behind the head: its writer is the only one, so anything else is a
+/// mistake of ours and must not reach the disk.
+fn check_order(head: Position, batch: &Batch) {
+    assert!(batch.first <= batch.last, "a batch holds at least one step");
+    assert!(batch.first == head.sequence.next(), "batches are appended without gaps");
+}
+
+fn gone(path: PathBuf, after: Sequence, trimmed: Sequence) -> JournalError {
+    let what = format!("the steps after {after} are wanted, and those up to {trimmed} are gone");
+    JournalError::Damaged { path, what }
+}
+
+fn unopened(path: PathBuf, first: Sequence, fault: &crate::codec::CodecError) -> JournalError {
+    match fault {
+        crate::codec::CodecError::TooNew { found } => JournalError::TooNew {
+            path,
+            found: u32::from(*found),
+            known: u32::from(crate::codec::FORMAT),
+        },
+        crate::codec::CodecError::Damaged(_) | crate::codec::CodecError::Encrypted { .. } => {
+            JournalError::Damaged { path, what: format!("the batch of step {first}: {fault}") }
+        }
+    }
 }
