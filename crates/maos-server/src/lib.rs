@@ -14,4 +14,4 @@ pub mod codec;
 pub mod data_dir;
 pub mod journal;
 pub mod payloads;
-// STORE
+pub mod store;

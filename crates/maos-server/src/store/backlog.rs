@@ -1,0 +1,242 @@
+//! Rows that wait for the store's thread, in portions that each end at a position.
+//!
+//! Its law: a portion is written whole, so every transaction is complete at its position; a row stays
+//! here until it is committed, so that a reader who looks here first never misses it.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use maos_core::ids::{Sequence, TaskId};
+use maos_core::payload::Payload;
+use maos_core::record::{AgentRecord, EngineRecord, Stage, TaskRecord};
+
+use super::{Backlog, Changes};
+
+/// Rows at which a portion is closed and the next one begins: one transaction of some seconds.
+const PORTION_ROWS: usize = 50_000;
+/// How long a small portion gathers more before it is written, unless somebody waits for it: one
+/// fsync then serves many changes, and does not compete with the journal's.
+const LINGER: Duration = Duration::from_millis(50);
+/// What a task's row takes in memory beside its texts and payloads.
+const TASK_BYTES: u64 = 600;
+const AGENT_BYTES: u64 = 400;
+
+/// Rows as of one position, each once.
+#[derive(Debug, Default)]
+pub(super) struct Portion {
+    pub(super) engine: EngineRecord,
+    pub(super) tasks: Vec<TaskRecord>,
+    pub(super) agents: Vec<AgentRecord>,
+    index: HashMap<TaskId, usize>,
+    bytes: u64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The oldest first; the first may be on its way to disk.
+    portions: VecDeque<Arc<Portion>>,
+    /// The first portion is on its way and takes nothing more.
+    writing: bool,
+    rows: u64,
+    bytes: u64,
+    handed_in: Sequence,
+    /// Somebody waits for this to be written.
+    wanted: Sequence,
+    closing: bool,
+    fault: Option<String>,
+}
+
+/// What the store's handles and its thread share.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Portion {
+    fn add(&mut self, changes: Changes) {
+        self.engine = changes.engine;
+        for record in changes.tasks {
+            self.bytes += task_bytes(&record);
+            match self.index.get(&record.id) {
+                Some(at) => {
+                    self.bytes -= task_bytes(&self.tasks[*at]);
+                    self.tasks[*at] = record;
+                }
+                None => {
+                    self.index.insert(record.id, self.tasks.len());
+                    self.tasks.push(record);
+                }
+            }
+        }
+        for record in changes.agents {
+            match self.agents.iter_mut().find(|agent| agent.spec.id == record.spec.id) {
+                Some(agent) => *agent = record,
+                None => self.agents.push(record),
+            }
+        }
+    }
+
+    fn rows(&self) -> u64 {
+        (self.tasks.len() + self.agents.len()) as u64
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes + AGENT_BYTES * self.agents.len() as u64
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("nothing panics while it holds this lock")
+    }
+
+    pub(super) fn add(&self, changes: Changes) {
+        let mut state = self.lock();
+        state.handed_in = changes.engine.position.sequence;
+        let writable = usize::from(state.writing);
+        let fits = state.portions.len() > writable
+            && state.portions.back().is_some_and(|last| last.tasks.len() < PORTION_ROWS);
+        if !fits {
+            state.portions.push_back(Arc::default());
+        }
+        let state = &mut *state;
+        let last = state.portions.back_mut().expect("one was just there");
+        let last = Arc::get_mut(last).expect("only the portion on its way is shared");
+        let (rows, bytes) = (last.rows(), last.bytes());
+        last.add(changes);
+        state.rows = state.rows + last.rows() - rows;
+        state.bytes = state.bytes + last.bytes() - bytes;
+        self.changed.notify_all();
+    }
+
+    /// The next portion to write, once there is one; `None` when the store is closed and all is
+    /// written.
+    pub(super) fn take(&self) -> Option<Arc<Portion>> {
+        let mut state = self.lock();
+        while state.portions.is_empty() && !state.closing {
+            state = self.changed.wait(state).expect("nothing panics while it holds this lock");
+        }
+        let lingers = |state: &mut State| {
+            let first = state.portions.front();
+            let small = first.is_some_and(|first| first.tasks.len() < PORTION_ROWS);
+            let wanted = first.is_some_and(|first| {
+                let before = first.engine.position.sequence.min(state.handed_in);
+                state.wanted >= before
+            });
+            small && !wanted && !state.closing
+        };
+        let (mut state, _) = self
+            .changed
+            .wait_timeout_while(state, LINGER, lingers)
+            .expect("nothing panics while it holds this lock");
+        state.writing = !state.portions.is_empty();
+        state.portions.front().cloned()
+    }
+
+    /// The portion that was taken is durable.
+    pub(super) fn written(&self) {
+        let mut state = self.lock();
+        let portion = state.portions.pop_front().expect("the portion on its way is the first");
+        state.writing = false;
+        state.rows -= portion.rows();
+        state.bytes -= portion.bytes();
+        state.fault = None;
+    }
+
+    /// The portion that was taken could not be written. Waits before it is tried again; `false` when
+    /// the store is being closed, so that it is not.
+    pub(super) fn failed(&self, fault: String, pause: Duration) -> bool {
+        let mut state = self.lock();
+        state.fault = Some(fault);
+        let (state, _) = self
+            .changed
+            .wait_timeout_while(state, pause, |state| !state.closing)
+            .expect("nothing panics while it holds this lock");
+        !state.closing
+    }
+
+    pub(super) fn hurry(&self, through: Sequence) {
+        let mut state = self.lock();
+        state.wanted = state.wanted.max(through);
+        self.changed.notify_all();
+    }
+
+    pub(super) fn close(&self) {
+        self.lock().closing = true;
+        self.changed.notify_all();
+    }
+
+    pub(super) fn handed_in(&self) -> Sequence {
+        self.lock().handed_in
+    }
+
+    pub(super) fn figures(&self) -> Backlog {
+        let state = self.lock();
+        Backlog { rows: state.rows, bytes: state.bytes }
+    }
+
+    pub(super) fn health(&self) -> Result<(), String> {
+        self.lock().fault.clone().map_or(Ok(()), Err)
+    }
+
+    pub(super) fn task(&self, id: TaskId) -> Option<TaskRecord> {
+        let state = self.lock();
+        let found = |portion: &Arc<Portion>| portion.index.get(&id).map(|at| portion.tasks[*at].clone());
+        state.portions.iter().rev().find_map(found)
+    }
+
+    /// The newest versions of a plan's tasks that wait here.
+    pub(super) fn plan(&self, root: TaskId) -> Vec<TaskRecord> {
+        // Copied out first: a search through much must not hold up the engine.
+        let mut newest: Vec<TaskRecord> = Vec::new();
+        let (portions, last): (Vec<Arc<Portion>>, Vec<TaskRecord>) = {
+            let state = self.lock();
+            let (frozen, open) = state.portions.iter().partition::<Vec<_>, _>(|portion| {
+                Arc::strong_count(portion) > 1
+            });
+            let of_plan = |portion: &&Arc<Portion>| -> Vec<TaskRecord> {
+                portion.tasks.iter().filter(|task| task.plan.root == root).cloned().collect()
+            };
+            (frozen.into_iter().cloned().collect(), open.iter().flat_map(of_plan).collect())
+        };
+        let frozen = portions.iter().flat_map(|portion| portion.tasks.iter());
+        let frozen = frozen.filter(|task| task.plan.root == root).cloned();
+        for record in frozen.chain(last) {
+            match newest.iter_mut().find(|task| task.id == record.id) {
+                Some(task) => *task = record,
+                None => newest.push(record),
+            }
+        }
+        newest
+    }
+}
+
+fn task_bytes(record: &TaskRecord) -> u64 {
+    let inline = |payload: &Payload| match payload {
+        Payload::Inline(document) => document.len() as u64,
+        Payload::Stored { .. } => 0,
+    };
+    let result = match &record.stage {
+        Stage::Completed(payload) => inline(payload),
+        Stage::Failed(failure) => failure.message.len() as u64,
+        Stage::Cancelled { reason } => reason.len() as u64,
+        Stage::Waiting
+        | Stage::Parked { .. }
+        | Stage::Ready { .. }
+        | Stage::Backoff { .. }
+        | Stage::Running { .. }
+        | Stage::Active
+        | Stage::Collected => 0,
+    };
+    let spec = &record.spec;
+    let texts = spec.name.len() + spec.description.as_ref().map_or(0, |text| text.len());
+    let links = 16 * (record.depends_on.len() + record.subtasks.len());
+    TASK_BYTES
+        + (texts + links) as u64
+        + inline(&spec.parameters)
+        + spec.metadata.as_ref().map_or(0, inline)
+        + result
+}

@@ -1,0 +1,295 @@
+//! The store: every task and agent as a row, written behind the journal by a thread of its own.
+//!
+//! Its law: rows are written in the order of positions, each transaction complete at its position; a
+//! row that was handed in is found from then on, written or not. It must not know the engine's rules,
+//! the driver or HTTP; it takes rows and gives them back.
+
+mod backlog;
+
+mod read;
+pub mod recovery;
+mod table;
+mod writer;
+
+#[cfg(test)]
+mod samples;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use maos_core::engine::Rows;
+use maos_core::ids::{Position, Sequence, TaskId};
+use maos_core::record::{AgentRecord, EngineRecord, TaskRecord};
+use rusqlite::ErrorCode;
+use thiserror::Error;
+use tokio::sync::watch;
+
+use crate::codec::CodecError;
+use crate::data_dir::DataDir;
+use crate::journal::JournalError;
+use backlog::Shared;
+pub use read::TaskFilter;
+
+/// Rows that may wait for the store's thread; at this many the store is full.
+pub const BACKLOG_ROWS_MAX: u64 = 2_000_000;
+/// Estimated bytes that may wait; at this many the store is full.
+pub const BACKLOG_BYTES_MAX: u64 = 2 << 30;
+
+/// Rows that changed up to one position, each complete.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// The engine's own figures; its position is the one that is reached.
+    pub engine: EngineRecord,
+    /// Tasks.
+    pub tasks: Vec<TaskRecord>,
+    /// Agents.
+    pub agents: Vec<AgentRecord>,
+}
+
+/// What waits for the store's thread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Rows, several versions of one folded.
+    pub rows: u64,
+    /// Their bytes, estimated.
+    pub bytes: u64,
+}
+
+/// Why the store could not do its part.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// What is there cannot be trusted.
+    #[error("the store `{}` is damaged: {what}\nhint: restore a backup with `maos restore`, or move the data directory away to start empty", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        what: String,
+    },
+    /// Written by a newer release.
+    #[error("`{}` has format {found}, this release reads up to {known}\nhint: use the release that wrote it, or a newer one", path.display())]
+    TooNew {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The newest format known here.
+        known: u32,
+    },
+    /// The store has what the journal never had.
+    #[error("the store is at {store}, ahead of the journal at {journal}: they do not belong together\nhint: put the `journal.db` back that belongs to this `store.db`, or restore a backup with `maos restore`")]
+    AheadOfJournal {
+        /// The store's position.
+        store: Position,
+        /// The journal's head.
+        journal: Position,
+    },
+    /// A folder that must be empty or absent is not.
+    #[error("`{}` is not empty\nhint: name a folder that is empty or not there", path.display())]
+    NotEmpty {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// No space left.
+    #[error("no space left for `{}`\nhint: free some space; writing goes on by itself then", path.display())]
+    Full {
+        /// The file.
+        path: PathBuf,
+        /// The fault.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// The database failed otherwise.
+    #[error("the store `{}` failed: {source}", path.display())]
+    Sqlite {
+        /// The file.
+        path: PathBuf,
+        /// The fault.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// The file system failed.
+    #[error("`{}` cannot be used", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The fault.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The journal or the data directory.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The documents.
+    #[error(transparent)]
+    Blob(#[from] crate::blobs::BlobError),
+}
+
+/// The store. Cheap to clone; its calls that read block.
+#[derive(Clone)]
+pub struct Store {
+    shared: Arc<Shared>,
+    readers: Arc<read::Readers>,
+    synced: watch::Receiver<Position>,
+    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+}
+
+impl Store {
+    /// Opens the store of a data directory, or makes it, and loads what is live.
+    ///
+    /// # Errors
+    /// When it is damaged, of a newer release, or the disk fails.
+    pub fn open(dir: &Arc<DataDir>) -> Result<(Store, Rows<Vec<TaskRecord>>), StoreError> {
+        let path = dir.store();
+        let db = table::open(&path)?;
+        let rows = table::load(&db, &path)?;
+        let (reached, synced) = watch::channel(rows.engine.position);
+        let shared = Arc::new(Shared::default());
+        let thread = writer::start(db, path.clone(), shared.clone(), reached, dir.clone())
+            .map_err(|source| StoreError::Io { path: path.clone(), source })?;
+        let readers = Arc::new(read::Readers::new(path));
+        let thread = Arc::new(Mutex::new(Some(thread)));
+        Ok((Store { shared, readers, synced, thread }, rows))
+    }
+
+    /// Hands in rows that are durable in the journal. Never blocks on the disk.
+    pub fn write(&self, changes: Changes) {
+        self.shared.add(changes);
+    }
+
+    /// The last position that is durable here, as it moves.
+    #[must_use]
+    pub fn synced(&self) -> watch::Receiver<Position> {
+        self.synced.clone()
+    }
+
+    /// What waits for the store's thread.
+    #[must_use]
+    pub fn backlog(&self) -> Backlog {
+        self.shared.figures()
+    }
+
+    /// Whether so much waits that nothing more should be taken in.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let backlog = self.backlog();
+        backlog.rows >= BACKLOG_ROWS_MAX || backlog.bytes >= BACKLOG_BYTES_MAX
+    }
+
+    /// How the store's thread is.
+    ///
+    /// # Errors
+    /// The fault that keeps it from writing. It goes on trying; nothing is dropped.
+    pub fn health(&self) -> Result<(), String> {
+        self.shared.health()
+    }
+
+    /// Waits until everything up to `through` that was handed in is durable here. Returns at once
+    /// when less was handed in than that, as far as it goes.
+    pub async fn reach(&self, through: Sequence) {
+        let through = through.min(self.shared.handed_in());
+        self.shared.hurry(through);
+        let mut synced = self.synced.clone();
+        // The thread is gone only when the store is closed: then there is nothing to wait for.
+        drop(synced.wait_for(|position| position.sequence >= through).await);
+    }
+
+    /// One task, also one that is not written yet.
+    ///
+    /// # Errors
+    /// When its row is damaged or the disk fails.
+    pub fn task(&self, id: TaskId) -> Result<Option<TaskRecord>, StoreError> {
+        match self.shared.task(id) {
+            Some(record) => Ok(Some(record)),
+            None => self.readers.task(id),
+        }
+    }
+
+    /// All tasks of the plan with this root, in the plan's order; none if there is no such plan.
+    ///
+    /// # Errors
+    /// When a row is damaged or the disk fails.
+    pub fn plan(&self, root: TaskId) -> Result<Vec<TaskRecord>, StoreError> {
+        // The backlog first: what leaves it in between is in the database by then.
+        let waiting = self.shared.plan(root);
+        let mut tasks = self.readers.plan(root)?;
+        for record in waiting {
+            match tasks.iter_mut().find(|task| task.id == record.id) {
+                Some(task) => *task = record,
+                None => tasks.push(record),
+            }
+        }
+        tasks.sort_unstable_by_key(|task| task.index);
+        Ok(tasks)
+    }
+
+    /// A page of the tasks that are written, the newest first, and how many there are in all. Call
+    /// [`Store::reach`] before to have the others in it.
+    ///
+    /// # Errors
+    /// When a row is damaged or the disk fails.
+    pub fn page(&self, filter: &TaskFilter) -> Result<(Vec<TaskRecord>, u64), StoreError> {
+        self.readers.page(filter)
+    }
+
+    /// How many tasks that are written have which status, by its wire name.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn counts(&self) -> Result<Vec<(&'static str, u64)>, StoreError> {
+        self.readers.counts()
+    }
+
+    /// All agents that are written.
+    ///
+    /// # Errors
+    /// When a row is damaged or the disk fails.
+    pub fn agents(&self) -> Result<Vec<AgentRecord>, StoreError> {
+        self.readers.agents()
+    }
+
+    /// Writes what waits and ends the thread. What cannot be written stays in the journal.
+    pub fn close(&self) {
+        self.shared.close();
+        let thread = self.thread.lock().expect("nothing panics while it holds this lock").take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            tracing::error!("the store's thread panicked; what it had not written is in the journal");
+        }
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "store at {}", *self.synced.borrow())
+    }
+}
+
+fn sqlite_fault(path: &Path, source: rusqlite::Error) -> StoreError {
+    let path = path.to_owned();
+    match source.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => StoreError::Full { path, source },
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            StoreError::Damaged { path, what: source.to_string() }
+        }
+        Some(_) | None => StoreError::Sqlite { path, source },
+    }
+}
+
+fn unopened(path: &Path, what: &str, fault: &CodecError) -> StoreError {
+    let path = path.to_owned();
+    match fault {
+        CodecError::TooNew { found } => StoreError::TooNew {
+            path,
+            found: u32::from(*found),
+            known: u32::from(crate::codec::FORMAT),
+        },
+        CodecError::Damaged(_) | CodecError::Encrypted { .. } => {
+            StoreError::Damaged { path, what: format!("{what}: {fault}") }
+        }
+    }
+}
