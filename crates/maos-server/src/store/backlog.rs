@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use hashbrown::HashMap;
-use maos_core::ids::{Sequence, TaskId};
+use maos_core::ids::{AgentId, Sequence, TaskId};
 use maos_core::payload::Payload;
 use maos_core::record::{AgentRecord, EngineRecord, Stage, TaskRecord};
 
@@ -30,6 +30,7 @@ pub(super) struct Portion {
     pub(super) tasks: Vec<TaskRecord>,
     pub(super) agents: Vec<AgentRecord>,
     index: HashMap<TaskId, usize>,
+    agent_index: HashMap<AgentId, usize>,
     bytes: u64,
 }
 
@@ -42,6 +43,7 @@ struct State {
     rows: u64,
     bytes: u64,
     handed_in: Sequence,
+    synced: Sequence,
     /// Somebody waits for this to be written.
     wanted: Sequence,
     closing: bool,
@@ -72,9 +74,12 @@ impl Portion {
             }
         }
         for record in changes.agents {
-            match self.agents.iter_mut().find(|agent| agent.spec.id == record.spec.id) {
-                Some(agent) => *agent = record,
-                None => self.agents.push(record),
+            match self.agent_index.get(&record.spec.id) {
+                Some(at) => self.agents[*at] = record,
+                None => {
+                    self.agent_index.insert(record.spec.id, self.agents.len());
+                    self.agents.push(record);
+                }
             }
         }
     }
@@ -122,10 +127,7 @@ impl Shared {
         let lingers = |state: &mut State| {
             let first = state.portions.front();
             let small = first.is_some_and(|first| first.tasks.len() < PORTION_ROWS);
-            let wanted = first.is_some_and(|first| {
-                let before = first.engine.position.sequence.min(state.handed_in);
-                state.wanted >= before
-            });
+            let wanted = state.wanted > state.synced;
             small && !wanted && !state.closing
         };
         let (mut state, _) = self
@@ -141,6 +143,7 @@ impl Shared {
         let mut state = self.lock();
         let portion = state.portions.pop_front().expect("the portion on its way is the first");
         state.writing = false;
+        state.synced = portion.engine.position.sequence;
         state.rows -= portion.rows();
         state.bytes -= portion.bytes();
         state.fault = None;
@@ -164,6 +167,12 @@ impl Shared {
         self.changed.notify_all();
     }
 
+    /// Where the database stood when it was opened.
+    pub(super) fn begin_at(&self, position: Sequence) {
+        let mut state = self.lock();
+        (state.synced, state.handed_in) = (position, position);
+    }
+
     pub(super) fn close(&self) {
         self.lock().closing = true;
         self.changed.notify_all();
@@ -184,33 +193,29 @@ impl Shared {
 
     pub(super) fn task(&self, id: TaskId) -> Option<TaskRecord> {
         let state = self.lock();
-        let found = |portion: &Arc<Portion>| portion.index.get(&id).map(|at| portion.tasks[*at].clone());
+        let found =
+            |portion: &Arc<Portion>| portion.index.get(&id).map(|at| portion.tasks[*at].clone());
         state.portions.iter().rev().find_map(found)
     }
 
     /// The newest versions of a plan's tasks that wait here.
     pub(super) fn plan(&self, root: TaskId) -> Vec<TaskRecord> {
-        // Copied out first: a search through much must not hold up the engine.
-        let mut newest: Vec<TaskRecord> = Vec::new();
-        let (portions, last): (Vec<Arc<Portion>>, Vec<TaskRecord>) = {
-            let state = self.lock();
-            let (frozen, open) = state.portions.iter().partition::<Vec<_>, _>(|portion| {
-                Arc::strong_count(portion) > 1
-            });
-            let of_plan = |portion: &&Arc<Portion>| -> Vec<TaskRecord> {
-                portion.tasks.iter().filter(|task| task.plan.root == root).cloned().collect()
-            };
-            (frozen.into_iter().cloned().collect(), open.iter().flat_map(of_plan).collect())
+        // Only the last portion still changes. The others are searched without the lock, so that
+        // the engine, which hands in rows, waits for one portion's search at the most.
+        let of_plan = |portion: &Arc<Portion>| -> Vec<TaskRecord> {
+            portion.tasks.iter().filter(|task| task.plan.root == root).cloned().collect()
         };
-        let frozen = portions.iter().flat_map(|portion| portion.tasks.iter());
-        let frozen = frozen.filter(|task| task.plan.root == root).cloned();
-        for record in frozen.chain(last) {
-            match newest.iter_mut().find(|task| task.id == record.id) {
-                Some(task) => *task = record,
-                None => newest.push(record),
-            }
+        let (frozen, last) = {
+            let state = self.lock();
+            let count = state.portions.len().saturating_sub(1);
+            let frozen: Vec<Arc<Portion>> = state.portions.iter().take(count).cloned().collect();
+            (frozen, state.portions.back().map(of_plan).unwrap_or_default())
+        };
+        let mut newest: HashMap<TaskId, TaskRecord> = HashMap::new();
+        for record in frozen.iter().flat_map(of_plan).chain(last) {
+            newest.insert(record.id, record);
         }
-        newest
+        newest.into_values().collect()
     }
 }
 

@@ -5,7 +5,7 @@
 //! the driver or HTTP; it takes rows and gives them back.
 
 mod backlog;
-
+pub mod backup;
 mod read;
 pub mod recovery;
 mod table;
@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
+use hashbrown::HashMap;
 use maos_core::engine::Rows;
 use maos_core::ids::{Position, Sequence, TaskId};
 use maos_core::record::{AgentRecord, EngineRecord, TaskRecord};
@@ -80,7 +81,9 @@ pub enum StoreError {
         known: u32,
     },
     /// The store has what the journal never had.
-    #[error("the store is at {store}, ahead of the journal at {journal}: they do not belong together\nhint: put the `journal.db` back that belongs to this `store.db`, or restore a backup with `maos restore`")]
+    #[error(
+        "the store is at {store}, ahead of the journal at {journal}: they do not belong together\nhint: put the `journal.db` back that belongs to this `store.db`, or restore a backup with `maos restore`"
+    )]
     AheadOfJournal {
         /// The store's position.
         store: Position,
@@ -134,7 +137,19 @@ pub struct Store {
     shared: Arc<Shared>,
     readers: Arc<read::Readers>,
     synced: watch::Receiver<Position>,
-    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+    thread: Arc<Thread>,
+}
+
+/// The store's thread; it ends with the last handle if nobody closed the store.
+struct Thread {
+    shared: Arc<Shared>,
+    running: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        self.shared.close();
+    }
 }
 
 impl Store {
@@ -148,10 +163,11 @@ impl Store {
         let rows = table::load(&db, &path)?;
         let (reached, synced) = watch::channel(rows.engine.position);
         let shared = Arc::new(Shared::default());
+        shared.begin_at(rows.engine.position.sequence);
         let thread = writer::start(db, path.clone(), shared.clone(), reached, dir.clone())
             .map_err(|source| StoreError::Io { path: path.clone(), source })?;
         let readers = Arc::new(read::Readers::new(path));
-        let thread = Arc::new(Mutex::new(Some(thread)));
+        let thread = Arc::new(Thread { shared: shared.clone(), running: Mutex::new(Some(thread)) });
         Ok((Store { shared, readers, synced, thread }, rows))
     }
 
@@ -215,13 +231,10 @@ impl Store {
     pub fn plan(&self, root: TaskId) -> Result<Vec<TaskRecord>, StoreError> {
         // The backlog first: what leaves it in between is in the database by then.
         let waiting = self.shared.plan(root);
-        let mut tasks = self.readers.plan(root)?;
-        for record in waiting {
-            match tasks.iter_mut().find(|task| task.id == record.id) {
-                Some(task) => *task = record,
-                None => tasks.push(record),
-            }
-        }
+        let mut tasks: HashMap<TaskId, TaskRecord> =
+            self.readers.plan(root)?.into_iter().map(|task| (task.id, task)).collect();
+        tasks.extend(waiting.into_iter().map(|task| (task.id, task)));
+        let mut tasks: Vec<TaskRecord> = tasks.into_values().collect();
         tasks.sort_unstable_by_key(|task| task.index);
         Ok(tasks)
     }
@@ -254,11 +267,14 @@ impl Store {
     /// Writes what waits and ends the thread. What cannot be written stays in the journal.
     pub fn close(&self) {
         self.shared.close();
-        let thread = self.thread.lock().expect("nothing panics while it holds this lock").take();
+        let thread =
+            self.thread.running.lock().expect("nothing panics while it holds this lock").take();
         if let Some(thread) = thread
             && thread.join().is_err()
         {
-            tracing::error!("the store's thread panicked; what it had not written is in the journal");
+            tracing::error!(
+                "the store's thread panicked; what it had not written is in the journal"
+            );
         }
     }
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use hashbrown::HashSet;
 use maos_core::engine::Rows;
-use maos_core::ids::TaskId;
+use maos_core::ids::{AgentId, Position, TaskId};
 use maos_core::record::{AgentRecord, EngineRecord, PlanRecord, Stage, TaskRecord};
 use minicbor::Decode;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
@@ -123,9 +123,7 @@ pub(super) fn write(db: &mut Connection, portion: &Portion) -> rusqlite::Result<
         )?
         .execute(params![portion.engine.at.0, FORGOTTEN_MAX])?;
     let engine = codec::seal_value(Kind::Engine, &portion.engine);
-    transaction
-        .prepare_cached("INSERT OR REPLACE INTO engine VALUES (1, ?)")?
-        .execute([engine])?;
+    transaction.prepare_cached("INSERT OR REPLACE INTO engine VALUES (1, ?)")?.execute([engine])?;
     transaction.commit()
 }
 
@@ -160,23 +158,45 @@ fn put_task(transaction: &Transaction<'_>, record: &TaskRecord) -> rusqlite::Res
 
 /// What an engine needs to go on: whole plans with something live in them, agents, keys.
 pub(super) fn load(db: &Connection, path: &Path) -> Result<Rows<Vec<TaskRecord>>, StoreError> {
-    let wrong = |fault| sqlite_fault(path, fault);
-    let engine: Option<Vec<u8>> = db
-        .query_row("SELECT record FROM engine", (), |row| row.get(0))
-        .optional()
-        .map_err(wrong)?;
-    let engine: EngineRecord = match engine {
-        Some(sealed) => codec::open_value(Kind::Engine, &sealed)
-            .map_err(|fault| unopened(path, "the engine's row", &fault))?,
-        None => EngineRecord::default(),
-    };
+    let engine = load_engine(db, path)?;
     let (tasks, roots) = load_live(db, path)?;
-    let agents: Vec<AgentRecord> =
+    let mut agents: Vec<AgentRecord> =
         read_all(db, path, Kind::Agent, "SELECT record FROM agents", ())?;
+    let holders = holders(&tasks);
+    agents.retain(|agent| agent.end.is_none() || holders.contains(&agent.spec.id));
     let keys = "SELECT plan FROM keys WHERE until > ?";
     let mut remembered: Vec<PlanRecord> = read_all(db, path, Kind::Plan, keys, [engine.at.0])?;
     remembered.retain(|plan| !roots.contains(&plan.root));
     Ok(Rows { engine, agents, tasks, remembered })
+}
+
+/// The position of the rows.
+pub(super) fn position(db: &Connection, path: &Path) -> Result<Position, StoreError> {
+    load_engine(db, path).map(|engine| engine.position)
+}
+
+fn load_engine(db: &Connection, path: &Path) -> Result<EngineRecord, StoreError> {
+    let engine: Option<Vec<u8>> = db
+        .query_row("SELECT record FROM engine", (), |row| row.get(0))
+        .optional()
+        .map_err(|fault| sqlite_fault(path, fault))?;
+    match engine {
+        Some(sealed) => codec::open_value(Kind::Engine, &sealed)
+            .map_err(|fault| unopened(path, "the engine's row", &fault)),
+        None => Ok(EngineRecord::default()),
+    }
+}
+
+/// Who holds an attempt: such an agent is needed even when it has ended.
+fn holders(tasks: &[TaskRecord]) -> HashSet<AgentId> {
+    let mut holders = HashSet::new();
+    for task in tasks {
+        if let Stage::Running { agent, .. } = task.stage {
+            holders.insert(agent);
+        }
+        holders.extend(task.stopping.iter().map(|held| held.agent));
+    }
+    holders
 }
 
 fn load_live(
@@ -186,11 +206,11 @@ fn load_live(
     let live = "SELECT record FROM tasks INDEXED BY tasks_live WHERE live = 1";
     let mut tasks: Vec<TaskRecord> = read_all(db, path, Kind::Task, live, ())?;
     let mut roots: HashSet<TaskId> = HashSet::new();
-    let mut larger: Vec<TaskId> = Vec::new();
+    let mut larger: HashSet<TaskId> = HashSet::new();
     for task in &tasks {
-        let fresh = roots.insert(task.plan.root);
-        if fresh && (task.id != task.plan.root || !task.subtasks.is_empty()) {
-            larger.push(task.plan.root);
+        roots.insert(task.plan.root);
+        if task.id != task.plan.root || !task.subtasks.is_empty() {
+            larger.insert(task.plan.root);
         }
     }
     // The ended tasks of live plans.
