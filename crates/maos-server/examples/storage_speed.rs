@@ -1,7 +1,8 @@
-//! How fast journal and store are on this machine: `cargo run --release --example storage_speed DIR`.
+//! How fast journal and store are on this machine: `cargo run --release --example storage_speed
+//! DIR`.
 //!
-//! Prints commits per second and their latency by batch size, rows per second into the store, and the
-//! time in which a million live rows are loaded. `DIR` must be on the disk in question.
+//! Prints commits per second and their latency by batch size, rows per second into the store, and
+//! the time in which a million live rows are loaded. `DIR` must be on the disk in question.
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 
 use std::path::Path;
@@ -51,7 +52,8 @@ fn journal(path: &Path) {
         taken.sort_unstable();
         let at = |part: usize| taken[(taken.len() - 1) * part / 1_000];
         println!(
-            "journal {bytes:>7} B: {rate:>7.0} commits/s, {:>6.1} MB/s, p50 {:?}, p99 {:?}, max {:?}",
+            "journal {bytes:>7} B: {rate:>7.0} commits/s, {:>6.1} MB/s, p50 {:?}, p99 {:?}, \
+             max {:?}",
             rate * bytes as f64 / 1e6,
             at(500),
             at(990),

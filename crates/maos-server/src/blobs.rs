@@ -1,7 +1,7 @@
 //! Documents by their content: a file each, named by its BLAKE3.
 //!
-//! Its law: what `write` returned is durable and whole; what `read` returns has the hash it was asked
-//! for. It must not know what the documents say or who needs them.
+//! Its law: what `write` returned is durable and whole; what `read` returns has the hash it was
+//! asked for. It must not know what the documents say or who needs them.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -31,13 +31,15 @@ pub enum BlobError {
         bytes: usize,
     },
     /// It is not there.
-    #[error("the document `{}` is missing\nhint: restore a backup with `maos restore`", path.display())]
+    #[error("the document `{}` is missing\n\
+     hint: restore a backup with `maos restore`", path.display())]
     Missing {
         /// Where it would be.
         path: PathBuf,
     },
     /// What is there is something else.
-    #[error("the document `{}` is damaged: {what}\nhint: restore a backup with `maos restore`", path.display())]
+    #[error("the document `{}` is damaged: {what}\n\
+     hint: restore a backup with `maos restore`", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,

@@ -1,7 +1,8 @@
 //! The one form in which bytes are stored: a header of 16 bytes, then the body.
 //!
-//! Its law: what `seal` made, `open` gives back unchanged or refuses; a byte that changed on disk and
-//! a form of a newer release are told apart. It must not know what the bytes mean, except for steps.
+//! Its law: what `seal` made, `open` gives back unchanged or refuses; a byte that changed on disk
+//! and a form of a newer release are told apart. It must not know what the bytes mean, except for
+//! steps.
 //!
 //! ```text
 //! 0..2 magic | 2 format | 3 kind | 4 compression | 5 zero | 6..8 key id | 8..16 checksum | body
@@ -54,7 +55,8 @@ pub enum CodecError {
     Damaged(String),
     /// A newer release wrote them.
     #[error(
-        "stored bytes have format {found}, this release reads up to {FORMAT}\nhint: use the release that wrote them, or a newer one"
+        "stored bytes have format {found}, this release reads up to {FORMAT}\n\
+         hint: use the release that wrote them, or a newer one"
     )]
     TooNew {
         /// Their format.

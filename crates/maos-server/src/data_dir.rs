@@ -1,6 +1,7 @@
 //! The data directory: its layout, who it belongs to, and the lock that keeps a second process out.
 //!
-//! Its law: whoever holds a [`DataDir`] is the only one that does. It must not know what the files say.
+//! Its law: whoever holds a [`DataDir`] is the only one that does. It must not know what the files
+//! say.
 //!
 //! ```text
 //! lock        held for as long as a process uses the directory
@@ -36,7 +37,8 @@ impl DataDir {
     /// Opens `path`, makes it if it is not there, and locks it.
     ///
     /// # Errors
-    /// [`JournalError::InUse`] when another process has it; a newer or unreadable format; the fault.
+    /// [`JournalError::InUse`] when another process has it; a newer or unreadable format; the
+    /// fault.
     pub fn open(path: &Path) -> Result<DataDir, JournalError> {
         fs::create_dir_all(path).map_err(|fault| io(path, fault))?;
         let lock_path = path.join("lock");

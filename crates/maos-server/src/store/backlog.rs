@@ -1,7 +1,7 @@
 //! Rows that wait for the store's thread, in portions that each end at a position.
 //!
-//! Its law: a portion is written whole, so every transaction is complete at its position; a row stays
-//! here until it is committed, so that a reader who looks here first never misses it.
+//! Its law: a portion is written whole, so every transaction is complete at its position; a row
+//! stays here until it is committed, so that a reader who looks here first never misses it.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -149,8 +149,8 @@ impl Shared {
         state.fault = None;
     }
 
-    /// The portion that was taken could not be written. Waits before it is tried again; `false` when
-    /// the store is being closed, so that it is not.
+    /// The portion that was taken could not be written. Waits before it is tried again; `false`
+    /// when the store is being closed, so that it is not.
     pub(super) fn failed(&self, fault: String, pause: Duration) -> bool {
         let mut state = self.lock();
         state.fault = Some(fault);

@@ -1,8 +1,8 @@
 //! Backups: a data directory as of one position, with a list of its files and their hashes.
 //!
-//! Its law: what `backup` finished, `restore` puts back or refuses by name. The store is copied from a
-//! snapshot, the journal from a snapshot that reaches back to it, so both belong together while the
-//! server goes on; documents never change, so those that are there by then suffice.
+//! Its law: what `backup` finished, `restore` puts back or refuses by name. The store is copied
+//! from a snapshot, the journal from a snapshot that reaches back to it, so both belong together
+//! while the server goes on; documents never change, so those that are there by then suffice.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -57,8 +57,8 @@ pub fn backup(from: &Path, to: &Path) -> Result<(), StoreError> {
 /// Puts the backup `from` into the data directory `to`, which must be empty or not there.
 ///
 /// # Errors
-/// When `to` is not empty, the backup is not whole, or a disk fails. Nothing that is in `to` then can
-/// be taken for a data directory: `format` comes last.
+/// When `to` is not empty, the backup is not whole, or a disk fails. Nothing that is in `to` then
+/// can be taken for a data directory: `format` comes last.
 pub fn restore(from: &Path, to: &Path) -> Result<(), StoreError> {
     let names = verify(from)?;
     make_empty(to)?;

@@ -1,8 +1,8 @@
 //! The store: every task and agent as a row, written behind the journal by a thread of its own.
 //!
-//! Its law: rows are written in the order of positions, each transaction complete at its position; a
-//! row that was handed in is found from then on, written or not. It must not know the engine's rules,
-//! the driver or HTTP; it takes rows and gives them back.
+//! Its law: rows are written in the order of positions, each transaction complete at its position;
+//! a row that was handed in is found from then on, written or not. It must not know the engine's
+//! rules, the driver or HTTP; it takes rows and gives them back.
 
 mod backlog;
 pub mod backup;
@@ -63,7 +63,9 @@ pub struct Backlog {
 #[derive(Debug, Error)]
 pub enum StoreError {
     /// What is there cannot be trusted.
-    #[error("the store `{}` is damaged: {what}\nhint: restore a backup with `maos restore`, or move the data directory away to start empty", path.display())]
+    #[error("the store `{}` is damaged: {what}\n\
+     hint: restore a backup with `maos restore`, or move the data directory away to start \
+     empty", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -71,7 +73,8 @@ pub enum StoreError {
         what: String,
     },
     /// Written by a newer release.
-    #[error("`{}` has format {found}, this release reads up to {known}\nhint: use the release that wrote it, or a newer one", path.display())]
+    #[error("`{}` has format {found}, this release reads up to {known}\n\
+     hint: use the release that wrote it, or a newer one", path.display())]
     TooNew {
         /// The file.
         path: PathBuf,
@@ -82,7 +85,9 @@ pub enum StoreError {
     },
     /// The store has what the journal never had.
     #[error(
-        "the store is at {store}, ahead of the journal at {journal}: they do not belong together\nhint: put the `journal.db` back that belongs to this `store.db`, or restore a backup with `maos restore`"
+        "the store is at {store}, ahead of the journal at {journal}: they do not belong together\n\
+         hint: put the `journal.db` back that belongs to this `store.db`, or restore a backup \
+         with `maos restore`"
     )]
     AheadOfJournal {
         /// The store's position.
@@ -97,7 +102,8 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// No space left.
-    #[error("no space left for `{}`\nhint: free some space; writing goes on by itself then", path.display())]
+    #[error("no space left for `{}`\n\
+     hint: free some space; writing goes on by itself then", path.display())]
     Full {
         /// The file.
         path: PathBuf,

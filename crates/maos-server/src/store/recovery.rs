@@ -2,7 +2,7 @@
 //!
 //! Its law: the journal holds every step after the store's position, or the directory is refused.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use maos_core::engine::Rows;
@@ -31,6 +31,7 @@ pub struct Opened {
     pub from: Position,
     /// What an engine at `from` needs.
     pub rows: Rows<Vec<TaskRecord>>,
+    journal_path: PathBuf,
 }
 
 /// Opens a data directory, or makes it.
@@ -44,7 +45,8 @@ pub fn open(path: &Path) -> Result<Opened, StoreError> {
     let blobs = Blobs::open(&dir.blobs())?;
     let (store, rows) = Store::open(&dir)?;
     let from = rows.engine.position;
-    let opened = Opened { store, journal, blobs, node: dir.node(), from, rows };
+    let opened =
+        Opened { store, journal, blobs, node: dir.node(), from, rows, journal_path: dir.journal() };
     if let Err(refused) = check(from, &opened.journal, &dir) {
         opened.store.close();
         return Err(refused);
@@ -77,8 +79,9 @@ impl Opened {
         let mut next = self.from.sequence.next();
         let head = self.journal.head().sequence;
         let after = self.from.sequence;
+        let path = &self.journal_path;
         self.journal.replay(after, &mut |batch| {
-            let damaged = |what| JournalError::Damaged { path: "journal.db".into(), what };
+            let damaged = |what| JournalError::Damaged { path: path.clone(), what };
             let steps = codec::open_steps(&batch.sealed)
                 .map_err(|fault| damaged(format!("the batch of step {}: {fault}", batch.first)))?;
             if batch.first.0 + steps.len() as u64 != batch.last.0 + 1 {

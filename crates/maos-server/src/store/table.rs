@@ -129,10 +129,7 @@ pub(super) fn write(db: &mut Connection, portion: &Portion) -> rusqlite::Result<
 
 fn put_task(transaction: &Transaction<'_>, record: &TaskRecord) -> rusqlite::Result<()> {
     let is_root = record.plan.root == record.id;
-    let agent = match record.stage {
-        Stage::Running { agent, .. } => Some(bytes(agent.0)),
-        _ => None,
-    };
+    let agent = holder(&record.stage).map(|agent| bytes(agent.0));
     transaction.prepare_cached(PUT_TASK)?.execute(params![
         bytes(record.id.0),
         (!is_root).then(|| bytes(record.plan.root.0)),
@@ -187,13 +184,15 @@ fn load_engine(db: &Connection, path: &Path) -> Result<EngineRecord, StoreError>
     }
 }
 
+fn holder(stage: &Stage) -> Option<AgentId> {
+    if let Stage::Running { agent, .. } = stage { Some(*agent) } else { None }
+}
+
 /// Who holds an attempt: such an agent is needed even when it has ended.
 fn holders(tasks: &[TaskRecord]) -> HashSet<AgentId> {
     let mut holders = HashSet::new();
     for task in tasks {
-        if let Stage::Running { agent, .. } = task.stage {
-            holders.insert(agent);
-        }
+        holders.extend(holder(&task.stage));
         holders.extend(task.stopping.iter().map(|held| held.agent));
     }
     holders
