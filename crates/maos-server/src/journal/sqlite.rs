@@ -21,7 +21,7 @@ use crate::data_dir::DataDir;
 const FORMAT: u32 = 1;
 /// `MAOJ`, so that no other database is taken for a journal.
 const APPLICATION_ID: u32 = 0x4D41_4F4A;
-/// Pages of 4 KiB in the WAL that start a checkpoint: some 20 ms of writing on a usual disk.
+/// Pages of 4 KiB in the WAL that start a checkpoint: up to 50 ms on a usual disk.
 const CHECKPOINT_PAGES: u32 = 2_000;
 /// The WAL file is cut back to this after a checkpoint.
 const WAL_BYTES_KEPT: u32 = 64 << 20;

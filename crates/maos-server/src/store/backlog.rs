@@ -14,7 +14,7 @@ use maos_core::record::{AgentRecord, EngineRecord, Stage, TaskRecord};
 
 use super::{Backlog, Changes};
 
-/// Rows at which a portion is closed and the next one begins: one transaction of some seconds.
+/// Rows at which a portion is closed and the next one begins: one transaction of about a second.
 const PORTION_ROWS: usize = 50_000;
 /// How long a small portion gathers more before it is written, unless somebody waits for it: one
 /// fsync then serves many changes, and does not compete with the journal's.
