@@ -64,6 +64,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // Hidden words, for the processes that the server starts of itself.
+    if std::env::args().nth(1).as_deref() == Some("data-worker") {
+        return maos_server::agents::builtin::data::worker_main();
+    }
     let done = match Arguments::parse().command {
         Command::Serve { host, port, data_dir, config, debug, log_file } => {
             serve::run(&serve::Serve { host, port, data_dir, config, debug, log_file })

@@ -1,9 +1,9 @@
 //! The work itself: an SQLite in memory that can read its own tables and nothing else.
 
 use maos_core::limits::RESULT_BYTES_MAX;
+use rusqlite::fallible_iterator::FallibleIterator;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::types::ValueRef;
-use rusqlite::fallible_iterator::FallibleIterator;
 use rusqlite::{Connection, Row};
 use serde_json::{Map, Value, json};
 
@@ -124,13 +124,18 @@ fn summary(connection: &Connection) -> Result<Value, Fault> {
         let sql = format!(
             "SELECT count(*) - count({quoted}), count(DISTINCT {quoted}), min({quoted}), \
              max({quoted}), count({number}), avg({number}), \
-             sqrt(max(0, avg({number} * {number} * 1.0) - avg({number}) * avg({number}))) \
+             avg({number} * {number} * 1.0) - avg({number}) * avg({number}) \
              FROM \"{ONLY_TABLE}\""
         );
         let names = ["nulls", "distinct", "min", "max", "numbers", "mean", "stddev"];
         let names = names.map(str::to_owned);
         let found = connection.query_row(&sql, [], |row| Ok(object(row, &names)));
-        columns.insert(column.to_owned(), found.map_err(|why| failed(&why))??);
+        let mut found = found.map_err(|why| failed(&why))??;
+        // SQLite has a variance at best; rounding may leave it a little below zero.
+        if let Some(variance) = found["stddev"].as_f64() {
+            found["stddev"] = variance.max(0.0).sqrt().into();
+        }
+        columns.insert(column.to_owned(), found);
     }
     Ok(json!({ "row_count": rows, "columns": columns }))
 }

@@ -241,7 +241,7 @@ mod tests {
             ),
             (json!({"query": "SELECT 1", "sources": {"t": {"path": "/etc/passwd"}}}), "outside"),
             (json!({"query": "SELECT 1", "sources": {"t": {"path": "none.csv"}}}), "no file"),
-            (json!({"query": "SELECT 1", "sources": {"t": {"path": "bad.csv"}}}), "line 3"),
+            (json!({"query": "SELECT 1", "sources": {"t": {"path": "bad.csv"}}}), "line: 3"),
             (json!({"query": "SELECT 1", "sources": {"t": [1]}}), "must be an object"),
             (
                 json!({"query": "SELECT value FROM json_each('[1,2,3]')", "limit": 2}),
