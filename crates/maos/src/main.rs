@@ -65,8 +65,10 @@ enum Command {
 
 fn main() -> ExitCode {
     // Hidden words, for the processes that the server starts of itself.
-    if std::env::args().nth(1).as_deref() == Some("data-worker") {
-        return maos_server::agents::builtin::data::worker_main();
+    match std::env::args().nth(1).as_deref() {
+        Some("data-worker") => return maos_server::agents::builtin::data::worker_main(),
+        Some("supervisor") => return maos_server::supervisor::supervisor_main(),
+        _ => {}
     }
     let done = match Arguments::parse().command {
         Command::Serve { host, port, data_dir, config, debug, log_file } => {
