@@ -51,7 +51,12 @@ impl State {
             Event::BackoffEnded { task } => self.make_ready(self.known(*task)),
             Event::Released { task, attempt } => self.apply_released(*task, *attempt),
             Event::Reopened { task } => self.apply_reopened(*task),
-            Event::Revived { tasks } => self.restore_tasks(tasks.iter().cloned()),
+            Event::Revived { tasks } => {
+                // Whole plans come and go: one task tells for all.
+                if !tasks.iter().any(|task| self.tasks_by_id.contains_key(&task.id)) {
+                    self.restore_tasks(tasks.iter().cloned());
+                }
+            }
             Event::AgentRegistered { agent } => self.apply_registered(agent),
             Event::AgentEnded { agent, end } => self.apply_agent_ended(*agent, *end),
             Event::CapacitySet { capacity } => self.dispatch.set_capacity(capacity),

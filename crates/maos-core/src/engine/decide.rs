@@ -125,7 +125,13 @@ impl State {
         if let Some(parent) = task.parent.filter(|parent| self.tasks[*parent].stage.ended()) {
             return Err(Rejection::ParentEnded { task: id, parent: self.tasks[parent].id });
         }
-        Ok(vec![Event::Reopened { task: id }])
+        let reopened = Event::Reopened { task: id };
+        // The store may have let go of a plan at rest: its rows come along, for whoever replays this
+        // on top of the store.
+        Ok(match self.plan_at_rest(task.plan.root) {
+            Some(tasks) => vec![Event::Revived { tasks }, reopened],
+            None => vec![reopened],
+        })
     }
 
     fn decide_revive(&self, tasks: &[crate::record::TaskRecord]) -> Vec<Event> {

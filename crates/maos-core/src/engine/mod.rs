@@ -208,6 +208,11 @@ impl State {
         Some(tasks)
     }
 
+    /// All tasks of a plan, if nothing of it can move by itself any more.
+    pub(crate) fn plan_at_rest(&self, root: TaskId) -> Option<Vec<TaskRecord>> {
+        self.slot(root).and_then(|slot| self.rested_since(slot)).and_then(|_| self.plan(root))
+    }
+
     /// The step that changed a task last.
     #[must_use]
     pub fn changed(&self, id: TaskId) -> Option<Sequence> {

@@ -432,3 +432,26 @@ fn a_plan_at_rest_leaves_the_engine_and_comes_back_to_be_retried() {
     bench.run(Command::Retry { task: TaskId(10) });
     assert_eq!(bench.states(&[10, 11, 12]), ["running", "running", "pending"]);
 }
+
+#[test]
+fn a_retry_of_a_plan_at_rest_can_be_replayed_without_its_rows() {
+    let mut bench = Bench::with_agent(1);
+    bench.run(family(FailurePolicy::FailFast, &[&[], &[1]]));
+    bench.run(report(11, 1, failed(true)));
+    // The store has the plan's end, and gives only what is live.
+    let mut recovered = State::recover(Rows {
+        engine: bench.state.engine_record(),
+        agents: bench.state.agents().collect(),
+        tasks: vec![],
+        remembered: vec![],
+    });
+    let events = bench.run(Command::Retry { task: TaskId(10) });
+    recovered.begin_step(bench.state.sequence(), bench.state.moment);
+    for event in &events {
+        recovered.apply(event);
+    }
+    laws::check(&recovered).unwrap();
+    for id in [10, 11, 12] {
+        assert_eq!(recovered.task(TaskId(id)), bench.state.task(TaskId(id)));
+    }
+}
