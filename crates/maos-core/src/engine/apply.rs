@@ -359,7 +359,12 @@ impl State {
             self.dispatch.remove_agent(profile);
             self.agents[slot].profile = self.dispatch.add_agent(spec);
             self.agents[slot].spec = spec.clone();
-            self.agents[slot].end = None;
+            // One that ended and held nothing may have left already, or not: it starts anew.
+            if self.agents[slot].end.take().is_some() && self.agents[slot].held.is_empty() {
+                self.agents[slot].created = self.moment.wall;
+                self.agents[slot].tally = Tally::default();
+                self.counters.agents_created += 1;
+            }
             self.tell_fitness(slot);
             return;
         }

@@ -499,3 +499,19 @@ fn a_timed_out_attempt_counts_against_its_agent_at_once() {
     bench.later(10_000);
     assert_eq!(bench.state.take_changed_agents()[0].tally.failed, 1);
 }
+
+#[test]
+fn an_agent_that_comes_back_is_the_same_whether_it_had_left_the_engine_or_not() {
+    let mut bench = Bench::with_agent(1);
+    bench.run(single(5, spec("a")));
+    bench.run(report(5, 1, done()));
+    bench.run(Command::EndAgent { agent: AgentId(1), end: AgentEnd::Lost });
+    let mut left = bench.state.clone();
+    left.take_changed_agents();
+    assert_eq!(left.agents().count(), 0);
+    let events = bench.run(Command::RegisterAgent { agent: agent(1, 1, Runtime::Command) });
+    left.begin_step(bench.state.sequence(), bench.state.moment);
+    events.iter().for_each(|event| left.apply(event));
+    assert!(left.agents().eq(bench.state.agents()));
+    assert_eq!(left.counters(), bench.state.counters());
+}
