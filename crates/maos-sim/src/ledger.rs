@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use maos_core::Pool;
 use maos_core::engine::State;
 use maos_core::event::{Event, Step};
 use maos_core::ids::{Attempt, Sequence, TaskId};
@@ -172,6 +173,36 @@ impl Ledger {
     /// The task as the journal has it.
     pub(crate) fn task(&self, id: TaskId) -> Option<TaskRecord> {
         self.state.task(id)
+    }
+
+    /// Holds what a start came to against the journal: figures, timers, reservations and agents.
+    pub(crate) fn compare(&self, recovered: &State) -> Result<(), String> {
+        let figures = |state: &State| {
+            let pools = state.pools().filter(|(_, pool)| *pool != Pool::default());
+            let pools: Vec<_> = pools.map(|(kind, pool)| (kind.to_owned(), pool)).collect();
+            let counts = (state.live_count(), state.ready_count(), state.held_count());
+            (state.counters(), counts, state.next_deadline(), pools)
+        };
+        let (was, is) = (figures(&self.state), figures(recovered));
+        if was != is {
+            return Err(format!("recovered as another: {was:?} became {is:?}"));
+        }
+        let agents = |state: &State| -> Vec<_> {
+            let serving = state.agents().filter(|agent| agent.end.is_none());
+            serving
+                .map(|agent| {
+                    let (tally, held) = (agent.tally, state.held_by(agent.spec.id));
+                    let held: BTreeSet<_> = held.into_iter().collect();
+                    (agent.spec, agent.created, tally.completed, tally.failed, held)
+                })
+                .collect()
+        };
+        let (was, is) = (agents(&self.state), agents(recovered));
+        match was.iter().zip(&is).find(|(was, is)| was != is) {
+            Some((was, is)) => Err(format!("an agent was {was:?} and is {is:?}")),
+            None if was.len() != is.len() => Err(format!("{was:?} became {is:?}")),
+            None => Ok(()),
+        }
     }
 
     pub(crate) fn has_started(&self, task: TaskId, attempt: Attempt) -> bool {

@@ -10,6 +10,7 @@ use maos_core::engine::{Effect, State};
 use maos_core::ids::{AgentId, Attempt, Epoch, Sequence, TaskId};
 use maos_core::laws;
 use maos_core::node::{Action, Answer, Echo, Input, Node, Query, RequestId};
+use maos_core::record::Stage;
 use maos_core::spec::{Plan, Runtime};
 use maos_core::time::{Clock, Moment, Timestamp, WallTime};
 
@@ -307,6 +308,7 @@ impl World {
             }
         }
         laws::check(&state).map_err(|why| format!("recovered: {why}"))?;
+        self.ledger.compare(&state)?;
         for root in self.ledger.roots() {
             let journaled = self.ledger.plan(root);
             let recovered = match state.plan(root) {
@@ -335,7 +337,40 @@ impl World {
 
     /// All laws of the state, and those between the state and this world.
     pub(crate) fn check(&self) -> Result<(), String> {
-        laws::check(self.node.state())
+        let state = self.node.state();
+        laws::check(state)?;
+        let agents: BTreeMap<AgentId, Runtime> = state
+            .agents()
+            .filter(|agent| agent.end.is_none())
+            .map(|agent| (agent.spec.id, agent.spec.runtime))
+            .collect();
+        for (agent, held) in self.held() {
+            for (id, attempt) in held {
+                let Some(task) = state.task(id) else {
+                    return Err(format!("agent {agent} holds {id}, which is not there"));
+                };
+                let running = task.attempt == attempt && !task.stage.ended();
+                if !running || !matches!(task.stage, Stage::Running { .. }) {
+                    continue;
+                }
+                let Some(runtime) = agents.get(&agent) else {
+                    return Err(format!("{id} runs on agent {agent}, which has ended"));
+                };
+                self.check_told(id, attempt, *runtime)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whoever runs an attempt on this server knows of it as soon as its start is durable.
+    fn check_told(&self, task: TaskId, attempt: Attempt, runtime: Runtime) -> Result<(), String> {
+        let known = |job: &Job| job.task == task && job.attempt == attempt;
+        let told = self.jobs.iter().chain(&self.past).any(known);
+        let due = runtime.ends_with_server() && self.ledger.has_started(task, attempt);
+        if due && !told {
+            return Err(format!("nobody was told to run attempt {attempt} of {task}"));
+        }
+        Ok(())
     }
 
     /// Attempts that hold a slot, by agent.
