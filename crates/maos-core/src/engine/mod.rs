@@ -208,11 +208,6 @@ impl State {
         Some(tasks)
     }
 
-    /// All tasks of a plan, if nothing of it can move by itself any more.
-    pub(crate) fn plan_at_rest(&self, root: TaskId) -> Option<Vec<TaskRecord>> {
-        self.slot(root).and_then(|slot| self.rested_since(slot)).and_then(|_| self.plan(root))
-    }
-
     /// The step that changed a task last.
     #[must_use]
     pub fn changed(&self, id: TaskId) -> Option<Sequence> {
@@ -343,7 +338,7 @@ impl State {
     }
 
     /// The last change of a plan at rest; `None` while something of it may still move.
-    fn rested_since(&self, root: Slot) -> Option<Sequence> {
+    pub(crate) fn rested_since(&self, root: Slot) -> Option<Sequence> {
         let task = &self.tasks[root];
         match task.edges() {
             None => task.at_rest().then_some(task.changed),
