@@ -7,15 +7,18 @@ use core::ops::{Index, IndexMut};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Slot(u32);
 
+/// In chunks, so that growing never moves what is there.
 #[derive(Clone, Debug)]
 pub(crate) struct Slab<T> {
-    places: Vec<Option<T>>,
+    chunks: Vec<Vec<Option<T>>>,
     free: Vec<Slot>,
 }
 
+const CHUNK: usize = 1_024;
+
 impl<T> Default for Slab<T> {
     fn default() -> Self {
-        Slab { places: Vec::new(), free: Vec::new() }
+        Slab { chunks: Vec::new(), free: Vec::new() }
     }
 }
 
@@ -25,8 +28,15 @@ impl<T> Slab<T> {
             *self.place(slot) = Some(value);
             return slot;
         }
-        let slot = Slot(u32::try_from(self.places.len()).expect("bounded by LIVE_TASKS_MAX"));
-        self.places.push(Some(value));
+        let slot = Slot(u32::try_from(self.places_count()).expect("bounded by LIVE_TASKS_MAX"));
+        match self.chunks.last_mut() {
+            Some(last) if last.len() < CHUNK => last.push(Some(value)),
+            Some(_) | None => {
+                let mut chunk = Vec::with_capacity(CHUNK);
+                chunk.push(Some(value));
+                self.chunks.push(chunk);
+            }
+        }
         slot
     }
 
@@ -37,18 +47,26 @@ impl<T> Slab<T> {
     }
 
     pub(crate) fn count(&self) -> usize {
-        self.places.len() - self.free.len()
+        self.places_count() - self.free.len()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Slot, &T)> {
         (0u32..)
             .map(Slot)
-            .zip(&self.places)
+            .zip(self.chunks.iter().flatten())
             .filter_map(|(slot, place)| Some((slot, place.as_ref()?)))
     }
 
     fn place(&mut self, slot: Slot) -> &mut Option<T> {
-        &mut self.places[index(slot)]
+        let index = index(slot);
+        &mut self.chunks[index / CHUNK][index % CHUNK]
+    }
+
+    fn places_count(&self) -> usize {
+        match self.chunks.split_last() {
+            Some((last, full)) => full.len() * CHUNK + last.len(),
+            None => 0,
+        }
     }
 }
 
@@ -56,7 +74,8 @@ impl<T> Index<Slot> for Slab<T> {
     type Output = T;
 
     fn index(&self, slot: Slot) -> &T {
-        self.places[index(slot)].as_ref().expect("a slot in use points at a value")
+        let index = index(slot);
+        self.chunks[index / CHUNK][index % CHUNK].as_ref().expect("a slot in use points at a value")
     }
 }
 

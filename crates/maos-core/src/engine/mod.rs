@@ -268,6 +268,12 @@ impl State {
         self.dispatch.pools.iter().map(|(kind, pool)| (&**kind, *pool))
     }
 
+    /// How many rows of tasks changed since they were taken last.
+    #[must_use]
+    pub fn changed_count(&self) -> usize {
+        self.changed_tasks.len()
+    }
+
     /// Takes the rows that changed since this was called last, each in its latest version.
     pub fn take_changed_tasks(&mut self, mut take: impl FnMut(TaskRecord)) {
         let changed = core::mem::take(&mut self.changed_tasks);

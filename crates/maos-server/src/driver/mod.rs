@@ -300,13 +300,16 @@ impl Driver {
         if self.writer.busy || self.gathering.is_empty() {
             return;
         }
-        let steps = std::mem::take(&mut self.gathering);
+        // The next group is likely to be as large as this one.
+        let next = Vec::with_capacity(self.gathering.len());
+        let steps = std::mem::replace(&mut self.gathering, next);
         let first = self.gathering_first;
         let last = Sequence(first.0 + steps.len() as u64 - 1);
         self.gathering_first = last.next();
         let state = self.node.state_mut();
         let mut changes = Changes { engine: state.engine_record(), ..Changes::default() };
         assert!(changes.engine.position.sequence == last, "rows are as of the last step");
+        changes.tasks.reserve(state.changed_count());
         state.take_changed_tasks(|row| changes.tasks.push(row));
         changes.agents = state.take_changed_agents();
         self.in_flight = Some(changes);
