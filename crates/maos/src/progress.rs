@@ -125,10 +125,8 @@ fn line(task: &Snapshot) -> String {
             line.push_str(&format!(": {message}"));
         }
     }
-    let unwell = matches!(
-        task.status,
-        TaskStatus::Failed | TaskStatus::Cancelled | TaskStatus::Retrying
-    );
+    let unwell =
+        matches!(task.status, TaskStatus::Failed | TaskStatus::Cancelled | TaskStatus::Retrying);
     if let Some(error) = task.error.as_ref().filter(|_| unwell) {
         line.push_str(&format!(": {error}"));
     }
@@ -175,9 +173,6 @@ mod tests {
         ] {
             lines.extend(board.changes(&[task(status, message)]));
         }
-        assert_eq!(
-            lines,
-            ["ready     count", "running   count 50 %: half", "failed    count: no"]
-        );
+        assert_eq!(lines, ["ready     count", "running   count 50 %: half", "failed    count: no"]);
     }
 }

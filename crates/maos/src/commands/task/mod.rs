@@ -1,0 +1,200 @@
+//! `maos task`: what is to be done.
+
+mod show;
+mod submit;
+mod watch;
+
+use std::process::ExitCode;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Subcommand};
+use maos_api::client::{Client, Listing};
+use maos_api::task::{Page, TaskStatus};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::layout::{Screen, indented, moment};
+use crate::remote::Remote;
+use crate::words;
+
+/// What the command line said.
+#[derive(Args)]
+pub(crate) struct TaskArguments {
+    #[command(flatten)]
+    pub(crate) remote: Remote,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Submit a task, or a file of them
+    Submit(submit::Submit),
+    /// Show a task
+    Get {
+        /// The task's id
+        id: Uuid,
+    },
+    /// List the tasks
+    List {
+        /// Only those that stand there
+        #[arg(
+            long,
+            value_parser = PossibleValuesParser::new(TaskStatus::ALL.map(TaskStatus::name))
+                .map(|name| TaskStatus::ALL.into_iter().find(|known| known.name() == name))
+        )]
+        status: Option<Option<TaskStatus>>,
+        /// Which page, from 1
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        page: Option<u64>,
+        /// Tasks on a page, 1 to 100
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+        page_size: Option<u32>,
+    },
+    /// Cancel a task and all below it
+    Cancel {
+        /// The task's id
+        id: Uuid,
+        /// Why, for whoever asks later
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Run a failed or cancelled task again, under the same id
+    Retry {
+        /// The task's id
+        id: Uuid,
+    },
+    /// Say what a task waits for, since when, who holds it, and what would let it go on
+    Why {
+        /// The task's id
+        id: Uuid,
+    },
+    /// Follow a task and its subtasks to its end; exit 0 if it completes, else 1
+    Watch {
+        /// The task's id
+        id: Uuid,
+    },
+    /// Print what a completed task made
+    Results {
+        /// The task's id
+        id: Uuid,
+    },
+}
+
+pub(crate) async fn run(arguments: &TaskArguments) -> anyhow::Result<ExitCode> {
+    let client = arguments.remote.client()?;
+    let json = arguments.remote.json;
+    match &arguments.command {
+        Command::Submit(submit) => return submit::run(&client, json, submit).await,
+        Command::Watch { id } => return watch::run(&client, json, *id).await,
+        Command::Get { id } => {
+            let answer = client.task(*id, 0).await?;
+            show::task(&answer.task, &answer.raw, json)?;
+        }
+        Command::List { status, page, page_size } => {
+            let listing = Listing { page: *page, page_size: *page_size };
+            list(&client, json, &listing, status.flatten()).await?;
+        }
+        Command::Cancel { id, reason } => {
+            let answer = client.cancel(*id, reason.as_deref()).await?;
+            message(&answer.message, &answer.raw, json)?;
+        }
+        Command::Retry { id } => {
+            let answer = client.retry(*id).await?;
+            message(&answer.message, &answer.raw, json)?;
+        }
+        Command::Why { id } => {
+            let answer = client.explain(*id).await?;
+            show::explanation(&answer, &answer.raw, json)?;
+        }
+        Command::Results { id } => {
+            let answer = client.results(*id).await?;
+            results(answer.results.get(), &answer.raw, json)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn list(
+    client: &Client,
+    json: bool,
+    listing: &Listing,
+    status: Option<TaskStatus>,
+) -> anyhow::Result<()> {
+    let page = client.tasks(listing, status).await?;
+    if json {
+        return Ok(words::print_raw(&page.raw)?);
+    }
+    if page.items.is_empty() {
+        words::say("no tasks here\nhint: `maos task submit --name hello --action noop`");
+        return Ok(());
+    }
+    let screen = Screen::stdout();
+    let rows: Vec<[String; 5]> = page
+        .items
+        .iter()
+        .map(|task| {
+            [
+                task.id.to_string(),
+                screen.task_status(task.status),
+                task.priority.name().to_owned(),
+                moment(task.created_at),
+                words::one_line(&task.name),
+            ]
+        })
+        .collect();
+    words::print(&screen.table(["ID", "STATUS", "PRIORITY", "CREATED", "NAME"], &rows))?;
+    say_page(&page, "task");
+    Ok(())
+}
+
+/// Says which part of a listing is shown, if it is not all of it.
+pub(crate) fn say_page<T>(page: &Page<T>, thing: &str) {
+    if page.total_pages > 1 {
+        let Page { page, total_pages, total_items, .. } = page;
+        words::say(&format!(
+            "page {page} of {total_pages}, {total_items} {thing}s: --page shows another"
+        ));
+    }
+}
+
+fn message(message: &str, raw: &[u8], json: bool) -> anyhow::Result<()> {
+    Ok(if json { words::print_raw(raw) } else { words::print(&words::harmless(message)) }?)
+}
+
+/// A result that is text is printed as that text, so that it can go to a file.
+fn results(results: &str, raw: &[u8], json: bool) -> anyhow::Result<()> {
+    if json {
+        return Ok(words::print_raw(raw)?);
+    }
+    let text = maos_api::document::text(results);
+    Ok(words::print(&text.map_or_else(|| indented(results), Into::into))?)
+}
+
+/// Reads `KEY=VALUE`; a value that is no JSON is a string.
+pub(crate) fn assignment(text: &str) -> Result<(String, Value), String> {
+    let (key, value) = text
+        .split_once('=')
+        .filter(|(key, _)| !key.is_empty())
+        .ok_or_else(|| format!("`{text}` is not of the form KEY=VALUE"))?;
+    let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
+    Ok((key.to_owned(), value))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn values_are_json_or_else_strings() {
+        let value = |text| assignment(text).map(|(_, value)| value);
+        assert_eq!(value("a=1"), Ok(json!(1)));
+        assert_eq!(value("a=[1,\"x\"]"), Ok(json!([1, "x"])));
+        assert_eq!(value("a=plain words = more"), Ok(json!("plain words = more")));
+        assert_eq!(value("a="), Ok(json!("")));
+        assert_eq!(value("a=\"1\""), Ok(json!("1")));
+        assert!(value("a").is_err() && value("=1").is_err());
+    }
+}
