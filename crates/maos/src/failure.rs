@@ -76,16 +76,12 @@ fn tell(error: &anyhow::Error) -> Told {
     if let Some(ApiError { code, message, details }) = error.downcast_ref::<ApiError>() {
         return refusal(message, code.name(), code.status(), details);
     }
-    let (mut text, mut hints) = in_one(error);
+    let (text, mut hints) = in_one(error);
     let mut code = "FAILED";
     if let Some(client) = error.downcast_ref::<ClientError>() {
         let (name, hint) = about(client);
         code = name;
         hints.push(hint.to_owned());
-        if let ClientError::Unreachable { url, .. } = client {
-            // The cause is the system's word for the same.
-            text = format!("no server answers at `{url}`");
-        }
     }
     Told { text, hints, code: code.to_owned(), details: Map::new(), exit: BROKEN }
 }
