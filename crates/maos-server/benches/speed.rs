@@ -101,7 +101,11 @@ async fn in_batches() -> Vec<Row> {
     let drained = drain(&server).await;
     server.stop(Duration::ZERO).await;
     vec![
-        Row { name: "lives in process, batches of 500", figure: tasks as f64 / seconds, unit: "tasks/s" },
+        Row {
+            name: "lives in process, batches of 500",
+            figure: tasks as f64 / seconds,
+            unit: "tasks/s",
+        },
         Row {
             name: "the same with the store caught up",
             figure: tasks as f64 / (seconds + drained),
@@ -127,7 +131,10 @@ async fn over_http() -> Vec<Row> {
         let (left, body) = (left.clone(), body.clone());
         tokio::spawn(async move {
             let mut client = Client::connect(address).await;
-            while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok() {
+            while left
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1))
+                .is_ok()
+            {
                 client.post("/api/v1/tasks", &body).await;
             }
         })
@@ -154,10 +161,26 @@ async fn over_http() -> Vec<Row> {
     serving.await.expect("the server").expect("the listener");
     server.stop(Duration::ZERO).await;
     vec![
-        Row { name: "over HTTP one by one, 64 connections", figure: tasks as f64 / seconds, unit: "tasks/s" },
-        Row { name: "idle latency, submit to known completion, p50", figure: times[250], unit: "ms" },
-        Row { name: "idle latency, submit to known completion, p99", figure: times[495], unit: "ms" },
-        Row { name: "synced SQLite commit of 512 bytes, p50", figure: commit_floor(folder.path()), unit: "ms" },
+        Row {
+            name: "over HTTP one by one, 64 connections",
+            figure: tasks as f64 / seconds,
+            unit: "tasks/s",
+        },
+        Row {
+            name: "idle latency, submit to known completion, p50",
+            figure: times[250],
+            unit: "ms",
+        },
+        Row {
+            name: "idle latency, submit to known completion, p99",
+            figure: times[495],
+            unit: "ms",
+        },
+        Row {
+            name: "synced SQLite commit of 512 bytes, p50",
+            figure: commit_floor(folder.path()),
+            unit: "ms",
+        },
     ]
 }
 
@@ -183,7 +206,11 @@ async fn a_million_queued() -> Vec<Row> {
     assert_eq!(figures.live, 1_000_000, "nothing is lost");
     server.stop(Duration::ZERO).await;
     vec![
-        Row { name: "memory with a million queued, store caught up", figure: queued - before, unit: "MB" },
+        Row {
+            name: "memory with a million queued, store caught up",
+            figure: queued - before,
+            unit: "MB",
+        },
         Row { name: "the same while the store catches up", figure: peak - before, unit: "MB" },
         Row { name: "restart with a million live tasks", figure: seconds, unit: "s" },
     ]
@@ -192,7 +219,8 @@ async fn a_million_queued() -> Vec<Row> {
 /// Waits until the store has everything; how long that took.
 async fn drain(server: &Server) -> f64 {
     let before = Instant::now();
-    while server.service.metrics().await.expect("figures").state_manager["store_backlog_rows"] != 0 {
+    while server.service.metrics().await.expect("figures").state_manager["store_backlog_rows"] != 0
+    {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     before.elapsed().as_secs_f64()

@@ -1,112 +1,133 @@
-//! The blob store: documents by their hash, in a local directory.
+//! Documents by their content: a file each, named by its BLAKE3.
 //!
-//! A document is durable when `write` returns. What is there is never changed, so writing it again
-//! costs nothing, and a crash in between leaves at most a temporary file.
+//! Its law: what `write` returned is durable and whole; what `read` returns has the hash it was
+//! asked for. It must not know what the documents say or who needs them.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
 use crate::codec::{self, CodecError, Kind};
+use crate::data_dir::{sync_folder, write_whole};
 
-/// Documents by their BLAKE3 hash. All calls block.
+/// Most bytes of one document.
+pub const BLOB_BYTES_MAX: usize = 64 << 20;
+
+/// Documents in a local directory. All calls block.
 #[derive(Debug)]
 pub struct Blobs {
-    folder: PathBuf,
+    path: PathBuf,
 }
 
 /// Why a document could not be kept or fetched.
 #[derive(Debug, Error)]
 pub enum BlobError {
-    /// The file system failed.
-    #[error("the blob `{}` cannot be {what}", path.display())]
-    Io {
-        /// What was tried.
-        what: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// The fault.
-        #[source]
-        source: io::Error,
+    /// It is larger than it may be.
+    #[error("a document has {bytes} bytes, at most {BLOB_BYTES_MAX} are allowed")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
     },
-    /// What is there is not what was written.
-    #[error("the blob `{}` is damaged: {fault}\nhint: restore a backup with `maos restore`", path.display())]
+    /// It is not there.
+    #[error("the document `{}` is missing\n\
+     hint: restore a backup with `maos restore`", path.display())]
+    Missing {
+        /// Where it would be.
+        path: PathBuf,
+    },
+    /// What is there is something else.
+    #[error("the document `{}` is damaged: {what}\n\
+     hint: restore a backup with `maos restore`", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
         /// What was found.
-        fault: CodecError,
+        what: String,
+    },
+    /// The file system failed.
+    #[error("`{}` cannot be used", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The fault.
+        #[source]
+        source: std::io::Error,
     },
 }
 
 impl Blobs {
-    /// The blob store in this folder, which is made if it is not there.
+    /// Documents in the folder `path`, which is made if it is not there.
     ///
     /// # Errors
-    /// When it cannot be made.
-    pub fn open(folder: &Path) -> Result<Blobs, BlobError> {
-        let done = fs::create_dir_all(folder);
-        done.map_err(|source| BlobError::Io { what: "set up", path: folder.into(), source })?;
-        Ok(Blobs { folder: folder.to_owned() })
+    /// When the folder cannot be made.
+    pub fn open(path: &Path) -> Result<Blobs, BlobError> {
+        fs::create_dir_all(path).map_err(|fault| io(path, fault))?;
+        Ok(Blobs { path: path.to_owned() })
     }
 
-    /// Keeps a document; durable when this returns its hash.
+    /// Keeps `document` durably; what is there already is not written again.
     ///
     /// # Errors
-    /// When the file system fails; nothing is kept then.
+    /// When it is too large, or the disk fails; nothing of it is there then.
     pub fn write(&self, document: &[u8]) -> Result<[u8; 32], BlobError> {
+        if document.len() > BLOB_BYTES_MAX {
+            return Err(BlobError::TooLarge { bytes: document.len() });
+        }
         let hash = blake3::hash(document);
-        let path = self.path(hash.as_bytes());
-        let failed = |source| BlobError::Io { what: "written", path: path.clone(), source };
-        if path.exists() {
+        let file = self.file(hash.as_bytes());
+        if file.exists() {
             return Ok(*hash.as_bytes());
         }
-        let folder = path.parent().expect("a blob is in a folder");
-        fs::create_dir_all(folder).map_err(failed)?;
-        let temporary = folder.join(format!("{}.tmp", uuid::Uuid::now_v7()));
-        let written = write_synced(&temporary, &codec::seal(Kind::Blob, document))
-            .and_then(|()| fs::rename(&temporary, &path))
-            .and_then(|()| File::open(folder)?.sync_all())
-            .and_then(|()| File::open(&self.folder)?.sync_all());
-        if let Err(source) = written {
-            // Best effort: the fault is what matters, and a leftover harms nothing.
-            drop(fs::remove_file(&temporary));
-            return Err(failed(source));
+        let folder = file.parent().expect("a document is in a folder of its own");
+        if !folder.exists() {
+            fs::create_dir_all(folder).map_err(|fault| io(folder, fault))?;
+            sync_folder(&self.path).map_err(|fault| io(&self.path, fault))?;
         }
+        write_whole(&file, &codec::seal(Kind::Blob, document)).map_err(|fault| io(&file, fault))?;
         Ok(*hash.as_bytes())
     }
 
     /// The document with this hash.
     ///
     /// # Errors
-    /// When it is not there or is not what was written.
+    /// When it is missing or damaged, or the disk fails.
     pub fn read(&self, hash: &[u8; 32]) -> Result<Vec<u8>, BlobError> {
-        let path = self.path(hash);
-        let sealed = fs::read(&path).map_err(|source| BlobError::Io {
-            what: "read",
-            path: path.clone(),
-            source,
-        })?;
-        let damaged = |fault| BlobError::Damaged { path: path.clone(), fault };
-        let document = codec::open(Kind::Blob, &sealed).map_err(damaged)?;
-        if blake3::hash(&document).as_bytes() != hash {
-            return Err(damaged(CodecError::Damaged("another document is here".to_owned())));
+        let path = self.file(hash);
+        let sealed = match fs::read(&path) {
+            Ok(sealed) => sealed,
+            Err(fault) if fault.kind() == ErrorKind::NotFound => {
+                return Err(BlobError::Missing { path });
+            }
+            Err(fault) => return Err(io(&path, fault)),
+        };
+        let document = match codec::open(Kind::Blob, &sealed) {
+            Ok(document) => document.into_owned(),
+            Err(
+                fault @ (CodecError::Damaged(_)
+                | CodecError::TooNew { .. }
+                | CodecError::Encrypted { .. }),
+            ) => {
+                return Err(BlobError::Damaged { path, what: fault.to_string() });
+            }
+        };
+        let found = blake3::hash(&document);
+        if found.as_bytes() != hash {
+            let what = format!("its hash is {found}");
+            return Err(BlobError::Damaged { path, what });
         }
-        Ok(document.into_owned())
+        Ok(document)
     }
 
-    fn path(&self, hash: &[u8; 32]) -> PathBuf {
+    fn file(&self, hash: &[u8; 32]) -> PathBuf {
         let name = blake3::Hash::from_bytes(*hash).to_hex();
-        self.folder.join(&name[..2]).join(&name[2..])
+        self.path.join(&name[..2]).join(&name[2..])
     }
 }
 
-fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::create_new(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
+fn io(path: &Path, source: std::io::Error) -> BlobError {
+    BlobError::Io { path: path.to_owned(), source }
 }
 
 #[cfg(test)]
@@ -114,19 +135,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_document_comes_back_and_a_damaged_one_does_not() {
+    fn a_document_comes_back_and_is_written_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(&folder.path().join("blobs")).unwrap();
+        let document = vec![b'{'; 100_000];
+        let hash = blobs.write(&document).unwrap();
+        assert_eq!(&hash, blake3::hash(&document).as_bytes());
+        let written = fs::metadata(blobs.file(&hash)).unwrap().modified().unwrap();
+        assert_eq!(blobs.write(&document).unwrap(), hash);
+        assert_eq!(fs::metadata(blobs.file(&hash)).unwrap().modified().unwrap(), written);
+        assert_eq!(blobs.read(&hash).unwrap(), document);
+        let files = fs::read_dir(blobs.file(&hash).parent().unwrap()).unwrap().count();
+        assert_eq!(files, 1, "no partial file is left");
+    }
+
+    #[test]
+    fn missing_altered_and_exchanged_documents_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let blobs = Blobs::open(folder.path()).unwrap();
-        let document = b"abc".repeat(5_000);
-        let hash = blobs.write(&document).unwrap();
-        assert_eq!(blobs.write(&document).unwrap(), hash);
-        assert_eq!(blobs.read(&hash).unwrap(), document);
-        let path = blobs.path(&hash);
-        let mut sealed = fs::read(&path).unwrap();
-        sealed[20] ^= 1;
-        fs::write(&path, sealed).unwrap();
-        let error = blobs.read(&hash).unwrap_err().to_string();
-        assert!(error.contains("damaged") && error.contains("maos restore"), "{error}");
-        assert!(matches!(blobs.read(&[7; 32]), Err(BlobError::Io { .. })));
+        assert!(matches!(blobs.read(&[0; 32]), Err(BlobError::Missing { .. })));
+        let (one, two) = (blobs.write(b"one").unwrap(), blobs.write(b"two").unwrap());
+        fs::copy(blobs.file(&two), blobs.file(&one)).unwrap();
+        assert!(matches!(blobs.read(&one), Err(BlobError::Damaged { .. })));
+        fs::write(blobs.file(&two), b"short").unwrap();
+        assert!(matches!(blobs.read(&two), Err(BlobError::Damaged { .. })));
+    }
+
+    #[test]
+    fn a_document_over_the_bound_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(folder.path()).unwrap();
+        let refused = blobs.write(&vec![0; BLOB_BYTES_MAX + 1]);
+        assert!(matches!(refused, Err(BlobError::TooLarge { .. })));
     }
 }

@@ -24,7 +24,9 @@ pub enum HostError {
     #[error(transparent)]
     Start(#[from] StartError),
     /// Its address could not be had.
-    #[error("cannot listen on {address}: {source}\nhint: choose another --port, or stop what has it")]
+    #[error(
+        "cannot listen on {address}: {source}\nhint: choose another --port, or stop what has it"
+    )]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -59,9 +61,8 @@ pub fn setup(program: PathBuf, data_dir: PathBuf, default_root: PathBuf) -> Setu
 /// What could not be opened, recovered, set up or listened on.
 pub async fn open(config: Config, setup: Setup) -> Result<Host, HostError> {
     let address = SocketAddr::new(config.api.host, config.api.port);
-    let listener = http::listen(address)
-        .await
-        .map_err(|source| HostError::Listen { address, source })?;
+    let listener =
+        http::listen(address).await.map_err(|source| HostError::Listen { address, source })?;
     let address = listener.local_addr().unwrap_or(address);
     let server = service::start(config, setup).await?;
     let stop = CancellationToken::new();

@@ -60,6 +60,9 @@ fn spoken(told: &Told) -> String {
     if let Some(fields) = told.details.get("fields").and_then(Value::as_object) {
         for (field, fault) in fields {
             let fault = fault.as_str().map_or_else(|| fault.to_string(), str::to_owned);
+            if told.text.contains(&format!("`{field}` {fault}")) {
+                continue;
+            }
             spoken.push_str(&words::harmless(&format!("\n  `{field}`: {fault}")));
         }
     }

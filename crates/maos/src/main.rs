@@ -10,7 +10,6 @@ mod remote;
 mod submissions;
 mod words;
 
-use std::ffi::OsString;
 use std::panic::{self, PanicHookInfo};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -79,21 +78,13 @@ enum Command {
     Backup(backup::Backup),
     /// Make a data directory from a copy
     Restore(restore::Restore),
-    /// Watches over the programs of a server; started by the server alone
-    #[command(hide = true)]
-    Supervisor {
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        rest: Vec<OsString>,
-    },
-    /// Runs SQL for a server; started by the server alone
-    #[command(hide = true)]
-    DataWorker {
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        rest: Vec<OsString>,
-    },
 }
 
 fn main() -> ExitCode {
+    // Hidden words, for the processes that the server starts of itself.
+    if std::env::args_os().nth(1).is_some_and(|word| word == "data-worker") {
+        return maos_server::agents::builtin::data::worker_main();
+    }
     panic::set_hook(Box::new(say_panic));
     let command = Arguments::parse().command;
     let json = command.json();
@@ -113,9 +104,7 @@ impl Command {
             Command::Config(config) => config.json(),
             Command::Backup(backup) => backup.json,
             Command::Restore(restore) => restore.json,
-            Command::Serve { .. } | Command::Supervisor { .. } | Command::DataWorker { .. } => {
-                false
-            }
+            Command::Serve { .. } => false,
         }
     }
 }
@@ -134,18 +123,12 @@ fn carry_out(command: Command) -> anyhow::Result<ExitCode> {
         Command::Config(arguments) => config::run(&arguments),
         Command::Backup(arguments) => backup::run(&arguments),
         Command::Restore(arguments) => restore::run(&arguments),
-        Command::Supervisor { rest } => not_built("supervisor", &rest),
-        Command::DataWorker { rest } => not_built("data-worker", &rest),
     }
 }
 
 /// Runs a command that talks to a server: one thread is enough, and starts sooner.
 fn talk(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(command)
-}
-
-fn not_built(word: &str, _rest: &[OsString]) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("`{word}` is not built yet\nhint: only the server starts it, nobody else has to")
 }
 
 fn say_panic(panic: &PanicHookInfo<'_>) {

@@ -7,7 +7,7 @@ mod clock;
 mod mailbox;
 mod writer;
 
-use std::collections::HashMap;
+use hashbrown::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::time::Duration;
@@ -17,7 +17,6 @@ use maos_core::engine::Effect;
 use maos_core::event::Step;
 use maos_core::ids::{Epoch, Position, Sequence};
 use maos_core::node::{Action, Answer, Echo, Input, Node, RequestId};
-use maos_core::record::{AgentRecord, EngineRecord, TaskRecord};
 use maos_core::rejection::Rejection;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +24,7 @@ use tracing::{error, info, warn};
 
 use crate::agents::{Order, Start};
 use crate::journal::Journal;
+use crate::store::Changes;
 use clock::Clocks;
 pub use mailbox::{Ask, Handle, Refused};
 use mailbox::{Message, ReplyTo};
@@ -36,17 +36,6 @@ const TAKE_MAX: usize = 512;
 const EVICT_MAX: usize = 4_096;
 /// The journal is trimmed when the store is this many steps ahead of the last trim.
 const TRIM_STEPS: u64 = 20_000;
-
-/// Rows that changed up to one position, each complete.
-#[derive(Debug, Default)]
-pub struct Changes {
-    /// The engine's own figures; its position is the one that is reached.
-    pub engine: EngineRecord,
-    /// Tasks.
-    pub tasks: Vec<TaskRecord>,
-    /// Agents.
-    pub agents: Vec<AgentRecord>,
-}
 
 /// What the driver hands on and hears back from: the store, the agents.
 pub struct Ports {

@@ -6,16 +6,17 @@
 
 mod memory;
 mod sqlite;
+
 #[cfg(test)]
-mod tests;
+mod contract;
+
+pub use memory::MemoryJournal;
+pub use sqlite::SqliteJournal;
 
 use std::path::PathBuf;
 
 use maos_core::ids::{Epoch, Position, Sequence};
 use thiserror::Error;
-
-pub use memory::MemoryJournal;
-pub use sqlite::SqliteJournal;
 
 /// One group commit: consecutive steps, encoded and sealed by the codec.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,12 +137,27 @@ pub enum JournalError {
     },
 }
 
-/// Whether `batch` may follow: written by the reign that owns the journal, right behind its head.
-fn check_next(batch: &Batch, head: Position, claimed: Epoch) -> Result<(), JournalError> {
-    if batch.epoch < claimed {
-        return Err(JournalError::Fenced { claimed, own: batch.epoch });
+/// Asserts that a batch goes right behind the head: its writer is the only one, so anything else is a
+/// mistake of ours and must not reach the disk.
+fn check_order(head: Position, batch: &Batch) {
+    assert!(batch.first <= batch.last, "a batch holds at least one step");
+    assert!(batch.first == head.sequence.next(), "batches are appended without gaps");
+}
+
+fn gone(path: PathBuf, after: Sequence, trimmed: Sequence) -> JournalError {
+    let what = format!("the steps after {after} are wanted, and those up to {trimmed} are gone");
+    JournalError::Damaged { path, what }
+}
+
+fn unopened(path: PathBuf, first: Sequence, fault: &crate::codec::CodecError) -> JournalError {
+    match fault {
+        crate::codec::CodecError::TooNew { found } => JournalError::TooNew {
+            path,
+            found: u32::from(*found),
+            known: u32::from(crate::codec::FORMAT),
+        },
+        crate::codec::CodecError::Damaged(_) | crate::codec::CodecError::Encrypted { .. } => {
+            JournalError::Damaged { path, what: format!("the batch of step {first}: {fault}") }
+        }
     }
-    assert!(batch.first == head.sequence.next(), "batches are appended without a gap");
-    assert!(batch.first <= batch.last, "a batch has at least one step");
-    Ok(())
 }

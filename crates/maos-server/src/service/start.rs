@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use maos_core::command::Command;
 use maos_core::engine::State;
-use maos_core::event::AgentEnd;
+use maos_core::event::{AgentEnd, Step};
 use maos_core::ids::{AgentId, Epoch, NodeId};
 use maos_core::node::{Echo, Node};
 use maos_core::spec::{AgentSpec, Amounts, Name, Names, Runtime};
@@ -196,7 +196,7 @@ struct Recovered {
 fn recover(data_dir: &Path) -> Result<Recovered, StartError> {
     let mut opened = store::recovery::open(data_dir)?;
     let mut state = State::recover(std::mem::take(&mut opened.rows));
-    opened.replay(&mut |sequence, step| {
+    opened.replay(&mut |sequence, step: Step| {
         state.begin_step(sequence, step.moment);
         for event in &step.events {
             state.apply(event);

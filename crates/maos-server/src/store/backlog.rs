@@ -1,196 +1,247 @@
-//! Rows on their way to the file: bounded, readable, folded.
+//! Rows that wait for the store's thread, in portions that each end at a position.
 //!
-//! Generations follow each other; within one, only the newest version of a row is kept. A generation is
-//! written as a whole, so what is in the file is always the state at one position.
+//! Its law: a portion is written whole, so every transaction is complete at its position; a row
+//! stays here until it is committed, so that a reader who looks here first never misses it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use maos_core::ids::{AgentId, TaskId};
-use maos_core::record::{AgentRecord, EngineRecord, TaskRecord};
+use hashbrown::HashMap;
+use maos_core::ids::{AgentId, Sequence, TaskId};
+use maos_core::payload::Payload;
+use maos_core::record::{AgentRecord, EngineRecord, Stage, TaskRecord};
 
-use crate::driver::Changes;
+use super::{Backlog, Changes};
 
-/// Rows at which a generation is closed: large enough to write fast, small enough to be done soon.
-const GENERATION_ROWS: usize = 20_000;
-/// Rows that may wait. Ten seconds of the highest rate, at about a kilobyte each.
-const ROWS_MAX: usize = 3_000_000;
+/// Rows at which a portion is closed and the next one begins: one transaction of about a second.
+const PORTION_ROWS: usize = 50_000;
+/// How long a small portion gathers more before it is written, unless somebody waits for it: one
+/// fsync then serves many changes, and does not compete with the journal's.
+const LINGER: Duration = Duration::from_millis(50);
+/// What a task's row takes in memory beside its texts and payloads.
+const TASK_BYTES: u64 = 600;
+const AGENT_BYTES: u64 = 400;
 
-/// What waits to be written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct BacklogSize {
-    /// Rows.
-    pub rows: u64,
-    /// Bytes of their payloads, as far as they are inline.
-    pub bytes: u64,
-}
-
-/// Rows up to one position.
+/// Rows as of one position, each once.
 #[derive(Debug, Default)]
-pub(super) struct Generation {
+pub(super) struct Portion {
     pub(super) engine: EngineRecord,
-    pub(super) tasks: HashMap<TaskId, TaskRecord>,
-    pub(super) agents: HashMap<AgentId, AgentRecord>,
-    since: Option<Instant>,
+    pub(super) tasks: Vec<TaskRecord>,
+    pub(super) agents: Vec<AgentRecord>,
+    index: HashMap<TaskId, usize>,
+    agent_index: HashMap<AgentId, usize>,
+    bytes: u64,
 }
 
-#[derive(Default)]
-pub(super) struct Backlog {
+#[derive(Debug, Default)]
+struct State {
+    /// The oldest first; the first may be on its way to disk.
+    portions: VecDeque<Arc<Portion>>,
+    /// The first portion is on its way and takes nothing more.
+    writing: bool,
+    rows: u64,
+    bytes: u64,
+    handed_in: Sequence,
+    synced: Sequence,
+    /// Somebody waits for this to be written.
+    wanted: Sequence,
+    closing: bool,
+    fault: Option<String>,
+}
+
+/// What the store's handles and its thread share.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
     state: Mutex<State>,
     changed: Condvar,
 }
 
-#[derive(Default)]
-struct State {
-    /// The first one may be about to be written, if `writing`.
-    generations: VecDeque<Arc<Generation>>,
-    writing: bool,
-    rows: usize,
-    bytes: u64,
-    hurry: bool,
-    closed: bool,
+impl Portion {
+    fn add(&mut self, changes: Changes) {
+        self.engine = changes.engine;
+        for record in changes.tasks {
+            self.bytes += task_bytes(&record);
+            match self.index.get(&record.id) {
+                Some(at) => {
+                    self.bytes -= task_bytes(&self.tasks[*at]);
+                    self.tasks[*at] = record;
+                }
+                None => {
+                    self.index.insert(record.id, self.tasks.len());
+                    self.tasks.push(record);
+                }
+            }
+        }
+        for record in changes.agents {
+            match self.agent_index.get(&record.spec.id) {
+                Some(at) => self.agents[*at] = record,
+                None => {
+                    self.agent_index.insert(record.spec.id, self.agents.len());
+                    self.agents.push(record);
+                }
+            }
+        }
+    }
+
+    fn rows(&self) -> u64 {
+        (self.tasks.len() + self.agents.len()) as u64
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes + AGENT_BYTES * self.agents.len() as u64
+    }
 }
 
-impl Backlog {
-    pub(super) fn push(&self, changes: Changes) {
-        let mut state = self.lock();
-        let newest_is_open = state.generations.len() > usize::from(state.writing)
-            && state.generations.back().is_some_and(|newest| newest.rows() < GENERATION_ROWS);
-        if !newest_is_open {
-            state.generations.push_back(Arc::new(Generation::default()));
-        }
-        let mut newest = state.generations.pop_back().expect("one was just made sure of");
-        let open = Arc::get_mut(&mut newest).expect("only one being written is shared");
-        open.engine = changes.engine;
-        open.since.get_or_insert_with(Instant::now);
-        let (mut rows, mut bytes) = (0, 0);
-        for task in changes.tasks {
-            let size = size_of(&task);
-            match open.tasks.insert(task.id, task) {
-                Some(older) => bytes += size.saturating_sub(size_of(&older)),
-                None => {
-                    rows += 1;
-                    bytes += size;
-                }
-            }
-        }
-        for agent in changes.agents {
-            rows += usize::from(open.agents.insert(agent.spec.id, agent).is_none());
-        }
-        state.rows += rows;
-        state.bytes += bytes;
-        state.generations.push_back(newest);
-        drop(state);
-        self.changed.notify_one();
-    }
-
-    /// The next generation to write; waits until there is one, and for a moment until it has gathered
-    /// something. `None`: closed, and nothing is left.
-    pub(super) fn next(&self, gather: Duration) -> Option<Arc<Generation>> {
-        let mut state = self.lock();
-        loop {
-            let Some(first) = state.generations.front() else {
-                if state.closed {
-                    return None;
-                }
-                state = self.changed.wait(state).expect("nothing panics while it holds this lock");
-                continue;
-            };
-            let age = first.since.map_or(gather, |since| since.elapsed());
-            let due = state.generations.len() > 1
-                || first.rows() >= GENERATION_ROWS
-                || age >= gather
-                || state.hurry
-                || state.closed;
-            if due {
-                state.writing = true;
-                state.hurry = false;
-                return state.generations.front().cloned();
-            }
-            let waited = self.changed.wait_timeout(state, gather - age);
-            state = waited.expect("nothing panics while it holds this lock").0;
-        }
-    }
-
-    /// What `next` gave last is written.
-    pub(super) fn done(&self) {
-        let mut state = self.lock();
-        state.writing = false;
-        let Some(written) = state.generations.pop_front() else { return };
-        state.rows -= written.rows();
-        if state.generations.is_empty() {
-            state.bytes = 0;
-        } else {
-            let bytes: u64 = written.tasks.values().map(size_of).sum();
-            state.bytes = state.bytes.saturating_sub(bytes);
-        }
-        drop(state);
-        // Freeing many rows takes a while; nobody need wait for it.
-        drop(written);
-    }
-
-    /// Whoever waits for rows does not wait for more to gather.
-    pub(super) fn hurry(&self) {
-        self.lock().hurry = true;
-        self.changed.notify_one();
-    }
-
-    pub(super) fn close(&self) {
-        self.lock().closed = true;
-        self.changed.notify_one();
-    }
-
-    pub(super) fn closed(&self) -> bool {
-        self.lock().closed
-    }
-
-    pub(super) fn is_full(&self) -> bool {
-        self.lock().rows >= ROWS_MAX
-    }
-
-    pub(super) fn size(&self) -> BacklogSize {
-        let state = self.lock();
-        BacklogSize { rows: state.rows as u64, bytes: state.bytes }
-    }
-
-    /// The newest version of a task that waits here.
-    pub(super) fn task(&self, id: TaskId) -> Option<TaskRecord> {
-        let state = self.lock();
-        let newest_first = state.generations.iter().rev();
-        newest_first.filter_map(|generation| generation.tasks.get(&id)).next().cloned()
-    }
-
-    /// The newest versions of all tasks of a plan that wait here.
-    pub(super) fn plan(&self, root: TaskId) -> Vec<TaskRecord> {
-        let state = self.lock();
-        let mut newest: HashMap<TaskId, TaskRecord> = HashMap::new();
-        for generation in &state.generations {
-            let of_plan = generation.tasks.values().filter(|task| task.plan.root == root);
-            newest.extend(of_plan.map(|task| (task.id, task.clone())));
-        }
-        newest.into_values().collect()
-    }
-
+impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("nothing panics while it holds this lock")
     }
-}
 
-impl Generation {
-    fn rows(&self) -> usize {
-        self.tasks.len() + self.agents.len()
+    pub(super) fn add(&self, changes: Changes) {
+        let mut state = self.lock();
+        state.handed_in = changes.engine.position.sequence;
+        let writable = usize::from(state.writing);
+        let fits = state.portions.len() > writable
+            && state.portions.back().is_some_and(|last| last.tasks.len() < PORTION_ROWS);
+        if !fits {
+            state.portions.push_back(Arc::default());
+        }
+        let state = &mut *state;
+        let last = state.portions.back_mut().expect("one was just there");
+        let last = Arc::get_mut(last).expect("only the portion on its way is shared");
+        let (rows, bytes) = (last.rows(), last.bytes());
+        last.add(changes);
+        state.rows = state.rows + last.rows() - rows;
+        state.bytes = state.bytes + last.bytes() - bytes;
+        self.changed.notify_all();
+    }
+
+    /// The next portion to write, once there is one; `None` when the store is closed and all is
+    /// written.
+    pub(super) fn take(&self) -> Option<Arc<Portion>> {
+        let mut state = self.lock();
+        while state.portions.is_empty() && !state.closing {
+            state = self.changed.wait(state).expect("nothing panics while it holds this lock");
+        }
+        let lingers = |state: &mut State| {
+            let first = state.portions.front();
+            let small = first.is_some_and(|first| first.tasks.len() < PORTION_ROWS);
+            let wanted = state.wanted > state.synced;
+            small && !wanted && !state.closing
+        };
+        let (mut state, _) = self
+            .changed
+            .wait_timeout_while(state, LINGER, lingers)
+            .expect("nothing panics while it holds this lock");
+        state.writing = !state.portions.is_empty();
+        state.portions.front().cloned()
+    }
+
+    /// The portion that was taken is durable.
+    pub(super) fn written(&self) {
+        let mut state = self.lock();
+        let portion = state.portions.pop_front().expect("the portion on its way is the first");
+        state.writing = false;
+        state.synced = portion.engine.position.sequence;
+        state.rows -= portion.rows();
+        state.bytes -= portion.bytes();
+        state.fault = None;
+    }
+
+    /// The portion that was taken could not be written. Waits before it is tried again; `false`
+    /// when the store is being closed, so that it is not.
+    pub(super) fn failed(&self, fault: String, pause: Duration) -> bool {
+        let mut state = self.lock();
+        state.fault = Some(fault);
+        let (state, _) = self
+            .changed
+            .wait_timeout_while(state, pause, |state| !state.closing)
+            .expect("nothing panics while it holds this lock");
+        !state.closing
+    }
+
+    pub(super) fn hurry(&self, through: Sequence) {
+        let mut state = self.lock();
+        state.wanted = state.wanted.max(through);
+        self.changed.notify_all();
+    }
+
+    /// Where the database stood when it was opened.
+    pub(super) fn begin_at(&self, position: Sequence) {
+        let mut state = self.lock();
+        (state.synced, state.handed_in) = (position, position);
+    }
+
+    pub(super) fn close(&self) {
+        self.lock().closing = true;
+        self.changed.notify_all();
+    }
+
+    pub(super) fn handed_in(&self) -> Sequence {
+        self.lock().handed_in
+    }
+
+    pub(super) fn figures(&self) -> Backlog {
+        let state = self.lock();
+        Backlog { rows: state.rows, bytes: state.bytes }
+    }
+
+    pub(super) fn health(&self) -> Result<(), String> {
+        self.lock().fault.clone().map_or(Ok(()), Err)
+    }
+
+    pub(super) fn task(&self, id: TaskId) -> Option<TaskRecord> {
+        let state = self.lock();
+        let found =
+            |portion: &Arc<Portion>| portion.index.get(&id).map(|at| portion.tasks[*at].clone());
+        state.portions.iter().rev().find_map(found)
+    }
+
+    /// The newest versions of a plan's tasks that wait here.
+    pub(super) fn plan(&self, root: TaskId) -> Vec<TaskRecord> {
+        // Only the last portion still changes. The others are searched without the lock, so that
+        // the engine, which hands in rows, waits for one portion's search at the most.
+        let of_plan = |portion: &Arc<Portion>| -> Vec<TaskRecord> {
+            portion.tasks.iter().filter(|task| task.plan.root == root).cloned().collect()
+        };
+        let (frozen, last) = {
+            let state = self.lock();
+            let count = state.portions.len().saturating_sub(1);
+            let frozen: Vec<Arc<Portion>> = state.portions.iter().take(count).cloned().collect();
+            (frozen, state.portions.back().map(of_plan).unwrap_or_default())
+        };
+        let mut newest: HashMap<TaskId, TaskRecord> = HashMap::new();
+        for record in frozen.iter().flat_map(of_plan).chain(last) {
+            newest.insert(record.id, record);
+        }
+        newest.into_values().collect()
     }
 }
 
-fn size_of(task: &TaskRecord) -> u64 {
-    let inline = |payload: &maos_core::payload::Payload| match payload {
-        maos_core::payload::Payload::Inline(document) => document.len() as u64,
-        maos_core::payload::Payload::Stored { .. } => 0,
+fn task_bytes(record: &TaskRecord) -> u64 {
+    let inline = |payload: &Payload| match payload {
+        Payload::Inline(document) => document.len() as u64,
+        Payload::Stored { .. } => 0,
     };
-    let result = match &task.stage {
-        maos_core::record::Stage::Completed(result) => inline(result),
-        _ => 0,
+    let result = match &record.stage {
+        Stage::Completed(payload) => inline(payload),
+        Stage::Failed(failure) => failure.message.len() as u64,
+        Stage::Cancelled { reason } => reason.len() as u64,
+        Stage::Waiting
+        | Stage::Parked { .. }
+        | Stage::Ready { .. }
+        | Stage::Backoff { .. }
+        | Stage::Running { .. }
+        | Stage::Active
+        | Stage::Collected => 0,
     };
-    inline(&task.spec.parameters) + result
+    let spec = &record.spec;
+    let texts = spec.name.len() + spec.description.as_ref().map_or(0, |text| text.len());
+    let links = 16 * (record.depends_on.len() + record.subtasks.len());
+    TASK_BYTES
+        + (texts + links) as u64
+        + inline(&spec.parameters)
+        + spec.metadata.as_ref().map_or(0, inline)
+        + result
 }

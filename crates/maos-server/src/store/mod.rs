@@ -1,46 +1,71 @@
-//! The store: every task, live and ended, and the rest of the state, as rows in an SQLite file.
+//! The store: every task and agent as a row, written behind the journal by a thread of its own.
 //!
-//! It follows the journal. Rows that changed are handed over once they are durable there, gathered in
-//! a backlog (many versions of a row become one) and written in order by a thread of its own, each
-//! transaction with the position that it reaches. So the rows are always those of one position. It must
-//! not know the engine.
+//! Its law: rows are written in the order of positions, each transaction complete at its position;
+//! a row that was handed in is found from then on, written or not. It must not know the engine's
+//! rules, the driver or HTTP; it takes rows and gives them back.
 
 mod backlog;
+pub mod backup;
 mod read;
 pub mod recovery;
-mod rows;
+mod table;
+mod writer;
+
+#[cfg(test)]
+mod samples;
 #[cfg(test)]
 mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
+use hashbrown::HashMap;
+use maos_core::engine::Rows;
 use maos_core::ids::{Position, Sequence, TaskId};
-use maos_core::record::TaskRecord;
-use rusqlite::{Connection, ErrorCode};
+use maos_core::record::{AgentRecord, EngineRecord, TaskRecord};
+use rusqlite::ErrorCode;
 use thiserror::Error;
 use tokio::sync::watch;
-use tracing::error;
 
 use crate::codec::CodecError;
-use crate::driver::Changes;
+use crate::data_dir::DataDir;
 use crate::journal::JournalError;
-use backlog::Backlog;
-pub use backlog::BacklogSize;
+use backlog::Shared;
 pub use read::TaskFilter;
 
-/// Pause before rows that could not be written are tried again.
-const RETRY_PAUSE: Duration = Duration::from_millis(500);
-/// How long changes gather before they are written, if nobody waits for them.
-const GATHER: Duration = Duration::from_millis(50);
+/// Rows that may wait for the store's thread; at this many the store is full.
+pub const BACKLOG_ROWS_MAX: u64 = 2_000_000;
+/// Estimated bytes that may wait; at this many the store is full.
+pub const BACKLOG_BYTES_MAX: u64 = 2 << 30;
+
+/// Rows that changed up to one position, each complete.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// The engine's own figures; its position is the one that is reached.
+    pub engine: EngineRecord,
+    /// Tasks.
+    pub tasks: Vec<TaskRecord>,
+    /// Agents.
+    pub agents: Vec<AgentRecord>,
+}
+
+/// What waits for the store's thread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Rows, several versions of one folded.
+    pub rows: u64,
+    /// Their bytes, estimated.
+    pub bytes: u64,
+}
 
 /// Why the store could not do its part.
 #[derive(Debug, Error)]
 pub enum StoreError {
     /// What is there cannot be trusted.
-    #[error("the store `{}` is damaged: {what}\nhint: restore a backup with `maos restore`", path.display())]
+    #[error("the store `{}` is damaged: {what}\n\
+     hint: restore a backup with `maos restore`, or move the data directory away to start \
+     empty", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -48,7 +73,8 @@ pub enum StoreError {
         what: String,
     },
     /// Written by a newer release.
-    #[error("`{}` has format {found}, this release reads up to {known}\nhint: use the release that wrote it, or a newer one", path.display())]
+    #[error("`{}` has format {found}, this release reads up to {known}\n\
+     hint: use the release that wrote it, or a newer one", path.display())]
     TooNew {
         /// The file.
         path: PathBuf,
@@ -57,17 +83,35 @@ pub enum StoreError {
         /// The newest format known here.
         known: u32,
     },
-    /// The store knows more than the journal: they are not from the same directory.
-    #[error("the store `{}` is at step {store}, the journal ends at step {journal}\nhint: restore a backup with `maos restore`: these two files do not belong together", path.display())]
-    Ahead {
-        /// The store's file.
-        path: PathBuf,
-        /// Its position.
-        store: Sequence,
+    /// The store has what the journal never had.
+    #[error(
+        "the store is at {store}, ahead of the journal at {journal}: they do not belong together\n\
+         hint: put the `journal.db` back that belongs to this `store.db`, or restore a backup \
+         with `maos restore`"
+    )]
+    AheadOfJournal {
+        /// The store's position.
+        store: Position,
         /// The journal's head.
-        journal: Sequence,
+        journal: Position,
     },
-    /// The database failed.
+    /// A folder that must be empty or absent is not.
+    #[error("`{}` is not empty\nhint: name a folder that is empty or not there", path.display())]
+    NotEmpty {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// No space left.
+    #[error("no space left for `{}`\n\
+     hint: free some space; writing goes on by itself then", path.display())]
+    Full {
+        /// The file.
+        path: PathBuf,
+        /// The fault.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// The database failed otherwise.
     #[error("the store `{}` failed: {source}", path.display())]
     Sqlite {
         /// The file.
@@ -76,201 +120,198 @@ pub enum StoreError {
         #[source]
         source: rusqlite::Error,
     },
-    /// A thread could not be started.
-    #[error("the store's thread cannot be started")]
-    Thread(#[source] std::io::Error),
-    /// The journal, or the directory that both share.
+    /// The file system failed.
+    #[error("`{}` cannot be used", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The fault.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The journal or the data directory.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// The blob store.
+    /// The documents.
     #[error(transparent)]
     Blob(#[from] crate::blobs::BlobError),
 }
 
-/// Reaches the store from anywhere. Cheap to clone.
+/// The store. Cheap to clone; its calls that read block.
 #[derive(Clone)]
 pub struct Store {
     shared: Arc<Shared>,
+    readers: Arc<read::Readers>,
+    synced: watch::Receiver<Position>,
+    thread: Arc<Thread>,
 }
 
-struct Shared {
-    path: PathBuf,
-    backlog: Backlog,
-    reader: Mutex<Connection>,
-    synced: watch::Sender<Position>,
-    fault: Mutex<Option<String>>,
-    writer: Mutex<Option<JoinHandle<()>>>,
+/// The store's thread; it ends with the last handle if nobody closed the store.
+struct Thread {
+    shared: Arc<Shared>,
+    running: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        self.shared.close();
+    }
 }
 
 impl Store {
-    /// Opens the store in this file, or makes it, and starts its thread.
-    fn start(path: &Path, mut connection: Connection, at: Position) -> Result<Store, StoreError> {
-        let reader = read::connect(path).map_err(|why| fault(path, why))?;
-        let shared = Arc::new(Shared {
-            path: path.to_owned(),
-            backlog: Backlog::default(),
-            reader: Mutex::new(reader),
-            synced: watch::Sender::new(at),
-            fault: Mutex::default(),
-            writer: Mutex::default(),
-        });
-        let writing = shared.clone();
-        let thread = std::thread::Builder::new()
-            .name("maos-store".into())
-            .spawn(move || {
-                // Whoever waits for an answer goes first: the store only has to keep up on average.
-                let _ = rustix::process::nice(10);
-                writing.write_all(&mut connection);
-            })
-            .map_err(StoreError::Thread)?;
-        *lock(&shared.writer) = Some(thread);
-        Ok(Store { shared })
+    /// Opens the store of a data directory, or makes it, and loads what is live.
+    ///
+    /// # Errors
+    /// When it is damaged, of a newer release, or the disk fails.
+    pub fn open(dir: &Arc<DataDir>) -> Result<(Store, Rows<Vec<TaskRecord>>), StoreError> {
+        let path = dir.store();
+        let db = table::open(&path)?;
+        let rows = table::load(&db, &path)?;
+        let (reached, synced) = watch::channel(rows.engine.position);
+        let shared = Arc::new(Shared::default());
+        shared.begin_at(rows.engine.position.sequence);
+        let thread = writer::start(db, path.clone(), shared.clone(), reached, dir.clone())
+            .map_err(|source| StoreError::Io { path: path.clone(), source })?;
+        let readers = Arc::new(read::Readers::new(path));
+        let thread = Arc::new(Thread { shared: shared.clone(), running: Mutex::new(Some(thread)) });
+        Ok((Store { shared, readers, synced, thread }, rows))
     }
 
-    /// Takes rows that are durable in the journal. Never blocks.
+    /// Hands in rows that are durable in the journal. Never blocks on the disk.
     pub fn write(&self, changes: Changes) {
-        self.shared.backlog.push(changes);
+        self.shared.add(changes);
     }
 
-    /// The last position that is durable here.
+    /// The last position that is durable here, as it moves.
     #[must_use]
     pub fn synced(&self) -> watch::Receiver<Position> {
-        self.shared.synced.subscribe()
+        self.synced.clone()
     }
 
-    /// Waits until the rows of this step can be read here.
-    pub async fn reach(&self, step: Sequence) {
-        self.shared.backlog.hurry();
-        // The sender lives as long as we do.
-        drop(self.synced().wait_for(|at| at.sequence >= step).await);
+    /// What waits for the store's thread.
+    #[must_use]
+    pub fn backlog(&self) -> Backlog {
+        self.shared.figures()
     }
 
-    /// Whether so much waits to be written that nothing more should come in.
+    /// Whether so much waits that nothing more should be taken in.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.shared.backlog.is_full()
+        let backlog = self.backlog();
+        backlog.rows >= BACKLOG_ROWS_MAX || backlog.bytes >= BACKLOG_BYTES_MAX
     }
 
-    /// What waits to be written.
-    #[must_use]
-    pub fn backlog(&self) -> BacklogSize {
-        self.shared.backlog.size()
-    }
-
-    /// Whether rows are being written; if not, why.
+    /// How the store's thread is.
     ///
     /// # Errors
-    /// The fault, in words.
+    /// The fault that keeps it from writing. It goes on trying; nothing is dropped.
     pub fn health(&self) -> Result<(), String> {
-        lock(&self.shared.fault).clone().map_or(Ok(()), Err)
+        self.shared.health()
     }
 
-    /// One task. Blocks.
+    /// Waits until everything up to `through` that was handed in is durable here. Returns at once
+    /// when less was handed in than that, as far as it goes.
+    pub async fn reach(&self, through: Sequence) {
+        let through = through.min(self.shared.handed_in());
+        self.shared.hurry(through);
+        let mut synced = self.synced.clone();
+        // The thread is gone only when the store is closed: then there is nothing to wait for.
+        drop(synced.wait_for(|position| position.sequence >= through).await);
+    }
+
+    /// One task, also one that is not written yet.
     ///
     /// # Errors
-    /// When the store fails.
+    /// When its row is damaged or the disk fails.
     pub fn task(&self, id: TaskId) -> Result<Option<TaskRecord>, StoreError> {
-        if let Some(record) = self.shared.backlog.task(id) {
-            return Ok(Some(record));
+        match self.shared.task(id) {
+            Some(record) => Ok(Some(record)),
+            None => self.readers.task(id),
         }
-        read::task(&lock(&self.shared.reader), id).map_err(|why| self.read_fault(why))
     }
 
-    /// All tasks of a plan, in its order; empty if there is no such plan. Blocks.
+    /// All tasks of the plan with this root, in the plan's order; none if there is no such plan.
     ///
     /// # Errors
-    /// When the store fails.
+    /// When a row is damaged or the disk fails.
     pub fn plan(&self, root: TaskId) -> Result<Vec<TaskRecord>, StoreError> {
-        let stored = read::plan(&lock(&self.shared.reader), root);
-        let mut tasks = stored.map_err(|why| self.read_fault(why))?;
-        for newer in self.shared.backlog.plan(root) {
-            match tasks.iter_mut().find(|task| task.id == newer.id) {
-                Some(task) => *task = newer,
-                None => tasks.push(newer),
-            }
-        }
-        tasks.sort_by_key(|task| task.index);
+        // The backlog first: what leaves it in between is in the database by then.
+        let waiting = self.shared.plan(root);
+        let mut tasks: HashMap<TaskId, TaskRecord> =
+            self.readers.plan(root)?.into_iter().map(|task| (task.id, task)).collect();
+        tasks.extend(waiting.into_iter().map(|task| (task.id, task)));
+        let mut tasks: Vec<TaskRecord> = tasks.into_values().collect();
+        tasks.sort_unstable_by_key(|task| task.index);
         Ok(tasks)
     }
 
-    /// A page of tasks, the newest first, and how many there are in all. Blocks. Sees what is
-    /// written; `reach` waits for more.
+    /// A page of the tasks that are written, the newest first, and how many there are in all. Call
+    /// [`Store::reach`] before to have the others in it.
     ///
     /// # Errors
-    /// When the store fails.
+    /// When a row is damaged or the disk fails.
     pub fn page(&self, filter: &TaskFilter) -> Result<(Vec<TaskRecord>, u64), StoreError> {
-        read::page(&lock(&self.shared.reader), filter).map_err(|why| self.read_fault(why))
+        self.readers.page(filter)
     }
 
-    /// Writes what is left and ends the thread. Blocks.
+    /// How many tasks that are written have which status, by its wire name.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn counts(&self) -> Result<Vec<(&'static str, u64)>, StoreError> {
+        self.readers.counts()
+    }
+
+    /// All agents that are written.
+    ///
+    /// # Errors
+    /// When a row is damaged or the disk fails.
+    pub fn agents(&self) -> Result<Vec<AgentRecord>, StoreError> {
+        self.readers.agents()
+    }
+
+    /// Writes what waits and ends the thread. What cannot be written stays in the journal.
     pub fn close(&self) {
-        self.shared.backlog.close();
-        if let Some(thread) = lock(&self.shared.writer).take() {
-            thread.join().expect("the store's thread does not panic");
-        }
-    }
-
-    fn read_fault(&self, why: read::ReadError) -> StoreError {
-        match why {
-            read::ReadError::Sqlite(source) => fault(&self.shared.path, source),
-            read::ReadError::Codec(why) => damaged(&self.shared.path, why),
-        }
-    }
-}
-
-impl Shared {
-    fn write_all(&self, connection: &mut Connection) {
-        while let Some(generation) = self.backlog.next(GATHER) {
-            loop {
-                match rows::write(connection, &generation) {
-                    Ok(()) => break,
-                    Err(why) => self.note_fault(Some(why)),
-                }
-                if self.backlog.closed() {
-                    // The journal has it all: the next start brings the rows up to date.
-                    error!("the store was closed before everything was written");
-                    return;
-                }
-                std::thread::sleep(RETRY_PAUSE);
-            }
-            self.note_fault(None);
-            let reached = generation.engine.position;
-            self.backlog.done();
-            self.synced.send_replace(reached);
-        }
-    }
-
-    fn note_fault(&self, why: Option<rusqlite::Error>) {
-        let mut noted = lock(&self.fault);
-        if let Some(why) = &why
-            && noted.is_none()
+        self.shared.close();
+        let thread =
+            self.thread.running.lock().expect("nothing panics while it holds this lock").take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
         {
-            error!("the store cannot be written: {why}; it is tried again");
+            tracing::error!(
+                "the store's thread panicked; what it had not written is in the journal"
+            );
         }
-        *noted = why.map(|why| format!("the store cannot be written: {why}"));
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().expect("nothing panics while it holds this lock")
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "store at {}", *self.synced.borrow())
+    }
 }
 
-fn fault(path: &Path, source: rusqlite::Error) -> StoreError {
+fn sqlite_fault(path: &Path, source: rusqlite::Error) -> StoreError {
+    let path = path.to_owned();
     match source.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => StoreError::Full { path, source },
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-            StoreError::Damaged { path: path.into(), what: source.to_string() }
+            StoreError::Damaged { path, what: source.to_string() }
         }
-        _ => StoreError::Sqlite { path: path.into(), source },
+        Some(_) | None => StoreError::Sqlite { path, source },
     }
 }
 
-fn damaged(path: &Path, why: CodecError) -> StoreError {
-    match why {
-        CodecError::Damaged(what) => StoreError::Damaged { path: path.into(), what },
+fn unopened(path: &Path, what: &str, fault: &CodecError) -> StoreError {
+    let path = path.to_owned();
+    match fault {
         CodecError::TooNew { found } => StoreError::TooNew {
-            path: path.into(),
-            found: found.into(),
-            known: crate::codec::FORMAT.into(),
+            path,
+            found: u32::from(*found),
+            known: u32::from(crate::codec::FORMAT),
         },
+        CodecError::Damaged(_) | CodecError::Encrypted { .. } => {
+            StoreError::Damaged { path, what: format!("{what}: {fault}") }
+        }
     }
 }

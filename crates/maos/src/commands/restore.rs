@@ -4,14 +4,18 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use maos_server::store::backup;
+use serde_json::json;
+
+use crate::words;
 
 /// What the command line said.
 #[derive(Args)]
 pub(crate) struct Restore {
     /// What `maos backup` wrote
-    #[arg(value_name = "DIR|FILE")]
+    #[arg(value_name = "DIR")]
     backup: PathBuf,
-    /// The data directory to make; it must not be there yet
+    /// The data directory to make; it must be empty or not there yet
     #[arg(long, value_name = "DIR", default_value = "maos-data")]
     data_dir: PathBuf,
     /// Print one JSON document on standard output
@@ -20,9 +24,13 @@ pub(crate) struct Restore {
 }
 
 pub(crate) fn run(arguments: &Restore) -> anyhow::Result<ExitCode> {
-    let (from, to) = (arguments.backup.display(), arguments.data_dir.display());
-    anyhow::bail!(
-        "`{from}` cannot be restored to `{to}`: backups are not built yet\n\
-         hint: stop the server and copy the whole directory, for example with `cp -a`"
-    )
+    let (from, to) = (&arguments.backup, &arguments.data_dir);
+    backup::restore(from, to)?;
+    if arguments.json {
+        words::print_json(&json!({ "backup": from, "data_dir": to }))?;
+    } else {
+        words::print(&format!("restored `{}` to `{}`", from.display(), to.display()))?;
+        words::say(&format!("`maos serve --data-dir {}` goes on from there", to.display()));
+    }
+    Ok(ExitCode::SUCCESS)
 }

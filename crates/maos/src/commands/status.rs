@@ -95,15 +95,12 @@ fn agent_figures(total: u64, figures: &Figures) -> String {
     text
 }
 
-/// What of each kind is taken, where the server says it in that way.
+/// What of each kind is taken; a kind without a bound is left out.
 fn resource_figures(figures: &Figures) -> String {
-    let table = |name: &str| figures.get(name).and_then(Value::as_object);
-    let (Some(capacity), Some(allocated)) = (table("capacity"), table("allocated")) else {
-        return String::new();
-    };
-    let lines = capacity.iter().map(|(kind, capacity)| {
-        let taken = allocated.get(kind).map_or_else(|| "0".to_owned(), Value::to_string);
-        format!("{kind}: {taken} of {capacity} taken")
+    let lines = figures.iter().filter_map(|(kind, figures)| {
+        let amount = |name: &str| figures.get(name).filter(|amount| amount.is_number());
+        let (capacity, allocated) = (amount("capacity")?, amount("allocated")?);
+        Some(format!("{kind}: {allocated} of {capacity} taken"))
     });
     words::harmless(&lines.collect::<Vec<_>>().join("\n")).into_owned()
 }

@@ -1,21 +1,187 @@
-//! temp
-use super::*;
+//! Built-in agents: actions that the server itself knows, doing real work.
+//!
+//! Each takes typed parameters and refuses what it does not know; what is wrong with them is a permanent
+//! failure that names the field. `docs/builtins.md` shows each with an example.
+
+mod compute;
+pub mod data;
+mod file;
+mod join;
+mod paths;
+
+use std::ffi::OsString;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::{AllowedRoots, Assignment, RunAttempt, Running, Verdict};
+use paths::Paths;
+
+/// Something that built-in agents can do.
+#[derive(Clone, Copy, Debug)]
 pub struct Action {
+    /// What `parameters.action` says.
     pub name: &'static str,
+    /// What an agent needs for it.
     pub capability: &'static str,
+    /// What it does, in a few words.
+    pub summary: &'static str,
 }
-pub const ACTIONS: &[Action] = &[Action { name: "noop", capability: "task_execution" }];
-pub fn capability_of(action: &str) -> Option<&'static str> {
-    ACTIONS.iter().find(|a| a.name == action).map(|a| a.capability)
+
+const FILES: &str = "file_operations";
+const DATA: &str = "data_processing";
+const COMPUTATION: &str = "computation";
+const COORDINATION: &str = "coordination";
+
+/// Everything that built-in agents can do.
+pub const ACTIONS: &[Action] = &[
+    action("noop", "task_execution", "answers its own parameters"),
+    action("file.read", FILES, "a file's content, as text or JSON"),
+    action("file.write", FILES, "writes text or JSON, whole or not at all"),
+    action("file.list", FILES, "what is in a folder"),
+    action("file.copy", FILES, "copies a file"),
+    action("file.move", FILES, "moves a file"),
+    action("file.hash", FILES, "a file's size and BLAKE3"),
+    action("file.glob", FILES, "files whose paths match a pattern"),
+    action("data.sql", DATA, "a query over CSV files, JSON files and rows"),
+    action("data.summarize", DATA, "counts, ranges and means of every column"),
+    action("compute.sum", COMPUTATION, "the sum of numbers"),
+    action("compute.product", COMPUTATION, "the product of numbers"),
+    action("compute.min", COMPUTATION, "the least of numbers"),
+    action("compute.max", COMPUTATION, "the greatest of numbers"),
+    action("compute.mean", COMPUTATION, "the mean of numbers"),
+    action("compute.count", COMPUTATION, "how many values there are"),
+    action("join.collect", COORDINATION, "its inputs as a list"),
+    action("join.concat", COORDINATION, "lists put together into one"),
+    action("join.merge", COORDINATION, "objects put together into one"),
+];
+
+const fn action(name: &'static str, capability: &'static str, summary: &'static str) -> Action {
+    Action { name, capability, summary }
 }
-pub struct Builtin;
-impl Builtin {
-    pub fn new(_: AllowedRoots, _: Vec<std::ffi::OsString>) -> Builtin {
-        Builtin
+
+/// The capability that a built-in action needs; `None` if there is no such action.
+#[must_use]
+pub fn capability_of(name: &str) -> Option<&'static str> {
+    ACTIONS.iter().find(|action| action.name == name).map(|action| action.capability)
+}
+
+/// Why an action did not work out.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Fault {
+    pub(crate) message: String,
+    /// Whether it would fail again with the same parameters.
+    pub(crate) permanent: bool,
+}
+
+impl Fault {
+    /// The parameters are at fault.
+    pub(crate) fn wrong(message: impl Into<String>) -> Fault {
+        Fault { message: message.into(), permanent: true }
+    }
+
+    /// The world is at fault, and may be better later.
+    pub(crate) fn failed(message: impl Into<String>) -> Fault {
+        Fault { message: message.into(), permanent: false }
     }
 }
+
+/// The runtime of built-in agents.
+pub struct Builtin {
+    paths: Arc<Paths>,
+    data_worker: Vec<OsString>,
+}
+
+impl Builtin {
+    /// Agents that touch files below `roots` only, and work on data in a process of `data_worker`.
+    #[must_use]
+    pub fn new(roots: AllowedRoots, data_worker: Vec<OsString>) -> Builtin {
+        Builtin { paths: Arc::new(Paths::new(roots)), data_worker }
+    }
+
+    async fn act(&self, assignment: Assignment) -> Result<Value, Fault> {
+        let name = assignment.parameters.get("action").and_then(Value::as_str).unwrap_or_default();
+        let name = name.to_owned();
+        let timeout = assignment.timeout;
+        let parameters = assignment.parameters;
+        match name.split_once('.') {
+            None if name == "noop" => Ok(parameters),
+            Some(("file", verb)) => {
+                let (verb, paths) = (verb.to_owned(), self.paths.clone());
+                blocking(move || file::act(&verb, parameters, &paths)).await
+            }
+            Some(("data", verb)) => {
+                let request = {
+                    let (verb, paths) = (verb.to_owned(), self.paths.clone());
+                    blocking(move || data::prepare(&verb, parameters, &paths)).await?
+                };
+                data::run_apart(&self.data_worker, request, timeout).await
+            }
+            Some(("compute", verb)) => compute::act(verb, parameters),
+            Some(("join", verb)) => join::act(verb, parameters),
+            Some(_) | None => Err(Fault::wrong(format!("no built-in action is called `{name}`"))),
+        }
+    }
+}
+
 impl RunAttempt for Builtin {
-    fn run(&self, a: Assignment) -> Running<'_> {
-        Box::pin(async move { Verdict::Completed(a.parameters) })
+    fn run(&self, assignment: Assignment) -> Running<'_> {
+        Box::pin(async move {
+            let stop = assignment.stop.clone();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => Verdict::Lost { message: "stopped".to_owned() },
+                done = self.act(assignment) => match done {
+                    Ok(result) => Verdict::Completed(result),
+                    Err(Fault { message, permanent }) => Verdict::Failed { message, permanent },
+                },
+            }
+        })
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
+) -> Result<T, Fault> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|_| Err(Fault::failed("the action failed in an unexpected way")))
+}
+
+/// What plans add to the parameters of every subtask; an action that does not name them ignores them.
+const FROM_PLANS: [&str; 5] = ["item", "index", "stage", "input", "inputs"];
+
+/// The parameters of an action as its type; `wanted` are the plan's additions that it takes.
+fn typed<T: DeserializeOwned>(parameters: Value, wanted: &[&str]) -> Result<T, Fault> {
+    let mut members = object(parameters);
+    members.remove("action");
+    for name in FROM_PLANS.iter().filter(|name| !wanted.contains(name)) {
+        members.remove(*name);
+    }
+    serde_json::from_value(Value::Object(members))
+        .map_err(|why| Fault::wrong(format!("`parameters`: {why}")))
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(members) => members,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+            Map::new()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_action_has_one_name_and_the_capability_of_its_family() {
+        let mut names: Vec<&str> = ACTIONS.iter().map(|action| action.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), ACTIONS.len());
+        assert_eq!(capability_of("data.sql"), Some("data_processing"));
+        assert_eq!(capability_of("data.magic"), None);
     }
 }

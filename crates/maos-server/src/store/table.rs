@@ -1,0 +1,279 @@
+//! The tables of `store.db`: made, checked, written, and loaded at a start.
+//!
+//! Its law: `engine.record` holds the position at which all other rows are complete. WAL with
+//! `synchronous=FULL`: transactions are few and large, so one fsync each is the sync point that the
+//! journal may be trimmed behind. What is queried is a column; everything is in `record`.
+
+use std::path::Path;
+
+use hashbrown::HashSet;
+use maos_core::engine::Rows;
+use maos_core::ids::{AgentId, Position, TaskId};
+use maos_core::record::{AgentRecord, EngineRecord, PlanRecord, Stage, TaskRecord};
+use minicbor::Decode;
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+
+use super::backlog::Portion;
+use super::{StoreError, sqlite_fault, unopened};
+use crate::codec::{self, Kind};
+
+const FORMAT: u32 = 1;
+/// `MAOS`.
+const APPLICATION_ID: u32 = 0x4D41_4F53;
+/// Expired idempotency keys that one transaction forgets.
+const FORGOTTEN_MAX: u32 = 10_000;
+
+/// Wire names by their stored numbers: never reused, never changed.
+pub(super) const STATUS_NAMES: [&str; 7] =
+    ["pending", "ready", "running", "retrying", "completed", "failed", "cancelled"];
+
+const SCHEMA: &str = "
+    CREATE TABLE engine (id INTEGER PRIMARY KEY CHECK (id = 1), record BLOB NOT NULL) STRICT;
+    CREATE TABLE tasks (
+        number INTEGER PRIMARY KEY,
+        id BLOB NOT NULL UNIQUE,
+        root BLOB,
+        parent BLOB,
+        status INTEGER NOT NULL,
+        priority INTEGER NOT NULL,
+        name TEXT NOT NULL,
+        agent BLOB,
+        created INTEGER NOT NULL,
+        updated INTEGER NOT NULL,
+        ended INTEGER,
+        live INTEGER NOT NULL,
+        record BLOB NOT NULL
+    ) STRICT;
+    CREATE INDEX tasks_by_status ON tasks (status);
+    CREATE INDEX tasks_live ON tasks (live) WHERE live = 1;
+    CREATE INDEX tasks_by_root ON tasks (root) WHERE root IS NOT NULL;
+    CREATE TABLE counts (status INTEGER PRIMARY KEY, tasks INTEGER NOT NULL) STRICT;
+    INSERT INTO counts VALUES (0,0),(1,0),(2,0),(3,0),(4,0),(5,0),(6,0);
+    CREATE TRIGGER task_new AFTER INSERT ON tasks BEGIN
+        UPDATE counts SET tasks = tasks + 1 WHERE status = new.status;
+    END;
+    CREATE TRIGGER task_moved AFTER UPDATE OF status ON tasks WHEN old.status <> new.status BEGIN
+        UPDATE counts SET tasks = tasks - 1 WHERE status = old.status;
+        UPDATE counts SET tasks = tasks + 1 WHERE status = new.status;
+    END;
+    CREATE TABLE agents (id BLOB PRIMARY KEY, record BLOB NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE keys (root BLOB PRIMARY KEY, until INTEGER NOT NULL, plan BLOB NOT NULL)
+        STRICT, WITHOUT ROWID;
+    CREATE INDEX keys_by_end ON keys (until);
+";
+
+const PUT_TASK: &str = "
+    INSERT INTO tasks (id, root, parent, status, priority, name, agent, created, updated, ended,
+                       live, record)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
+    ON CONFLICT (id) DO UPDATE SET status = ?4, priority = ?5, name = ?6, agent = ?7, updated = ?9,
+                                   ended = ?10, live = ?11, record = ?12
+";
+
+/// Opens the file, or makes it; refuses what is damaged, foreign or newer.
+pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
+    let wrong = |fault| sqlite_fault(path, fault);
+    let mut db = Connection::open(path).map_err(wrong)?;
+    let number = |db: &Connection, name: &str| -> Result<u32, StoreError> {
+        db.pragma_query_value(None, name, |row| row.get(0)).map_err(wrong)
+    };
+    let (application, format) = (number(&db, "application_id")?, number(&db, "user_version")?);
+    let new = application == 0 && format == 0 && number(&db, "schema_version")? == 0;
+    if !new && application != APPLICATION_ID {
+        let what = "it is a database, but no store of MAOS".to_owned();
+        return Err(StoreError::Damaged { path: path.to_owned(), what });
+    }
+    if format > FORMAT {
+        return Err(StoreError::TooNew { path: path.to_owned(), found: format, known: FORMAT });
+    }
+    prepare(&mut db, new).map_err(wrong)?;
+    Ok(db)
+}
+
+fn prepare(db: &mut Connection, new: bool) -> rusqlite::Result<()> {
+    db.pragma_update(None, "journal_mode", "wal")?;
+    db.pragma_update(None, "synchronous", "full")?;
+    db.pragma_update(None, "cache_size", -65_536)?;
+    db.pragma_update(None, "wal_autocheckpoint", 8_000)?;
+    db.pragma_update(None, "journal_size_limit", 64 << 20)?;
+    if new {
+        let transaction = db.transaction()?;
+        transaction.execute_batch(SCHEMA)?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        transaction.pragma_update(None, "user_version", FORMAT)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+/// Writes a portion in one transaction.
+pub(super) fn write(db: &mut Connection, portion: &Portion) -> rusqlite::Result<()> {
+    let transaction = db.transaction()?;
+    for record in &portion.tasks {
+        put_task(&transaction, record)?;
+    }
+    for record in &portion.agents {
+        transaction
+            .prepare_cached("INSERT OR REPLACE INTO agents VALUES (?, ?)")?
+            .execute(params![bytes(record.spec.id.0), codec::seal_value(Kind::Agent, record)])?;
+    }
+    transaction
+        .prepare_cached(
+            "DELETE FROM keys WHERE root IN (SELECT root FROM keys WHERE until <= ? LIMIT ?)",
+        )?
+        .execute(params![portion.engine.at.0, FORGOTTEN_MAX])?;
+    let engine = codec::seal_value(Kind::Engine, &portion.engine);
+    transaction.prepare_cached("INSERT OR REPLACE INTO engine VALUES (1, ?)")?.execute([engine])?;
+    transaction.commit()
+}
+
+fn put_task(transaction: &Transaction<'_>, record: &TaskRecord) -> rusqlite::Result<()> {
+    let is_root = record.plan.root == record.id;
+    let agent = holder(&record.stage).map(|agent| bytes(agent.0));
+    transaction.prepare_cached(PUT_TASK)?.execute(params![
+        bytes(record.id.0),
+        (!is_root).then(|| bytes(record.plan.root.0)),
+        record.parent.map(|parent| bytes(parent.0)),
+        status(&record.stage),
+        record.spec.priority as u8,
+        record.spec.name,
+        agent,
+        record.times.created.0,
+        record.times.updated.0,
+        record.times.ended.map(|ended| ended.0),
+        is_live(record),
+        codec::seal_value(Kind::Task, record),
+    ])?;
+    if is_root && record.plan.idempotency.is_some() {
+        let plan = codec::seal_value(Kind::Plan, &*record.plan);
+        transaction
+            .prepare_cached("INSERT OR REPLACE INTO keys VALUES (?, ?, ?)")?
+            .execute(params![bytes(record.id.0), record.plan.idempotency_until.0, plan])?;
+    }
+    Ok(())
+}
+
+/// What an engine needs to go on: whole plans with something live in them, agents, keys.
+pub(super) fn load(db: &Connection, path: &Path) -> Result<Rows<Vec<TaskRecord>>, StoreError> {
+    let engine = load_engine(db, path)?;
+    let (tasks, roots) = load_live(db, path)?;
+    let mut agents: Vec<AgentRecord> =
+        read_all(db, path, Kind::Agent, "SELECT record FROM agents", ())?;
+    let holders = holders(&tasks);
+    agents.retain(|agent| agent.end.is_none() || holders.contains(&agent.spec.id));
+    let keys = "SELECT plan FROM keys WHERE until > ?";
+    let mut remembered: Vec<PlanRecord> = read_all(db, path, Kind::Plan, keys, [engine.at.0])?;
+    remembered.retain(|plan| !roots.contains(&plan.root));
+    Ok(Rows { engine, agents, tasks, remembered })
+}
+
+/// The position of the rows.
+pub(super) fn position(db: &Connection, path: &Path) -> Result<Position, StoreError> {
+    load_engine(db, path).map(|engine| engine.position)
+}
+
+fn load_engine(db: &Connection, path: &Path) -> Result<EngineRecord, StoreError> {
+    let engine: Option<Vec<u8>> = db
+        .query_row("SELECT record FROM engine", (), |row| row.get(0))
+        .optional()
+        .map_err(|fault| sqlite_fault(path, fault))?;
+    match engine {
+        Some(sealed) => codec::open_value(Kind::Engine, &sealed)
+            .map_err(|fault| unopened(path, "the engine's row", &fault)),
+        None => Ok(EngineRecord::default()),
+    }
+}
+
+fn holder(stage: &Stage) -> Option<AgentId> {
+    if let Stage::Running { agent, .. } = stage { Some(*agent) } else { None }
+}
+
+/// Who holds an attempt: such an agent is needed even when it has ended.
+fn holders(tasks: &[TaskRecord]) -> HashSet<AgentId> {
+    let mut holders = HashSet::new();
+    for task in tasks {
+        holders.extend(holder(&task.stage));
+        holders.extend(task.stopping.iter().map(|held| held.agent));
+    }
+    holders
+}
+
+fn load_live(
+    db: &Connection,
+    path: &Path,
+) -> Result<(Vec<TaskRecord>, HashSet<TaskId>), StoreError> {
+    let live = "SELECT record FROM tasks INDEXED BY tasks_live WHERE live = 1";
+    let mut tasks: Vec<TaskRecord> = read_all(db, path, Kind::Task, live, ())?;
+    let mut roots: HashSet<TaskId> = HashSet::new();
+    let mut larger: HashSet<TaskId> = HashSet::new();
+    for task in &tasks {
+        roots.insert(task.plan.root);
+        if task.id != task.plan.root || !task.subtasks.is_empty() {
+            larger.insert(task.plan.root);
+        }
+    }
+    // The ended tasks of live plans.
+    let ended = "SELECT record FROM tasks WHERE live = 0 AND id = ?1
+                 UNION ALL SELECT record FROM tasks WHERE live = 0 AND root = ?1";
+    for root in larger {
+        tasks.append(&mut read_all(db, path, Kind::Task, ended, [bytes(root.0)])?);
+    }
+    Ok((tasks, roots))
+}
+
+/// Opens and decodes the first column of every row.
+pub(super) fn read_all<T: for<'b> Decode<'b, ()>>(
+    db: &Connection,
+    path: &Path,
+    kind: Kind,
+    sql: &str,
+    given: impl rusqlite::Params,
+) -> Result<Vec<T>, StoreError> {
+    let wrong = |fault| sqlite_fault(path, fault);
+    let mut query = db.prepare_cached(sql).map_err(wrong)?;
+    let mut rows = query.query(given).map_err(wrong)?;
+    let mut values = Vec::new();
+    while let Some(row) = rows.next().map_err(wrong)? {
+        values.push(value(row, path, kind)?);
+    }
+    Ok(values)
+}
+
+fn value<T: for<'b> Decode<'b, ()>>(
+    row: &Row<'_>,
+    path: &Path,
+    kind: Kind,
+) -> Result<T, StoreError> {
+    let sealed = row.get_ref(0).map_err(|fault| sqlite_fault(path, fault))?;
+    let sealed = sealed.as_blob().map_err(|_| StoreError::Damaged {
+        path: path.to_owned(),
+        what: format!("a row of kind {kind:?} holds no bytes"),
+    })?;
+    codec::open_value(kind, sealed)
+        .map_err(|fault| unopened(path, &format!("a row of kind {kind:?}"), &fault))
+}
+
+pub(super) fn bytes(id: u128) -> [u8; 16] {
+    id.to_be_bytes()
+}
+
+fn is_live(record: &TaskRecord) -> bool {
+    !record.stage.ended() || !record.stopping.is_empty()
+}
+
+fn status(stage: &Stage) -> u8 {
+    match stage {
+        Stage::Waiting | Stage::Parked { .. } => 0,
+        Stage::Ready { .. } => 1,
+        Stage::Running { .. } | Stage::Active => 2,
+        Stage::Backoff { .. } => 3,
+        Stage::Completed(_) | Stage::Collected => 4,
+        Stage::Failed(_) => 5,
+        Stage::Cancelled { .. } => 6,
+    }
+}
+
+/// The stored number of a status by its wire name; `None` for one that no task has.
+pub(super) fn status_number(name: &str) -> Option<u8> {
+    STATUS_NAMES.iter().zip(0..).find_map(|(known, number)| (*known == name).then_some(number))
+}

@@ -1,0 +1,69 @@
+//! The store's own thread: one portion, one transaction, one fsync, in order.
+//!
+//! Its law: a portion that could not be written is tried again until it is, or until the store is
+//! closed; nothing behind it overtakes it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use maos_core::ids::Position;
+use rusqlite::Connection;
+use tokio::sync::watch;
+use tracing::{error, info};
+
+use super::backlog::Shared;
+use super::table;
+use crate::data_dir::DataDir;
+
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+/// The thread yields to the engine and the journal when there is not enough processor for all.
+#[cfg(target_os = "linux")]
+const NICENESS: i32 = 5;
+
+pub(super) fn start(
+    mut db: Connection,
+    path: PathBuf,
+    shared: Arc<Shared>,
+    reached: watch::Sender<Position>,
+    dir: Arc<DataDir>,
+) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name("maos-store".into()).spawn(move || {
+        yield_to_others();
+        while let Some(portion) = shared.take() {
+            let mut pause = RETRY_FIRST;
+            while let Err(fault) = table::write(&mut db, &portion) {
+                let fault = super::sqlite_fault(&path, fault);
+                if pause == RETRY_FIRST {
+                    error!("{fault}; it is tried again, and nothing is lost meanwhile");
+                }
+                if !shared.failed(fault.to_string(), pause) {
+                    return;
+                }
+                pause = (pause * 2).min(RETRY_MAX);
+            }
+            if pause > RETRY_FIRST {
+                info!("the store writes again");
+            }
+            let position = portion.engine.position;
+            drop(portion);
+            shared.written();
+            reached.send_replace(position);
+        }
+        drop(db);
+        drop(dir);
+    })
+}
+
+#[cfg(target_os = "linux")]
+fn yield_to_others() {
+    // On Linux a niceness belongs to a thread. Where it may not be set all goes on as it is.
+    if let Err(fault) = rustix::process::setpriority_process(None, NICENESS) {
+        tracing::debug!("the store's thread keeps its priority: {fault}");
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn yield_to_others() {}
