@@ -8,6 +8,7 @@ mod layout;
 mod progress;
 mod remote;
 mod submissions;
+mod values;
 mod words;
 
 use std::panic::{self, PanicHookInfo};

@@ -164,7 +164,7 @@ mod tests {
             ("a.json", "{\n \"name\": \n}", "`a.json` is not JSON"),
             ("a.json", "{\n \"name\": \n}", "line 3 column 1"),
             ("a.yaml", "name: [1,\nb: }", "`a.yaml` is not YAML"),
-            ("a.yaml", "name: [1,\nb: }", "line 2"),
+            ("a.yaml", "name: a\nb: [1}", "line 2, column 4"),
             ("a.json", "[]", "`a.json` is an empty list"),
             ("a.json", "[{}, 3]", "entry 2 of `a.json` is not a submission but `a number`"),
             ("a.yaml", "hello", "neither a submission nor a list"),

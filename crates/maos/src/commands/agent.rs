@@ -2,16 +2,15 @@
 
 use std::process::ExitCode;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 use maos_api::agent::{Agent, AgentCreate, AgentRuntime};
 use maos_api::client::{Client, Listing};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::task::assignment;
 use crate::layout::{Fields, Screen, few, indented, moment};
 use crate::remote::Remote;
+use crate::values::{assignment, one_of};
 use crate::words;
 
 /// What the command line said.
@@ -62,10 +61,9 @@ struct Create {
     /// What does its work [default: builtin]
     #[arg(
         long,
-        value_parser = PossibleValuesParser::new(AgentRuntime::ALL.map(AgentRuntime::name))
-            .map(|name| AgentRuntime::ALL.into_iter().find(|known| known.name() == name))
+        value_parser = one_of(AgentRuntime::ALL, AgentRuntime::name)
     )]
-    runtime: Option<Option<AgentRuntime>>,
+    runtime: Option<AgentRuntime>,
     /// Tasks that it runs at once [default: 1]
     #[arg(long, value_name = "N")]
     max_concurrent_tasks: Option<u32>,
@@ -139,7 +137,7 @@ async fn create(client: &Client, json: bool, create: &Create) -> anyhow::Result<
         max_concurrent_tasks: create.max_concurrent_tasks,
         tags: create.tags.clone(),
         name: create.name.clone(),
-        runtime: create.runtime.flatten(),
+        runtime: create.runtime,
         ..AgentCreate::default()
     };
     let answer = client.create_agent(serde_json::to_vec(&body)?).await?;

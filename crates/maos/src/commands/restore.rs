@@ -25,6 +25,10 @@ pub(crate) struct Restore {
 
 pub(crate) fn run(arguments: &Restore) -> anyhow::Result<ExitCode> {
     let (from, to) = (&arguments.backup, &arguments.data_dir);
+    if !from.join("manifest").is_file() {
+        let from = from.display();
+        anyhow::bail!("`{from}` is no whole backup\nhint: name a folder that `maos backup` wrote");
+    }
     backup::restore(from, to)?;
     if arguments.json {
         words::print_json(&json!({ "backup": from, "data_dir": to }))?;

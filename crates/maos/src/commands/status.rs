@@ -98,7 +98,7 @@ fn agent_figures(total: u64, figures: &Figures) -> String {
 /// What of each kind is taken; a kind without a bound is left out.
 fn resource_figures(figures: &Figures) -> String {
     let lines = figures.iter().filter_map(|(kind, figures)| {
-        let amount = |name: &str| figures.get(name).filter(|amount| amount.is_number());
+        let amount = |name: &str| figures.get(name).and_then(Value::as_f64);
         let (capacity, allocated) = (amount("capacity")?, amount("allocated")?);
         Some(format!("{kind}: {allocated} of {capacity} taken"))
     });

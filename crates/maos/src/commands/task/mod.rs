@@ -6,15 +6,14 @@ mod watch;
 
 use std::process::ExitCode;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 use maos_api::client::{Client, Listing};
 use maos_api::task::{Page, TaskStatus};
-use serde_json::Value;
 use uuid::Uuid;
 
 use crate::layout::{Screen, indented, moment};
 use crate::remote::Remote;
+use crate::values::one_of;
 use crate::words;
 
 /// What the command line said.
@@ -40,10 +39,9 @@ enum Command {
         /// Only those that stand there
         #[arg(
             long,
-            value_parser = PossibleValuesParser::new(TaskStatus::ALL.map(TaskStatus::name))
-                .map(|name| TaskStatus::ALL.into_iter().find(|known| known.name() == name))
+            value_parser = one_of(TaskStatus::ALL, TaskStatus::name)
         )]
-        status: Option<Option<TaskStatus>>,
+        status: Option<TaskStatus>,
         /// Which page, from 1
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
         page: Option<u64>,
@@ -93,7 +91,7 @@ pub(crate) async fn run(arguments: &TaskArguments) -> anyhow::Result<ExitCode> {
         }
         Command::List { status, page, page_size } => {
             let listing = Listing { page: *page, page_size: *page_size };
-            list(&client, json, &listing, status.flatten()).await?;
+            list(&client, json, &listing, *status).await?;
         }
         Command::Cancel { id, reason } => {
             let answer = client.cancel(*id, reason.as_deref()).await?;
@@ -169,32 +167,4 @@ fn results(results: &str, raw: &[u8], json: bool) -> anyhow::Result<()> {
     }
     let text = maos_api::document::text(results);
     Ok(words::print(&text.map_or_else(|| indented(results), Into::into))?)
-}
-
-/// Reads `KEY=VALUE`; a value that is no JSON is a string.
-pub(crate) fn assignment(text: &str) -> Result<(String, Value), String> {
-    let (key, value) = text
-        .split_once('=')
-        .filter(|(key, _)| !key.is_empty())
-        .ok_or_else(|| format!("`{text}` is not of the form KEY=VALUE"))?;
-    let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
-    Ok((key.to_owned(), value))
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn values_are_json_or_else_strings() {
-        let value = |text| assignment(text).map(|(_, value)| value);
-        assert_eq!(value("a=1"), Ok(json!(1)));
-        assert_eq!(value("a=[1,\"x\"]"), Ok(json!([1, "x"])));
-        assert_eq!(value("a=plain words = more"), Ok(json!("plain words = more")));
-        assert_eq!(value("a="), Ok(json!("")));
-        assert_eq!(value("a=\"1\""), Ok(json!("1")));
-        assert!(value("a").is_err() && value("=1").is_err());
-    }
 }

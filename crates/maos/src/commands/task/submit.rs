@@ -4,14 +4,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use maos_api::client::{Answer, Client, ClientError};
 use maos_api::task::{Priority, Strategy, TaskEnvelope, TaskStatus, TaskSubmission};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::{assignment, show, watch};
+use super::{show, watch};
 use crate::submissions::{self, Submissions};
+use crate::values::{assignment, one_of};
 use crate::{failure, words};
 
 /// What the command line said.
@@ -37,10 +37,9 @@ pub(super) struct Submit {
     #[arg(
         long,
         requires = "name",
-        value_parser = PossibleValuesParser::new(Priority::ALL.map(Priority::name))
-            .map(|name| Priority::ALL.into_iter().find(|known| known.name() == name))
+        value_parser = one_of(Priority::ALL, Priority::name)
     )]
-    priority: Option<Option<Priority>>,
+    priority: Option<Priority>,
     /// Bound on one attempt [default: 300]
     #[arg(long, value_name = "SECONDS", requires = "name")]
     timeout: Option<u64>,
@@ -51,10 +50,9 @@ pub(super) struct Submit {
     #[arg(
         long,
         requires = "name",
-        value_parser = PossibleValuesParser::new(Strategy::ALL.map(Strategy::name))
-            .map(|name| Strategy::ALL.into_iter().find(|known| known.name() == name))
+        value_parser = one_of(Strategy::ALL, Strategy::name)
     )]
-    strategy: Option<Option<Strategy>>,
+    strategy: Option<Strategy>,
     /// What its agent must be able to do; several with commas, or given again
     #[arg(long = "capability", value_name = "NAME", requires = "name", value_delimiter = ',')]
     capabilities: Vec<String>,
@@ -186,12 +184,12 @@ fn from_flags(submit: &Submit) -> anyhow::Result<Vec<u8>> {
     let mut task = TaskSubmission {
         name: submit.name.clone().unwrap_or_default(),
         description: submit.description.clone(),
-        priority: submit.priority.flatten(),
+        priority: submit.priority,
         parameters: submit.parameters.iter().cloned().collect(),
         timeout_seconds: submit.timeout,
         max_retries: submit.max_retries,
         tags: submit.tags.clone(),
-        decomposition_strategy: submit.strategy.flatten(),
+        decomposition_strategy: submit.strategy,
         ..TaskSubmission::default()
     };
     if let Some(action) = &submit.action {
