@@ -10,6 +10,7 @@ pub(crate) struct Remote {
     #[arg(
         long,
         global = true,
+        display_order = 900,
         value_name = "URL",
         env = "MAOS_SERVER",
         hide_env_values = true,
@@ -17,7 +18,7 @@ pub(crate) struct Remote {
     )]
     server: String,
     /// Print one JSON document on standard output
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = 901)]
     pub(crate) json: bool,
 }
 

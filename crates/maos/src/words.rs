@@ -37,14 +37,14 @@ pub(crate) fn api_error(error: ApiError) -> anyhow::Error {
     anyhow::Error::new(error)
 }
 
-/// The text without what a terminal would obey; line ends stay.
+/// The text without what a terminal would obey; line ends and tabs stay.
 pub(crate) fn harmless(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(|c| c.is_control() && c != '\n') {
+    let obeys = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if !text.chars().any(obeys) {
         return Cow::Borrowed(text);
     }
-    let escaped = text.chars().flat_map(|c| {
-        let obeyed = c.is_control() && c != '\n';
-        let (plain, escaped) = ((!obeyed).then_some(c), obeyed.then(|| c.escape_default()));
+    let escaped = text.chars().flat_map(move |c| {
+        let (plain, escaped) = ((!obeys(c)).then_some(c), obeys(c).then(|| c.escape_default()));
         plain.into_iter().chain(escaped.into_iter().flatten())
     });
     Cow::Owned(escaped.collect())
@@ -52,7 +52,7 @@ pub(crate) fn harmless(text: &str) -> Cow<'_, str> {
 
 /// The same in one line.
 pub(crate) fn one_line(text: &str) -> String {
-    harmless(text).replace('\n', " ")
+    harmless(text).replace(['\n', '\t'], " ")
 }
 
 #[cfg(test)]
@@ -62,6 +62,6 @@ mod tests {
     #[test]
     fn what_a_terminal_would_obey_is_escaped() {
         assert_eq!(harmless("a\u{1b}[31mb\r\n\u{7}ü"), "a\\u{1b}[31mb\\r\n\\u{7}ü");
-        assert_eq!(one_line("a\nb"), "a b");
+        assert_eq!(one_line("a\n\tb"), "a  b");
     }
 }

@@ -25,7 +25,7 @@ pub(super) struct Address {
 impl Address {
     pub(super) fn parse(given: &str) -> Result<Address, ClientError> {
         let bad = |why: &str| ClientError::BadUrl { url: given.to_owned(), why: why.to_owned() };
-        let url = given.trim().trim_end_matches('/');
+        let url = given.trim();
         let uri: Uri = url.parse().map_err(|_| bad("it is not a URL, as http://host:8000 is"))?;
         match uri.scheme_str() {
             Some("http") => {}
@@ -50,7 +50,8 @@ impl Address {
             Some(_) | None => PORT_DEFAULT,
         };
         let prefix = uri.path().trim_end_matches('/').to_owned();
-        Ok(Address { url: url.to_owned(), host, port, authority: authority.to_string(), prefix })
+        let url = url.trim_end_matches('/').to_owned();
+        Ok(Address { url, host, port, authority: authority.to_string(), prefix })
     }
 }
 

@@ -172,6 +172,6 @@ fn show(agent: &Agent, raw: &[u8], json: bool) -> anyhow::Result<()> {
         .with("tags", few(&agent.tags))
         .with("created", moment(agent.created_at))
         .with("last seen", agent.last_seen.map(moment))
-        .with("configuration", configuration.map(|json| format!("\n{}", words::harmless(&json))));
+        .with("configuration", configuration.map(|json| words::harmless(&json).into_owned()));
     Ok(words::print(&fields.text())?)
 }

@@ -172,10 +172,7 @@ fn commands_to_a_server() {
 
     Options:
           --name <NAME>                The task's name; with it the flags describe the task
-          --server <URL>               The server to talk to [env: MAOS_SERVER] [default:
-                                       http://127.0.0.1:8000]
           --description <DESCRIPTION>  What it is about
-          --json                       Print one JSON document on standard output
           --action <ACTION>            What a built-in agent shall do, as `noop` or `file.read`
           --param <KEY=VALUE>          A parameter; the value is JSON, or else a string; may be given
                                        again
@@ -191,6 +188,9 @@ fn commands_to_a_server() {
           --idempotency-key <KEY>      The same key with the same submission is answered as the first
                                        time
           --wait                       Follow it to its end; exit 0 if it completes, else 1
+          --server <URL>               The server to talk to [env: MAOS_SERVER] [default:
+                                       http://127.0.0.1:8000]
+          --json                       Print one JSON document on standard output
       -h, --help                       Print help
       -V, --version                    Print version
     ");
@@ -200,12 +200,12 @@ fn commands_to_a_server() {
     Usage: maos task list [OPTIONS]
 
     Options:
-          --server <URL>     The server to talk to [env: MAOS_SERVER] [default: http://127.0.0.1:8000]
           --status <STATUS>  Only those that stand there [possible values: pending, ready, running,
                              completed, failed, cancelled, retrying]
-          --json             Print one JSON document on standard output
           --page <N>         Which page, from 1
           --page-size <N>    Tasks on a page, 1 to 100
+          --server <URL>     The server to talk to [env: MAOS_SERVER] [default: http://127.0.0.1:8000]
+          --json             Print one JSON document on standard output
       -h, --help             Print help
       -V, --version          Print version
     ");
@@ -244,11 +244,8 @@ fn commands_to_a_server() {
     Usage: maos agent create [OPTIONS] --type <WORD> --capability <NAME>
 
     Options:
-          --server <URL>               The server to talk to [env: MAOS_SERVER] [default:
-                                       http://127.0.0.1:8000]
           --type <WORD>                Your word for its kind
           --capability <NAME>          What it can do; several with commas, or given again
-          --json                       Print one JSON document on standard output
           --name <NAME>                Its name for people
           --runtime <RUNTIME>          What does its work [default: builtin] [possible values: builtin,
                                        command, http, claude_code, worker]
@@ -256,6 +253,9 @@ fn commands_to_a_server() {
           --configuration <KEY=VALUE>  A setting for its runtime; the value is JSON, or else a string;
                                        may be given again
           --tag <TAG>                  A word to find it by; may be given again
+          --server <URL>               The server to talk to [env: MAOS_SERVER] [default:
+                                       http://127.0.0.1:8000]
+          --json                       Print one JSON document on standard output
       -h, --help                       Print help
       -V, --version                    Print version
     ");

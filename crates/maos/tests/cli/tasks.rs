@@ -254,7 +254,6 @@ fn results_are_text_or_json_for_people_and_the_whole_answer_for_programs() {
     # Report
 
     well
-
     -- err
     ");
     assert_snapshot!(shown(&results(2, &[])), @r#"
@@ -344,8 +343,7 @@ fn agents_are_made_and_shown() {
     so far        3 completed, 1 failed
     created       2026-01-01T00:00:00Z
     last seen     2026-01-01T00:00:09Z
-    configuration 
-                  {
+    configuration {
                     "a": 1
                   }
     -- err

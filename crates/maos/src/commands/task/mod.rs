@@ -4,6 +4,7 @@ mod show;
 mod submit;
 mod watch;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
@@ -165,6 +166,11 @@ fn results(results: &str, raw: &[u8], json: bool) -> anyhow::Result<()> {
     if json {
         return Ok(words::print_raw(raw)?);
     }
-    let text = maos_api::document::text(results);
-    Ok(words::print(&text.map_or_else(|| indented(results), Into::into))?)
+    let text = match maos_api::document::text(results) {
+        Some(text) => text.strip_suffix('\n').unwrap_or(&text).to_owned(),
+        None => indented(results),
+    };
+    // A file gets it as it is.
+    let for_people = std::io::stdout().is_terminal();
+    Ok(if for_people { words::print(&words::harmless(&text)) } else { words::print(&text) }?)
 }
