@@ -1,7 +1,8 @@
 //! The client: every endpoint as a typed method, over plain HTTP/1.1.
 //!
 //! Law: an answer is handed on both read and as the bytes it was, so that a newer server's fields are
-//! not lost; nothing is sent twice. It must not know who uses it, and prints nothing.
+//! not lost; nothing that changes anything is sent twice. It must not know who uses it, and prints
+//! nothing.
 
 mod url;
 mod wire;

@@ -1,6 +1,6 @@
 //! Connections: one request, one answer, each within its time; idle connections are used again.
 //!
-//! Law: a request that may have reached the server is not sent a second time.
+//! Law: a request that may have reached the server is not sent a second time, unless it only reads.
 
 use std::io;
 use std::sync::{Mutex, PoisonError};
@@ -92,8 +92,14 @@ impl Wire {
                     self.keep(connection);
                     return Ok(answer);
                 }
-                // The server had closed the connection before anything was written to it.
+                // The server had closed the connection meanwhile: what never left it, or only
+                // reads, goes out on a new one.
                 Err(Unanswered { unsent: Some(unsent), .. }) if may_be_stale => request = unsent,
+                Err(Unanswered { why: ClientError::Broken { .. }, .. })
+                    if may_be_stale && exchange.method == Method::GET =>
+                {
+                    request = self.request(exchange)?;
+                }
                 Err(Unanswered { why, .. }) => return Err(why),
             }
         }

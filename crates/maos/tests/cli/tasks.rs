@@ -530,3 +530,16 @@ fn arguments_that_make_no_sense_exit_2() {
     hint: give --server or MAOS_SERVER a URL such as http://127.0.0.1:8000
     ");
 }
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    let server = Server::new(&[(&path(1), 200, envelope(&task(1, "a", "ready")))]);
+    let mut child = maos(&["task", "get", &id(1), "--server", &server.url])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stderr), (Some(0), vec![]));
+}
