@@ -1,4 +1,5 @@
-//! How a command that failed says so: words with a remedy, an exit code, and with `--json` a document.
+//! How a command that failed says so: words with a remedy, an exit code, and with `--json` a
+//! document.
 //!
 //! Exit 1: the request was refused or what was asked for failed. 2: something is broken or the
 //! arguments are wrong.

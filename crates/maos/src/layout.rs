@@ -1,6 +1,7 @@
 //! How data looks to people: aligned fields, tables that fit the terminal, colours where they help.
 //!
-//! Law: a colour only repeats what a word says, and there is none without a terminal or with NO_COLOR.
+//! Law: a colour only repeats what a word says, and there is none without a terminal or with
+//! NO_COLOR.
 
 use std::io::IsTerminal;
 

@@ -1,6 +1,7 @@
 //! `maos`: the words of the command line and how commands end.
 //!
-//! Exit 0: done. 1: refused or failed. 2: broken. Data goes to standard output, words to standard error.
+//! Exit 0: done. 1: refused or failed. 2: broken. Data goes to standard output, words to standard
+//! error.
 
 mod commands;
 mod failure;
@@ -11,6 +12,7 @@ mod submissions;
 mod values;
 mod words;
 
+use std::ffi::OsStr;
 use std::panic::{self, PanicHookInfo};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -83,8 +85,10 @@ enum Command {
 
 fn main() -> ExitCode {
     // Hidden words, for the processes that the server starts of itself.
-    if std::env::args_os().nth(1).is_some_and(|word| word == "data-worker") {
-        return maos_server::agents::builtin::data::worker_main();
+    match std::env::args_os().nth(1).as_deref().and_then(OsStr::to_str) {
+        Some("data-worker") => return maos_server::agents::builtin::data::worker_main(),
+        Some("supervisor") => return maos_server::supervisor::supervisor_main(),
+        Some(_) | None => {}
     }
     panic::set_hook(Box::new(say_panic));
     let command = Arguments::parse().command;

@@ -1,4 +1,5 @@
-//! Files of submissions: the body of `POST /api/v1/tasks`, or a list of such bodies, as JSON or YAML.
+//! Files of submissions: the body of `POST /api/v1/tasks`, or a list of such bodies, as JSON or
+//! YAML.
 //!
 //! It checks no more than that: what a submission may hold is for the server to say.
 

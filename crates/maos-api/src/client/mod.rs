@@ -1,7 +1,7 @@
 //! The client: every endpoint as a typed method, over plain HTTP/1.1.
 //!
-//! Law: an answer is handed on both read and as the bytes it was, so that a newer server's fields are
-//! not lost; nothing that changes anything is sent twice. It must not know who uses it, and prints
+//! Law: an answer is handed on both read and as the bytes it was, so that a newer server's fields
+//! are not lost; nothing that changes anything is sent twice. It must not know who uses it, and prints
 //! nothing.
 
 mod url;
@@ -52,7 +52,7 @@ pub enum ClientError {
         #[source]
         source: io::Error,
     },
-    /// The connection ended before the answer did. Whether the request was carried out is not known.
+    /// The connection ended before the answer did. Whether the request was carried out is unknown.
     #[error("the connection to `{url}` broke before the answer was there")]
     Broken {
         /// The server.
@@ -78,7 +78,7 @@ pub enum ClientError {
         bytes_max: usize,
     },
     /// Somebody answers there, but not in this contract.
-    #[error("what `{url}` answers, status {status}, is not the answer of a maos server")]
+    #[error("`{url}` answers {status} with what no maos server says")]
     NotTheContract {
         /// The server.
         url: String,
@@ -150,7 +150,7 @@ impl Listing {
 
 /// A server to talk to. Connections are kept and used again; calls may run side by side.
 ///
-/// Dropping a call's future drops its connection; whether the server carried it out is not known then.
+/// Dropping a call's future drops its connection; whether the server carried it out is unknown then.
 #[derive(Debug)]
 pub struct Client {
     wire: Wire,
@@ -193,7 +193,7 @@ impl Client {
         self.call(Exchange { body: body.into(), idempotency_key, ..exchange }).await
     }
 
-    /// A task; with a wait (at most [`WAIT_SECONDS_MAX`]) at its end, or as it is when the wait is over.
+    /// A task; with a wait (at most [`WAIT_SECONDS_MAX`]) at its end, or as it is after the wait.
     ///
     /// # Errors
     /// Any [`ClientError`].

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use super::url::Address;
 use super::{ClientError, Patience};
 
-/// A page of results at their bound is longer than anything a person wants; beyond it something is wrong.
+/// More than any result or page of a listing that a person wants; beyond it something is wrong.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
 /// Connections kept for the next request.
 const IDLE_MAX: usize = 8;

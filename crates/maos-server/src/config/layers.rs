@@ -81,7 +81,13 @@ impl Layers {
             let table = nested(key, value.clone());
             lay_over(&mut merged, &table, &Origin::Flag(name), "", &mut origins);
         }
-        let config: Config = deserialize(&merged, &Origin::Default)?;
+        let mut config: Config = deserialize(&merged, &Origin::Default)?;
+        if let Some(folder) = self.file.as_ref().and_then(|file| file.parent()) {
+            let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+            for command in config.commands.values_mut() {
+                command.folder.clone_from(&folder);
+            }
+        }
         config.check()?;
         let mut shown = Vec::new();
         leaves(&merged, "", &mut |key, value| {

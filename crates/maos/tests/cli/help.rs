@@ -6,7 +6,7 @@ use crate::maos;
 
 fn help(words: &str) -> String {
     let arguments: Vec<&str> = words.split_whitespace().chain(["--help"]).collect();
-    let output = maos(&arguments).env("COLUMNS", "100").output().unwrap();
+    let output = maos(&arguments).env("COLUMNS", "90").output().unwrap();
     assert!(output.stderr.is_empty() && output.status.success());
     String::from_utf8(output.stdout).unwrap()
 }
@@ -44,13 +44,15 @@ fn the_commands() {
       list     List the tasks
       cancel   Cancel a task and all below it
       retry    Run a failed or cancelled task again, under the same id
-      why      Say what a task waits for, since when, who holds it, and what would let it go on
+      why      Say what a task waits for, since when, who holds it, and what would let it go
+               on
       watch    Follow a task and its subtasks to its end; exit 0 if it completes, else 1
       results  Print what a completed task made
       help     Print this message or the help of the given subcommand(s)
 
     Options:
-          --server <URL>  The server to talk to [env: MAOS_SERVER] [default: http://127.0.0.1:8000]
+          --server <URL>  The server to talk to [env: MAOS_SERVER] [default:
+                          http://127.0.0.1:8000]
           --json          Print one JSON document on standard output
       -h, --help          Print help
       -V, --version       Print version
@@ -64,11 +66,13 @@ fn the_commands() {
       list       List the agents
       get        Show an agent
       create     Register an agent
-      terminate  End an agent's service: it takes nothing new, and what it runs is given to others
+      terminate  End an agent's service: it takes nothing new, and what it runs is given to
+                 others
       help       Print this message or the help of the given subcommand(s)
 
     Options:
-          --server <URL>  The server to talk to [env: MAOS_SERVER] [default: http://127.0.0.1:8000]
+          --server <URL>  The server to talk to [env: MAOS_SERVER] [default:
+                          http://127.0.0.1:8000]
           --json          Print one JSON document on standard output
       -h, --help          Print help
       -V, --version       Print version
@@ -102,7 +106,8 @@ fn commands_on_this_machine() {
 
     Options:
           --json            Print one JSON document on standard output
-          --config <FILE>   The configuration [default: maos.toml beside FILE, if there is one]
+          --config <FILE>   The configuration [default: maos.toml beside FILE, if there is
+                            one]
           --data-dir <DIR>  Keep everything durable here [default: .maos/runs/<hash of FILE>]
       -h, --help            Print help
       -V, --version         Print version
@@ -127,7 +132,8 @@ fn commands_on_this_machine() {
       <DIR>  The folder to write; it must be empty or not there yet
 
     Options:
-          --data-dir <DIR>  The data directory to copy; its server may go on [default: maos-data]
+          --data-dir <DIR>  The data directory to copy; its server may go on [default:
+                            maos-data]
           --json            Print one JSON document on standard output
       -h, --help            Print help
       -V, --version         Print version
@@ -141,8 +147,8 @@ fn commands_on_this_machine() {
       <DIR>  What `maos backup` wrote
 
     Options:
-          --data-dir <DIR>  The data directory to make; it must be empty or not there yet [default:
-                            maos-data]
+          --data-dir <DIR>  The data directory to make; it must be empty or not there yet
+                            [default: maos-data]
           --json            Print one JSON document on standard output
       -h, --help            Print help
       -V, --version         Print version
@@ -157,7 +163,8 @@ fn commands_to_a_server() {
     Usage: maos status [OPTIONS]
 
     Options:
-          --server <URL>  The server to talk to [env: MAOS_SERVER] [default: http://127.0.0.1:8000]
+          --server <URL>  The server to talk to [env: MAOS_SERVER] [default:
+                          http://127.0.0.1:8000]
           --json          Print one JSON document on standard output
       -h, --help          Print help
       -V, --version       Print version
@@ -173,20 +180,22 @@ fn commands_to_a_server() {
     Options:
           --name <NAME>                The task's name; with it the flags describe the task
           --description <DESCRIPTION>  What it is about
-          --action <ACTION>            What a built-in agent shall do, as `noop` or `file.read`
-          --param <KEY=VALUE>          A parameter; the value is JSON, or else a string; may be given
-                                       again
-          --priority <PRIORITY>        How much it matters [default: medium] [possible values: low,
-                                       medium, high, critical]
+          --action <ACTION>            What a built-in agent shall do, as `noop` or
+                                       `file.read`
+          --param <KEY=VALUE>          A parameter; the value is JSON, or else a string; may
+                                       be given again
+          --priority <PRIORITY>        How much it matters [default: medium] [possible values:
+                                       low, medium, high, critical]
           --timeout <SECONDS>          Bound on one attempt [default: 300]
           --max-retries <N>            Retries after failures [default: 3]
-          --strategy <STRATEGY>        How it is split into subtasks [possible values: sequential,
-                                       parallel, pipeline, hierarchical, fan_out_fan_in]
-          --capability <NAME>          What its agent must be able to do; several with commas, or given
-                                       again
+          --strategy <STRATEGY>        How it is split into subtasks [possible values:
+                                       sequential, parallel, pipeline, hierarchical,
+                                       fan_out_fan_in]
+          --capability <NAME>          What its agent must be able to do; several with commas,
+                                       or given again
           --tag <TAG>                  A word to find it by; may be given again
-          --idempotency-key <KEY>      The same key with the same submission is answered as the first
-                                       time
+          --idempotency-key <KEY>      The same key with the same submission is answered as
+                                       the first time
           --wait                       Follow it to its end; exit 0 if it completes, else 1
           --server <URL>               The server to talk to [env: MAOS_SERVER] [default:
                                        http://127.0.0.1:8000]
@@ -200,11 +209,12 @@ fn commands_to_a_server() {
     Usage: maos task list [OPTIONS]
 
     Options:
-          --status <STATUS>  Only those that stand there [possible values: pending, ready, running,
-                             completed, failed, cancelled, retrying]
+          --status <STATUS>  Only those that stand there [possible values: pending, ready,
+                             running, completed, failed, cancelled, retrying]
           --page <N>         Which page, from 1
           --page-size <N>    Tasks on a page, 1 to 100
-          --server <URL>     The server to talk to [env: MAOS_SERVER] [default: http://127.0.0.1:8000]
+          --server <URL>     The server to talk to [env: MAOS_SERVER] [default:
+                             http://127.0.0.1:8000]
           --json             Print one JSON document on standard output
       -h, --help             Print help
       -V, --version          Print version
@@ -219,7 +229,8 @@ fn commands_to_a_server() {
 
     Options:
           --reason <REASON>  Why, for whoever asks later
-          --server <URL>     The server to talk to [env: MAOS_SERVER] [default: http://127.0.0.1:8000]
+          --server <URL>     The server to talk to [env: MAOS_SERVER] [default:
+                             http://127.0.0.1:8000]
           --json             Print one JSON document on standard output
       -h, --help             Print help
       -V, --version          Print version
@@ -233,7 +244,8 @@ fn commands_to_a_server() {
       <ID>  The task's id
 
     Options:
-          --server <URL>  The server to talk to [env: MAOS_SERVER] [default: http://127.0.0.1:8000]
+          --server <URL>  The server to talk to [env: MAOS_SERVER] [default:
+                          http://127.0.0.1:8000]
           --json          Print one JSON document on standard output
       -h, --help          Print help
       -V, --version       Print version
@@ -247,11 +259,11 @@ fn commands_to_a_server() {
           --type <WORD>                Your word for its kind
           --capability <NAME>          What it can do; several with commas, or given again
           --name <NAME>                Its name for people
-          --runtime <RUNTIME>          What does its work [default: builtin] [possible values: builtin,
-                                       command, http, claude_code, worker]
+          --runtime <RUNTIME>          What does its work [default: builtin] [possible values:
+                                       builtin, command, http, claude_code, worker]
           --max-concurrent-tasks <N>   Tasks that it runs at once [default: 1]
-          --configuration <KEY=VALUE>  A setting for its runtime; the value is JSON, or else a string;
-                                       may be given again
+          --configuration <KEY=VALUE>  A setting for its runtime; the value is JSON, or else a
+                                       string; may be given again
           --tag <TAG>                  A word to find it by; may be given again
           --server <URL>               The server to talk to [env: MAOS_SERVER] [default:
                                        http://127.0.0.1:8000]

@@ -1,5 +1,5 @@
-//! The command line at its door: arguments in, what is printed and the exit code out, against a server
-//! that answers what the wire contract says, word for word.
+//! The command line at its door: arguments in, what is printed and the exit code out, against a
+//! server that answers what the wire contract says, word for word.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set its stage has failed")]
 

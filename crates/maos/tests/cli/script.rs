@@ -47,6 +47,12 @@ impl Server {
         output
     }
 
+    /// The body of a request, from 0.
+    pub(crate) fn body(&self, index: usize) -> Value {
+        let request = &self.requests()[index];
+        serde_json::from_str(&request[request.find('{').unwrap()..]).unwrap()
+    }
+
     /// What was asked so far: request line, then the body.
     pub(crate) fn requests(&self) -> Vec<String> {
         self.requests.lock().unwrap().clone()

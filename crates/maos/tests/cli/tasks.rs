@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::process::Stdio;
 
 use insta::assert_snapshot;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::script::{Server, envelope, error, id, task, with};
 use crate::{document, maos, shown};
@@ -114,11 +114,8 @@ fn flags_make_a_submission() {
     warning: nobody can
     submitted `count`; `maos task watch 01900000-0000-7000-8000-000000000001` follows it
     ");
-    let requests = server.requests();
-    let (line, body) = requests[0].split_at(requests[0].find('{').unwrap());
-    assert_eq!(line.trim(), "POST /api/v1/tasks");
     assert_eq!(
-        serde_json::from_str::<Value>(body).unwrap(),
+        server.body(0),
         json!({
             "name": "count", "priority": "high", "timeout_seconds": 60, "max_retries": 0,
             "parameters": {"a": 1, "b": "text", "c": [true], "action": "data.sql"},
@@ -348,7 +345,13 @@ fn agents_are_made_and_shown() {
                   }
     -- err
     "#);
-    assert_snapshot!(server.requests()[0], @r#"POST /api/v1/agents {"agent_type":"own","capabilities":["computation","own"],"configuration":{"a":1},"max_concurrent_tasks":4,"runtime":"worker"}"#);
+    assert_eq!(
+        server.body(0),
+        json!({
+            "agent_type": "own", "capabilities": ["computation", "own"], "runtime": "worker",
+            "configuration": {"a": 1}, "max_concurrent_tasks": 4
+        })
+    );
     assert_snapshot!(shown(&server.maos(&["agent", "list"])), @r"
     exit 0
     -- out
@@ -463,7 +466,7 @@ fn what_is_no_server_of_ours_is_said() {
     exit 2
     -- out
     -- err
-    error: what `SERVER` answers, status 200, is not the answer of a maos server: missing field `task` at line 1 column 17
+    error: `SERVER` answers 200 with what no maos server says: missing field `task` at line 1 column 17
     hint: check --server or MAOS_SERVER: something else listens there
     ");
 }

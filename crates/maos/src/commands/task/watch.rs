@@ -1,7 +1,7 @@
 //! `maos task watch`: a task and its direct subtasks, followed to the task's end.
 //!
-//! The server holds each request until the task ends or the wait is over, so nothing is asked in vain
-//! more often than the picture needs.
+//! The server holds each request until the task ends or the wait is over, so nothing is asked in
+//! vain more often than the picture needs.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;

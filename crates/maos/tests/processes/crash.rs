@@ -1,0 +1,116 @@
+//! Servers that are killed, stopped, or started twice.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::house::{House, PATIENCE, command, eventually, folder};
+
+fn rounds() -> u32 {
+    if std::env::var_os("MAOS_FULL").is_some() { 50 } else { 4 }
+}
+
+/// Submits from several threads until the server is gone; what was acknowledged is in `acknowledged`.
+fn load(house: &House, acknowledged: &Arc<Mutex<BTreeSet<String>>>, stop: &Arc<AtomicBool>) {
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let body =
+                    json!({"name": "a", "parameters": {"action": "noop", "x": "y"}}).to_string();
+                while !stop.load(Ordering::Relaxed) {
+                    let Some((status, answer)) = house.try_call("POST", "/api/v1/tasks", &body)
+                    else {
+                        return;
+                    };
+                    assert_eq!(status, 200, "{answer}");
+                    let id = answer["task"]["id"].as_str().unwrap().to_owned();
+                    acknowledged.lock().unwrap().insert(id);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn no_acknowledged_task_is_lost_however_often_the_server_is_killed() {
+    let folder = folder(&[]);
+    let acknowledged: Arc<Mutex<BTreeSet<String>>> = Arc::default();
+    for round in 0..rounds() {
+        let house = House::open(folder.path());
+        let before = acknowledged.lock().unwrap().len();
+        // Another moment in each round: after this many more tasks.
+        let wanted = before + 1 + usize::try_from(round * 37 % 200).unwrap();
+        let pid = rustix::process::Pid::from_child(&house.child);
+        let stop = Arc::new(AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            scope.spawn(|| load(&house, &acknowledged, &stop));
+            eventually("enough tasks", PATIENCE, || acknowledged.lock().unwrap().len() >= wanted);
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+            stop.store(true, Ordering::Relaxed);
+        });
+    }
+    let house = House::open(folder.path());
+    let acknowledged = acknowledged.lock().unwrap();
+    for id in acknowledged.iter() {
+        assert_eq!(house.ended(id)["status"], "completed", "{id}");
+    }
+    let metrics = house.call("GET", "/api/v1/system/metrics", "")["orchestrator"].clone();
+    // What was submitted but not acknowledged may be there as well; nothing completes twice.
+    assert_eq!(metrics["tasks_completed"], metrics["tasks_submitted"], "{metrics}");
+    assert!(metrics["tasks_submitted"].as_u64().unwrap() >= acknowledged.len() as u64);
+}
+
+#[test]
+fn a_second_server_on_a_data_directory_is_refused() {
+    let folder = folder(&[]);
+    let _first = House::open(folder.path());
+    let second = command(folder.path()).output().unwrap();
+    assert_eq!(second.status.code(), Some(2));
+    let words = String::from_utf8_lossy(&second.stderr);
+    assert!(words.contains("another process uses the data directory"), "{words}");
+}
+
+#[test]
+fn a_signal_ends_the_server_in_order() {
+    let folder = folder(&[("slow", "sleep 600")]);
+    let mut house = House::open(folder.path());
+    let waiting = house.submit(&json!({"name": "waits", "required_capabilities": ["nobody"]}));
+    let pid = rustix::process::Pid::from_child(&house.child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let mut code = None;
+    eventually("the end of the server", PATIENCE, || {
+        code = house.child.try_wait().unwrap();
+        code.is_some()
+    });
+    assert_eq!(code.unwrap().code(), Some(0));
+    let house = House::open(folder.path());
+    assert_eq!(house.task(&waiting)["status"], "ready");
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let folder = folder(&[("slow", "sleep 600")]);
+    let mut house = House::open(folder.path());
+    let body = json!({"name": "slow", "required_capabilities": ["slow"]});
+    let id = house.submit(&body);
+    eventually("the start", PATIENCE, || house.task(&id)["status"] == "running");
+    let pid = rustix::process::Pid::from_child(&house.child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    eventually("the refusal of new work", PATIENCE, || {
+        let answer = house.try_call("POST", "/api/v1/tasks", r#"{"name":"late"}"#);
+        answer.is_none_or(|(status, _)| status == 503)
+    });
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let mut code = None;
+    // Far below the grace time of ten seconds that the running program would have.
+    eventually("the end of the server", Duration::from_secs(5), || {
+        code = house.child.try_wait().unwrap();
+        code.is_some()
+    });
+    assert_eq!(code.unwrap().code(), Some(2));
+    let data = house.folder.join("data").display().to_string();
+    eventually("the end of all below it", PATIENCE, || crate::house::marked(&data).is_empty());
+}

@@ -1,0 +1,141 @@
+//! Programs as agents: what they answer, and that nothing of them is ever left.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::house::{House, PATIENCE, eventually, folder, marked};
+
+/// What the issue of a dead server allows for.
+const GONE_WITHIN: Duration = Duration::from_secs(2);
+
+/// Starts children of every kind that is hard to find, then waits for ever. `$1` of each child marks it.
+const BREEDER: &str = "
+input=$(cat)
+mark=$(echo \"$input\" | sed 's/.*\"mark\":\"\\([^\"]*\\)\".*/\\1/')
+sh -c 'while :; do sleep 1; done' plain $mark &
+setsid sh -c 'while :; do sleep 1; done' session $mark &
+(setsid sh -c '(while :; do sleep 1; done) & exit' fork $mark &) 
+sh -c 'trap \"\" TERM; while :; do sleep 1; done' deaf $mark &
+trap '' TERM
+while :; do sleep 1; done
+";
+
+fn needs(capability: &str, parameters: Value) -> Value {
+    json!({"name": capability, "required_capabilities": [capability], "parameters": parameters,
+           "max_retries": 0})
+}
+
+fn breed(house: &House, mark: &str) -> String {
+    let id = house.submit(&needs("breeder", json!({"mark": mark})));
+    // The leader, its children and their sleeps.
+    eventually("the children", PATIENCE, || marked(mark).len() >= 4);
+    id
+}
+
+#[test]
+fn a_program_answers_fails_and_reports_progress() {
+    let folder = folder(&[
+        ("echo", "cat"),
+        ("half", "echo '::maos progress {\"fraction\":0.5}' >&2; echo note >&2; echo '{\"a\":1}'"),
+        ("broken", "echo 'no luck' >&2; exit 3"),
+        ("wrong", "echo bad input >&2; exit 65"),
+        ("garbage", "echo hello"),
+        ("flood", "head -c 20000000 /dev/zero"),
+        ("blind", "exec 0<&-; echo 7"),
+    ]);
+    let house = House::open(folder.path());
+    let run = |name: &str, parameters: Value| {
+        let id = house.submit(&needs(name, parameters));
+        house.ended(&id)
+    };
+    let echoed = run("echo", json!({"x": "y".repeat(200_000)}));
+    assert_eq!(echoed["result"]["parameters"]["x"], "y".repeat(200_000));
+    assert_eq!(echoed["result"]["task_id"], echoed["id"]);
+    assert_eq!(run("half", json!({}))["result"], json!({"a": 1}));
+    assert_eq!(run("blind", json!({"x": "y".repeat(500_000)}))["result"], json!(7));
+    for (name, expected) in [
+        ("broken", "ended with code 3\nno luck"),
+        ("wrong", "ended with code 65\nbad input"),
+        ("garbage", "not JSON"),
+        ("flood", "more than 16777216 bytes"),
+    ] {
+        let task = run(name, json!({}));
+        assert_eq!(task["status"], "failed", "{task}");
+        assert!(task["error"].as_str().unwrap().contains(expected), "{task}");
+    }
+    let left = std::fs::read_dir(folder.path().join("data/work")).unwrap().count();
+    assert_eq!(left, 0, "working folders go with their attempts");
+}
+
+#[test]
+fn a_program_that_is_not_there_is_named() {
+    let folder = folder(&[]);
+    let toml = "[commands.none]\ncommand = [\"no-such-program\"]\ncapabilities = [\"none\"]\n";
+    std::fs::write(folder.path().join("maos.toml"), toml).unwrap();
+    let house = House::open(folder.path());
+    let task = house.ended(&house.submit(&needs("none", json!({}))));
+    assert!(task["error"].as_str().unwrap().contains("`no-such-program`"), "{task}");
+}
+
+#[test]
+fn nothing_is_left_when_a_task_is_cancelled() {
+    let folder = folder(&[("breeder", BREEDER), ("echo", "cat")]);
+    let house = House::open(folder.path());
+    let mark = "mark-of-the-cancelled-one";
+    let id = breed(&house, mark);
+    house.call("DELETE", &format!("/api/v1/tasks/{id}"), "");
+    assert_eq!(house.task(&id)["status"], "cancelled");
+    eventually("the end of all children", PATIENCE, || marked(mark).is_empty());
+    eventually("the free slot", PATIENCE, || {
+        let why = house.call("GET", &format!("/api/v1/tasks/{id}/explain"), "");
+        why["blockers"] == json!([])
+    });
+}
+
+#[test]
+fn nothing_is_left_when_an_attempt_times_out() {
+    let folder = folder(&[("breeder", BREEDER)]);
+    let house = House::open(folder.path());
+    let mark = "mark-of-the-slow-one";
+    let mut body = needs("breeder", json!({"mark": mark}));
+    body["timeout_seconds"] = json!(1);
+    let task = house.ended(&house.submit(&body));
+    assert_eq!(task["error_kind"], "TIMED_OUT", "{task}");
+    eventually("the end of all children", PATIENCE, || marked(mark).is_empty());
+}
+
+#[test]
+fn nothing_is_left_two_seconds_after_the_server_was_killed() {
+    let folder = folder(&[("breeder", BREEDER)]);
+    let mut house = House::open(folder.path());
+    let mark = "mark-of-the-orphaned-one";
+    let id = breed(&house, mark);
+    house.kill();
+    eventually("the end of all children", GONE_WITHIN, || marked(mark).is_empty());
+    let data = folder.path().join("data").display().to_string();
+    eventually("the end of the supervisor", GONE_WITHIN, || marked(&data).is_empty());
+    // Lost with its server, it runs again.
+    let house = House::open(folder.path());
+    eventually("the next attempt", PATIENCE, || house.task(&id)["attempt"] == json!(2));
+    house.call("DELETE", &format!("/api/v1/tasks/{id}"), "");
+}
+
+#[test]
+fn a_supervisor_that_dies_takes_nothing_with_it_but_its_programs() {
+    let folder = folder(&[("breeder", BREEDER), ("echo", "cat")]);
+    let house = House::open(folder.path());
+    let mark = "mark-of-the-unlucky-one";
+    let id = breed(&house, mark);
+    let marker = std::fs::read_to_string(folder.path().join("data/supervisor")).unwrap();
+    let supervisor = marked(&marker).into_iter().find(|pid| {
+        let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.contains("supervisor")
+    });
+    let pid = rustix::process::Pid::from_raw(supervisor.unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    eventually("the next attempt", PATIENCE, || house.task(&id)["attempt"] == json!(2));
+    house.call("DELETE", &format!("/api/v1/tasks/{id}"), "");
+    eventually("the end of all children", PATIENCE, || marked(mark).is_empty());
+    assert_eq!(house.ended(&house.submit(&needs("echo", json!({}))))["status"], "completed");
+}
