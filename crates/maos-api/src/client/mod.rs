@@ -1,8 +1,8 @@
 //! The client: every endpoint as a typed method, over plain HTTP/1.1.
 //!
 //! Law: an answer is handed on both read and as the bytes it was, so that a newer server's fields
-//! are not lost; nothing that changes anything is sent twice. It must not know who uses it, and prints
-//! nothing.
+//! are not lost; nothing that changes anything is sent twice. It must not know who uses it, and
+//! prints nothing.
 
 mod url;
 mod wire;
@@ -78,7 +78,7 @@ pub enum ClientError {
         bytes_max: usize,
     },
     /// Somebody answers there, but not in this contract.
-    #[error("`{url}` answers {status} with what no maos server says")]
+    #[error("`{url}` answers {status}, but not as a maos server")]
     NotTheContract {
         /// The server.
         url: String,
@@ -150,7 +150,7 @@ impl Listing {
 
 /// A server to talk to. Connections are kept and used again; calls may run side by side.
 ///
-/// Dropping a call's future drops its connection; whether the server carried it out is unknown then.
+/// Dropping a call's future drops its connection; whether the server carried it out is unknown.
 #[derive(Debug)]
 pub struct Client {
     wire: Wire,

@@ -1,6 +1,6 @@
 //! Connections: one request, one answer, each within its time; idle connections are used again.
 //!
-//! Law: a request that may have reached the server is not sent a second time, unless it only reads.
+//! Law: a request that may have reached the server is not sent again, unless it only reads.
 
 use std::io;
 use std::sync::{Mutex, PoisonError};

@@ -57,6 +57,10 @@ fn the_commands() {
       -h, --help          Print help
       -V, --version       Print version
     ");
+}
+
+#[test]
+fn agents() {
     assert_snapshot!(help("agent"), @r"
     See, make and end the agents of a server
 
@@ -112,6 +116,10 @@ fn commands_on_this_machine() {
       -h, --help            Print help
       -V, --version         Print version
     ");
+}
+
+#[test]
+fn configuration_and_backups() {
     assert_snapshot!(help("config show"), @r"
     Print every setting that is in force, and where it comes from
 
@@ -169,6 +177,10 @@ fn commands_to_a_server() {
       -h, --help          Print help
       -V, --version       Print version
     ");
+}
+
+#[test]
+fn submitting() {
     assert_snapshot!(help("task submit"), @r"
     Submit a task, or a file of them
 
@@ -203,6 +215,10 @@ fn commands_to_a_server() {
       -h, --help                       Print help
       -V, --version                    Print version
     ");
+}
+
+#[test]
+fn listing_cancelling_and_watching() {
     assert_snapshot!(help("task list"), @r"
     List the tasks
 
@@ -250,6 +266,10 @@ fn commands_to_a_server() {
       -h, --help          Print help
       -V, --version       Print version
     ");
+}
+
+#[test]
+fn making_an_agent() {
     assert_snapshot!(help("agent create"), @r"
     Register an agent
 

@@ -466,7 +466,7 @@ fn what_is_no_server_of_ours_is_said() {
     exit 2
     -- out
     -- err
-    error: `SERVER` answers 200 with what no maos server says: missing field `task` at line 1 column 17
+    error: `SERVER` answers 200, but not as a maos server: missing field `task` at line 1 column 17
     hint: check --server or MAOS_SERVER: something else listens there
     ");
 }
