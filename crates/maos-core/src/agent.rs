@@ -33,7 +33,7 @@ impl Agent {
             return None;
         }
         let tried = self.tally.completed + self.tally.failed;
-        let failed_tenths = if tried == 0 { 0 } else { self.tally.failed * 10 / tried };
+        let failed_tenths = (self.tally.failed * 10).checked_div(tried).unwrap_or_default();
         Some(Fitness {
             load_permille: u32::try_from(u64::from(held) * 1_000 / u64::from(self.spec.slots))
                 .unwrap_or(u32::MAX),

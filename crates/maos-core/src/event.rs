@@ -138,7 +138,7 @@ pub enum Event {
         #[n(0)]
         task: TaskId,
     },
-    /// Tasks of an ended plan came back from the store.
+    /// Tasks of an ended plan are to be in the engine: they come back from the store, or are there.
     #[n(10)]
     Revived {
         /// Every task of the plan, as it was.

@@ -51,7 +51,12 @@ impl State {
             Event::BackoffEnded { task } => self.make_ready(self.known(*task)),
             Event::Released { task, attempt } => self.apply_released(*task, *attempt),
             Event::Reopened { task } => self.apply_reopened(*task),
-            Event::Revived { tasks } => self.restore_tasks(tasks.iter().cloned()),
+            Event::Revived { tasks } => {
+                // A plan that has not left yet is as its rows say.
+                if !tasks.iter().any(|task| self.tasks_by_id.contains_key(&task.id)) {
+                    self.restore_tasks(tasks.iter().cloned());
+                }
+            }
             Event::AgentRegistered { agent } => self.apply_registered(agent),
             Event::AgentEnded { agent, end } => self.apply_agent_ended(*agent, *end),
             Event::CapacitySet { capacity } => self.dispatch.set_capacity(capacity),
@@ -261,6 +266,12 @@ impl State {
             self.recount(parent);
         }
         self.counters.tasks_retried += 1;
+        for slot in &reopened {
+            // Who counted its failure as done, and has not begun, waits for it again.
+            for dependent in self.tasks[*slot].dependents().to_vec() {
+                self.recount(dependent);
+            }
+        }
         for slot in reopened {
             self.recount(slot);
             let task = &self.tasks[slot];
@@ -268,8 +279,19 @@ impl State {
                 self.consequences.push_back(Consequence::Review { parent: slot, id: task.id });
             } else if task.missing == 0 {
                 self.make_ready(slot);
+            } else if let Some(because) = self.failed_need(slot) {
+                let skip = Consequence::Skip { task: slot, id: task.id, because };
+                self.consequences.push_back(skip);
             }
         }
+    }
+
+    /// What this task depends on that has ended and does not count as done.
+    fn failed_need(&self, slot: Slot) -> Option<TaskId> {
+        let in_vain =
+            |needed: &&Slot| self.tasks[**needed].stage.ended() && !self.satisfied(**needed);
+        let needed = self.tasks[slot].depends_on().iter().find(in_vain)?;
+        Some(self.tasks[*needed].id)
     }
 
     fn reopen(&mut self, slot: Slot) {
@@ -337,7 +359,12 @@ impl State {
             self.dispatch.remove_agent(profile);
             self.agents[slot].profile = self.dispatch.add_agent(spec);
             self.agents[slot].spec = spec.clone();
-            self.agents[slot].end = None;
+            // One that ended and held nothing may have left already, or not: it starts anew.
+            if self.agents[slot].end.take().is_some() && self.agents[slot].held.is_empty() {
+                self.agents[slot].created = self.moment.wall;
+                self.agents[slot].tally = Tally::default();
+                self.counters.agents_created += 1;
+            }
             self.tell_fitness(slot);
             return;
         }
@@ -442,6 +469,7 @@ impl State {
                 self.tasks[slot].stopping.push(held);
                 let (task, agent) = (self.tasks[slot].id, self.agents[holder].spec.clone());
                 self.effects.push(Effect::Stop { task, attempt, agent });
+                self.tell_fitness(holder);
             }
         }
     }
@@ -513,7 +541,8 @@ impl State {
             }
             if completed || ignored {
                 task.missing -= 1;
-                if task.missing == 0 && !task.is_parent() {
+                let waits = matches!(task.stage, Stage::Waiting) && !task.is_parent();
+                if task.missing == 0 && waits {
                     self.make_ready(dependent);
                 }
             } else if !task.is_parent() {

@@ -125,7 +125,13 @@ impl State {
         if let Some(parent) = task.parent.filter(|parent| self.tasks[*parent].stage.ended()) {
             return Err(Rejection::ParentEnded { task: id, parent: self.tasks[parent].id });
         }
-        Ok(vec![Event::Reopened { task: id }])
+        let root = task.root;
+        if self.rested_since(root).is_none() {
+            return Ok(vec![Event::Reopened { task: id }]);
+        }
+        // A server that starts reads back only what is not at rest: here it needs the rest, too.
+        let tasks = self.plan(self.tasks[root].id).unwrap_or_default();
+        Ok(vec![Event::Revived { tasks }, Event::Reopened { task: id }])
     }
 
     fn decide_revive(&self, tasks: &[crate::record::TaskRecord]) -> Vec<Event> {

@@ -338,7 +338,7 @@ impl State {
     }
 
     /// The last change of a plan at rest; `None` while something of it may still move.
-    fn rested_since(&self, root: Slot) -> Option<Sequence> {
+    pub(crate) fn rested_since(&self, root: Slot) -> Option<Sequence> {
         let task = &self.tasks[root];
         match task.edges() {
             None => task.at_rest().then_some(task.changed),

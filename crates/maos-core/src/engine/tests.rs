@@ -432,3 +432,86 @@ fn a_plan_at_rest_leaves_the_engine_and_comes_back_to_be_retried() {
     bench.run(Command::Retry { task: TaskId(10) });
     assert_eq!(bench.states(&[10, 11, 12]), ["running", "running", "pending"]);
 }
+
+#[test]
+fn a_restart_finds_a_plan_that_was_at_rest_in_the_store_and_is_retried_in_the_journal() {
+    let mut bench = Bench::with_agent(1);
+    bench.run(single(5, spec("a")));
+    bench.run(report(5, 1, failed(true)));
+    let mut restarted = State::recover(Rows {
+        engine: bench.state.engine_record(),
+        agents: bench.state.agents().collect(),
+        tasks: vec![],
+        remembered: vec![],
+    });
+    let events = bench.run(Command::Retry { task: TaskId(5) });
+    restarted.begin_step(bench.state.sequence(), bench.state.moment);
+    events.iter().for_each(|event| restarted.apply(event));
+    laws::check(&restarted).unwrap();
+    assert_eq!(restarted.task(TaskId(5)), bench.state.task(TaskId(5)));
+    bench.run(report(5, 2, done()));
+    assert_eq!(bench.states(&[5]), ["completed"]);
+}
+
+#[test]
+fn a_retried_subtask_whose_need_failed_does_not_wait_for_ever() {
+    let mut bench = Bench::with_agent(3);
+    bench.run(family(FailurePolicy::Continue, &[&[], &[1], &[]]));
+    bench.run(report(11, 1, failed(true)));
+    assert_eq!(bench.states(&[10, 11, 12]), ["running", "failed", "cancelled"]);
+    bench.run(Command::Retry { task: TaskId(12) });
+    assert_eq!(bench.states(&[10, 11, 12]), ["running", "failed", "cancelled"]);
+    bench.run(Command::Retry { task: TaskId(11) });
+    bench.run(Command::Retry { task: TaskId(12) });
+    assert_eq!(bench.states(&[10, 11, 12]), ["running", "running", "pending"]);
+}
+
+#[test]
+fn a_retried_subtask_is_waited_for_again_and_counts_once() {
+    let mut bench = Bench::with_agent(3);
+    bench.run(family(FailurePolicy::Ignore, &[&[], &[], &[1, 2]]));
+    bench.run(report(11, 1, failed(true)));
+    bench.run(Command::Retry { task: TaskId(11) });
+    bench.run(report(11, 2, done()));
+    assert_eq!(bench.states(&[11, 12, 13]), ["completed", "running", "pending"]);
+    bench.run(report(12, 1, done()));
+    assert_eq!(bench.states(&[13]), ["running"]);
+}
+
+#[test]
+fn a_retried_subtask_leaves_alone_who_went_on_without_it() {
+    let mut bench = Bench::with_agent(3);
+    bench.run(family(FailurePolicy::Ignore, &[&[], &[1]]));
+    bench.run(report(11, 1, failed(true)));
+    assert_eq!(bench.states(&[11, 12]), ["failed", "running"]);
+    bench.run(Command::Retry { task: TaskId(11) });
+    bench.run(report(11, 2, done()));
+    assert_eq!(bench.states(&[10, 11, 12]), ["running", "completed", "running"]);
+    bench.run(report(12, 1, done()));
+    assert_eq!(bench.states(&[10]), ["completed"]);
+}
+
+#[test]
+fn a_timed_out_attempt_counts_against_its_agent_at_once() {
+    let mut bench = Bench::with_agent(2);
+    bench.run(single(5, TaskSpec { retries_max: 0, ..spec("slow") }));
+    bench.state.take_changed_agents();
+    bench.later(10_000);
+    assert_eq!(bench.state.take_changed_agents()[0].tally.failed, 1);
+}
+
+#[test]
+fn an_agent_that_comes_back_is_the_same_whether_it_had_left_the_engine_or_not() {
+    let mut bench = Bench::with_agent(1);
+    bench.run(single(5, spec("a")));
+    bench.run(report(5, 1, done()));
+    bench.run(Command::EndAgent { agent: AgentId(1), end: AgentEnd::Lost });
+    let mut left = bench.state.clone();
+    left.take_changed_agents();
+    assert_eq!(left.agents().count(), 0);
+    let events = bench.run(Command::RegisterAgent { agent: agent(1, 1, Runtime::Command) });
+    left.begin_step(bench.state.sequence(), bench.state.moment);
+    events.iter().for_each(|event| left.apply(event));
+    assert!(left.agents().eq(bench.state.agents()));
+    assert_eq!(left.counters(), bench.state.counters());
+}

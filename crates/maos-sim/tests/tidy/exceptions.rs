@@ -27,7 +27,6 @@ pub(crate) const EXCEPTIONS: &[(Rule, &str, &str)] = &[
     (Rule::Opening, "crates/maos-api/src/document_tests.rs", ""),
     (Rule::Opening, "crates/maos-api/src/submission_tests.rs", ""),
     (Rule::Opening, "crates/maos-server/src/planner/tests.rs", ""),
-    (Rule::Opening, "crates/maos-sim/src/main.rs", ""),
     (Rule::Opening, "crates/maos/src/main.rs", ""),
 ];
 

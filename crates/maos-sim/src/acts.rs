@@ -1,0 +1,243 @@
+//! What may happen in one step, and how often.
+
+use std::sync::Arc;
+
+use maos_core::command::{Command, Report};
+use maos_core::event::{AgentEnd, Failure, FailureKind};
+use maos_core::ids::{AgentId, Attempt, TaskId};
+use maos_core::node::{Input, Query, RequestId};
+use maos_core::payload::Payload;
+use maos_core::spec::{Amounts, Plan};
+
+use crate::plans::{AGENTS, some_agent, some_plan};
+use crate::world::{Job, World};
+
+const YEAR_US: u64 = 365 * 24 * 3_600 * 1_000_000;
+
+impl World {
+    /// Does one thing, whatever comes to mind.
+    pub(crate) fn act(&mut self) -> Result<(), String> {
+        match self.rng.below(100) {
+            0..=13 => self.submit(),
+            14..=15 => self.cancel(),
+            16..=18 => self.retry(),
+            19..=24 => self.look(),
+            25 => self.forget(),
+            26..=43 => self.answer_job(),
+            44..=46 => self.repeat_report(),
+            47..=50 => self.release(),
+            51..=56 => self.change_agents(),
+            57 => self.set_capacity(),
+            58..=62 => self.sign_of_life(),
+            63..=69 => self.pass_time(),
+            70..=86 => self.confirm_some(),
+            87 => self.fail_append(),
+            88..=94 => self.move_rows(),
+            95..=97 => self.poll(),
+            98 if self.rng.once_in(2) => self.crash(),
+            _ => Ok(()),
+        }
+    }
+
+    fn submit(&mut self) -> Result<(), String> {
+        let now = self.now();
+        let plan = match self.rng.pick(&self.sent).cloned() {
+            Some(sent) if sent.idempotency.is_some() && self.rng.once_in(3) => self.again(&sent),
+            Some(_) | None => some_plan(&mut self.rng, now, &mut self.next_id),
+        };
+        let plan = Arc::new(plan);
+        self.sent.push(plan.clone());
+        self.tasks.extend(plan.tasks.iter().map(|task| task.id));
+        self.ask(Command::Submit { plan })
+    }
+
+    /// The same submission once more: only the ids are new.
+    fn again(&mut self, sent: &Plan) -> Plan {
+        let mut plan = sent.clone();
+        for task in &mut plan.tasks {
+            self.next_id += 1;
+            task.id = TaskId((u128::from(self.next_id) << 64) | u128::from(self.rng.next()));
+        }
+        plan.id.0 = plan.tasks[0].id.0;
+        plan
+    }
+
+    /// A task that somebody once named; a late one more often than not.
+    fn some_task(&mut self) -> TaskId {
+        let count = self.tasks.len();
+        let late = count.saturating_sub(20);
+        let from = if self.rng.once_in(3) { 0 } else { late };
+        let index = from + self.rng.index(count - from);
+        self.tasks.get(index).copied().unwrap_or(TaskId(0))
+    }
+
+    fn cancel(&mut self) -> Result<(), String> {
+        let task = self.some_task();
+        self.ask(Command::Cancel { task, reason: "no longer wanted".into() })
+    }
+
+    fn retry(&mut self) -> Result<(), String> {
+        let ended = |world: &World, id: &TaskId| {
+            let state = world.node.state();
+            let shown = state.task(*id).or_else(|| world.store.tasks.get(id).cloned());
+            shown.is_some_and(|task| task.stage.ended() && !task.stage.completed())
+        };
+        let unsuccessful: Vec<TaskId> =
+            self.tasks.iter().filter(|id| ended(self, id)).copied().collect();
+        let Some(task) = self.rng.pick(&unsuccessful).copied() else { return Ok(()) };
+        if self.node.state().task(task).is_none()
+            && let Some(root) = self.store.tasks.get(&task).map(|task| task.plan.root)
+        {
+            let tasks = self.store.plan(root).into();
+            self.revived();
+            self.tell(Command::Revive { tasks })?;
+        }
+        self.ask(Command::Retry { task })
+    }
+
+    fn look(&mut self) -> Result<(), String> {
+        let task = self.some_task();
+        let query = match self.rng.below(8) {
+            0 => Query::Explain(task),
+            1..=3 => Query::Ended(task),
+            4 => Query::Outcome(task),
+            5 => Query::Plan(task),
+            6 => Query::Figures,
+            _ => Query::Task(task),
+        };
+        self.read(query)
+    }
+
+    fn forget(&mut self) -> Result<(), String> {
+        let open = self.promises.asked.iter().filter(|(_, asked)| asked.awaited().is_some());
+        let open: Vec<RequestId> = open.map(|(id, _)| *id).collect();
+        let Some(id) = self.rng.pick(&open).copied() else { return Ok(()) };
+        self.feed(Input::Forget { id })?;
+        self.promises.forget(id);
+        Ok(())
+    }
+
+    fn answer_job(&mut self) -> Result<(), String> {
+        if self.jobs.is_empty() {
+            return Ok(());
+        }
+        let index = self.rng.index(self.jobs.len());
+        let job = self.jobs[index];
+        if job.hangs && !job.stopping {
+            return Ok(());
+        }
+        self.jobs.swap_remove(index);
+        self.past.push(job);
+        if job.stopping {
+            return self.tell(Command::Release { task: job.task, attempt: job.attempt });
+        }
+        let report = self.some_report();
+        self.report_on(job, report)
+    }
+
+    pub(crate) fn report_on(&mut self, job: Job, report: Report) -> Result<(), String> {
+        let Job { task, attempt, .. } = job;
+        self.ask(Command::Report { task, attempt, report })
+    }
+
+    fn some_report(&mut self) -> Report {
+        let failed = |permanent| {
+            let message = "it went wrong".into();
+            Report::Failed(Failure { kind: FailureKind::Reported, message, permanent })
+        };
+        match self.rng.below(10) {
+            0..=1 => failed(false),
+            2 => failed(true),
+            3 => Report::Lost("its program was ended".into()),
+            _ => Report::Completed(Payload::inline(b"1")),
+        }
+    }
+
+    /// An agent says once more what it said before, or means an attempt that is long over.
+    fn repeat_report(&mut self) -> Result<(), String> {
+        let Some(mut job) = self.rng.pick(&self.past).copied() else { return Ok(()) };
+        if self.rng.once_in(3) {
+            job.attempt = Attempt(u32::try_from(self.rng.below(5)).unwrap_or_default());
+        }
+        let report = self.some_report();
+        self.report_on(job, report)
+    }
+
+    /// The end of a stopped attempt becomes known, or is claimed to be.
+    fn release(&mut self) -> Result<(), String> {
+        let held = self.held();
+        let held: Vec<(TaskId, Attempt)> = held.into_values().flatten().collect();
+        let Some((task, attempt)) = self.rng.pick(&held).copied() else { return Ok(()) };
+        self.tell(Command::Release { task, attempt })
+    }
+
+    fn change_agents(&mut self) -> Result<(), String> {
+        let number = 1 + self.rng.below(AGENTS);
+        if self.rng.once_in(4) {
+            let ends = [AgentEnd::Terminated, AgentEnd::Lost, AgentEnd::Retired];
+            let end = ends[self.rng.index(ends.len())];
+            return self.ask(Command::EndAgent { agent: AgentId(u128::from(number)), end });
+        }
+        let agent = Arc::new(some_agent(&mut self.rng, number));
+        self.ask(Command::RegisterAgent { agent })
+    }
+
+    fn set_capacity(&mut self) -> Result<(), String> {
+        let cpu = ("cpu_cores".into(), 1_000 * self.rng.below(5));
+        let memory = ("memory".into(), 1_000 * self.rng.below(5));
+        self.ask(Command::SetCapacity { capacity: Amounts::new([cpu, memory]) })
+    }
+
+    fn sign_of_life(&mut self) -> Result<(), String> {
+        if self.rng.once_in(2) {
+            let agent = AgentId(u128::from(1 + self.rng.below(AGENTS)));
+            return self.feed(Input::Seen { agent });
+        }
+        let Some(Job { task, attempt, .. }) = self.rng.pick(&self.jobs).copied() else {
+            return Ok(());
+        };
+        self.feed(Input::Progressed { task, attempt })
+    }
+
+    fn pass_time(&mut self) -> Result<(), String> {
+        if self.rng.once_in(12) {
+            let forward = self.rng.once_in(2);
+            self.jump_wall(forward, YEAR_US);
+        }
+        let most = if self.rng.once_in(6) { 120_000 } else { 3_000 };
+        let ms = self.rng.below(most);
+        self.pass_ms(ms);
+        self.tick()
+    }
+
+    pub(crate) fn tick(&mut self) -> Result<(), String> {
+        self.feed(Input::Tick)?;
+        let now = self.node.state().at();
+        let due = self.node.state().next_deadline();
+        if due.is_some_and(|due| due < now) {
+            return Err(format!("what was due at {due:?} was not done at {now:?}"));
+        }
+        Ok(())
+    }
+
+    fn confirm_some(&mut self) -> Result<(), String> {
+        self.collect_rows();
+        let most = self.inflight_count();
+        let count = if self.rng.once_in(2) { most } else { self.rng.index(most + 1) };
+        self.confirm(count)
+    }
+
+    fn fail_append(&mut self) -> Result<(), String> {
+        if self.inflight_count() == 0 { Ok(()) } else { self.feed(Input::AppendFailed) }
+    }
+
+    fn move_rows(&mut self) -> Result<(), String> {
+        let evict = self.rng.below(3) > 0;
+        self.store_rows(evict);
+        Ok(())
+    }
+
+    pub(crate) fn poll(&mut self) -> Result<(), String> {
+        self.read(Query::Agents)
+    }
+}

@@ -1,0 +1,204 @@
+//! What clients and operators ask for: plans of every shape, agents of every kind.
+
+use std::sync::Arc;
+
+use maos_core::ids::{AgentId, NodeId, PlanId, TaskId};
+use maos_core::payload::Payload;
+use maos_core::spec::{
+    AgentSpec, Amounts, Collect, Demand, FailurePolicy, IdempotencyKey, Name, Names, Plan,
+    PlanTask, Priority, Runtime, TaskSpec, Work,
+};
+use maos_core::time::Timestamp;
+
+use crate::rng::Rng;
+
+/// The one server of this world.
+pub(crate) const NODE: NodeId = NodeId(1);
+/// A capability that no agent ever has.
+pub(crate) const NEVER: &str = "never";
+/// Agents that may come and go.
+pub(crate) const AGENTS: u64 = 9;
+
+const CAPABILITIES: [&str; 3] = ["build", "read", "write"];
+const POLICIES: [FailurePolicy; 3] =
+    [FailurePolicy::FailFast, FailurePolicy::Continue, FailurePolicy::Ignore];
+
+fn names(words: &[&str]) -> Names {
+    Names::new(words.iter().map(|word| Name::from(*word)))
+}
+
+/// A task that any agent of the healed phase can do.
+pub(crate) fn plain(name: &str) -> TaskSpec {
+    TaskSpec {
+        name: name.into(),
+        description: None,
+        priority: Priority::Medium,
+        parameters: Payload::inline(b"{}"),
+        metadata: None,
+        tags: Names::default(),
+        demand: Demand::default(),
+        timeout_ms: 10_000,
+        queue_timeout_ms: None,
+        no_progress_ms: None,
+        deadline: None,
+        retries_max: 0,
+        on_failure: FailurePolicy::FailFast,
+        fairness_key: None,
+        concurrency_key: None,
+        inputs: [].into(),
+        key: None,
+        trace: None,
+    }
+}
+
+/// A task that no agent can do.
+pub(crate) fn impossible() -> TaskSpec {
+    let demand = Demand { capabilities: names(&[NEVER]), ..Demand::default() };
+    TaskSpec { demand, ..plain("impossible") }
+}
+
+fn some_demand(rng: &mut Rng) -> Demand {
+    let capability = CAPABILITIES[rng.index(CAPABILITIES.len())];
+    let mut amounts: Vec<(Name, u64)> = Vec::new();
+    if rng.once_in(3) {
+        amounts.push(("cpu_cores".into(), 500 * (1 + rng.below(4))));
+    }
+    if rng.once_in(6) {
+        amounts.push(("memory".into(), 1_000 * (1 + rng.below(3))));
+    }
+    let agent = rng.once_in(15).then(|| 1 + rng.below(AGENTS));
+    // A built-in agent never knows free work.
+    let builtin = agent.is_some_and(|number| runtime(number) == Runtime::Builtin);
+    let free = rng.once_in(4) && !builtin;
+    Demand {
+        capabilities: names(&[if rng.once_in(40) { NEVER } else { capability }]),
+        agent_type: rng.once_in(12).then(|| "worker".into()),
+        agent: agent.map(|number| AgentId(u128::from(number))),
+        work: if free { Work::FreeForm } else { Work::Known(capability.into()) },
+        resources: Amounts::new(amounts),
+    }
+}
+
+fn some_spec(rng: &mut Rng, now: Timestamp) -> TaskSpec {
+    let priorities = [Priority::Low, Priority::Medium, Priority::High, Priority::Critical];
+    TaskSpec {
+        priority: priorities[rng.index(priorities.len())],
+        demand: some_demand(rng),
+        timeout_ms: 1_000 * (1 + rng.below(60)),
+        queue_timeout_ms: rng.once_in(5).then(|| 1_000 * (1 + rng.below(90))),
+        no_progress_ms: rng.once_in(5).then(|| 500 * (1 + rng.below(40))),
+        deadline: rng.once_in(8).then(|| now.plus_ms(1_000 * rng.below(200))),
+        retries_max: u32::try_from(rng.below(4)).unwrap_or_default(),
+        on_failure: POLICIES[rng.index(POLICIES.len())],
+        ..plain("task")
+    }
+}
+
+/// Makes the tasks of one plan.
+struct Drawing<'a> {
+    rng: &'a mut Rng,
+    now: Timestamp,
+    next_id: &'a mut u64,
+    tasks: Vec<PlanTask>,
+}
+
+impl Drawing<'_> {
+    fn add(&mut self, parent: Option<u32>, depends_on: Vec<u32>) -> u32 {
+        let index = u32::try_from(self.tasks.len()).unwrap_or(u32::MAX);
+        *self.next_id += 1;
+        let id = TaskId((u128::from(*self.next_id) << 64) | u128::from(self.rng.next()));
+        let spec = Arc::new(some_spec(self.rng, self.now));
+        let depends_on = depends_on.into_boxed_slice();
+        self.tasks.push(PlanTask { id, spec, parent, depends_on, collect: Collect::All });
+        index
+    }
+
+    /// Subtasks of `parent`; they wait for what holds it back, and some for each other.
+    fn family(&mut self, parent: u32, held_back_by: &[u32], depth: u32) {
+        let mut siblings: Vec<u32> = Vec::new();
+        for _ in 0..1 + self.rng.below(4) {
+            let mut depends_on = held_back_by.to_vec();
+            for sibling in &siblings {
+                if self.rng.once_in(3) {
+                    depends_on.push(*sibling);
+                }
+            }
+            let index = self.add(Some(parent), depends_on.clone());
+            if depth > 0 && self.rng.once_in(4) {
+                self.family(index, &depends_on, depth - 1);
+            }
+            siblings.push(index);
+        }
+        if self.rng.once_in(4) {
+            let at = usize::try_from(parent).unwrap_or_default();
+            let one = siblings[self.rng.index(siblings.len())];
+            self.tasks[at].collect = Collect::One(one);
+        }
+    }
+}
+
+/// A plan of one task or of many.
+pub(crate) fn some_plan(rng: &mut Rng, now: Timestamp, next_id: &mut u64) -> Plan {
+    let many = rng.below(5) < 2;
+    let mut drawing = Drawing { rng, now, next_id, tasks: Vec::new() };
+    drawing.add(None, Vec::new());
+    if many {
+        drawing.family(0, &[], 2);
+    }
+    let tasks = drawing.tasks;
+    let key = rng
+        .once_in(4)
+        .then(|| IdempotencyKey { key: format!("key {}", *next_id).into(), body_hash: [7; 32] });
+    plan_of(tasks, key)
+}
+
+/// A plan of exactly these tasks.
+pub(crate) fn plan_of(tasks: Vec<PlanTask>, idempotency: Option<IdempotencyKey>) -> Plan {
+    Plan {
+        id: PlanId(tasks[0].id.0),
+        namespace: "default".into(),
+        submitter: "".into(),
+        strategy: None,
+        idempotency,
+        tasks: tasks.into(),
+    }
+}
+
+/// The runtime of an agent, which its number decides.
+pub(crate) fn runtime(number: u64) -> Runtime {
+    match number % 3 {
+        0 => Runtime::Builtin,
+        1 => Runtime::Command,
+        _ => Runtime::Worker,
+    }
+}
+
+/// An agent that may be there; its number decides its runtime.
+pub(crate) fn some_agent(rng: &mut Rng, number: u64) -> AgentSpec {
+    let slots = u32::try_from(1 + rng.below(3)).unwrap_or(1);
+    let able = CAPABILITIES.into_iter().filter(|_| rng.below(3) > 0).collect::<Vec<_>>();
+    agent(u128::from(number), runtime(number), slots, &able)
+}
+
+/// An agent that can do everything that can be done.
+pub(crate) fn able_agent(number: u128, runtime: Runtime) -> AgentSpec {
+    agent(number, runtime, 3, &CAPABILITIES)
+}
+
+fn agent(number: u128, runtime: Runtime, slots: u32, able: &[&str]) -> AgentSpec {
+    AgentSpec {
+        id: AgentId(number),
+        namespace: "default".into(),
+        submitter: "".into(),
+        name: format!("agent {number}").into(),
+        agent_type: "worker".into(),
+        capabilities: names(able),
+        runtime,
+        node: NODE,
+        slots,
+        pool: None,
+        configuration: None,
+        resource_limits: Amounts::default(),
+        tags: Names::default(),
+    }
+}

@@ -1,0 +1,99 @@
+//! The store as the engine sees it: rows at a position that lags behind the journal.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use maos_core::engine::{Rows, State};
+use maos_core::ids::{AgentId, Sequence, TaskId};
+use maos_core::record::{AgentRecord, EngineRecord, PlanRecord, Stage, TaskRecord};
+
+/// Rows that changed up to one step.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub(crate) engine: EngineRecord,
+    tasks: Vec<TaskRecord>,
+    agents: Vec<AgentRecord>,
+}
+
+/// All rows, and the batches that wait to become rows.
+#[derive(Debug, Default)]
+pub(crate) struct Store {
+    pub(crate) engine: EngineRecord,
+    pub(crate) tasks: BTreeMap<TaskId, TaskRecord>,
+    agents: BTreeMap<AgentId, AgentRecord>,
+    waiting: VecDeque<Batch>,
+}
+
+/// Whether something of this task may still move by itself.
+pub(crate) fn restless(task: &TaskRecord) -> bool {
+    !task.stage.ended() || !task.stopping.is_empty()
+}
+
+impl Store {
+    /// Notes what changed since this was called last.
+    pub(crate) fn collect(&mut self, state: &mut State) {
+        let last = self.waiting.back().map_or(self.engine.position, |batch| batch.engine.position);
+        let engine = state.engine_record();
+        if engine.position == last {
+            return;
+        }
+        let mut tasks = Vec::new();
+        state.take_changed_tasks(|task| tasks.push(task));
+        let agents = state.take_changed_agents();
+        self.waiting.push_back(Batch { engine, tasks, agents });
+    }
+
+    /// Takes over the next batch, if the journal has it; says whether it did.
+    pub(crate) fn advance(&mut self, durable: Sequence) -> bool {
+        let due = |batch: &Batch| batch.engine.position.sequence <= durable;
+        if !self.waiting.front().is_some_and(due) {
+            return false;
+        }
+        let Some(batch) = self.waiting.pop_front() else { return false };
+        self.tasks.extend(batch.tasks.into_iter().map(|task| (task.id, task)));
+        self.agents.extend(batch.agents.into_iter().map(|agent| (agent.spec.id, agent)));
+        self.engine = batch.engine;
+        true
+    }
+
+    /// What was in memory only is gone.
+    pub(crate) fn crash(&mut self) {
+        self.waiting.clear();
+    }
+
+    /// All tasks of the plan with this root.
+    pub(crate) fn plan(&self, root: TaskId) -> Vec<TaskRecord> {
+        let mut plan: Vec<_> =
+            self.tasks.values().filter(|task| task.plan.root == root).cloned().collect();
+        plan.sort_by_key(|task| task.index);
+        plan
+    }
+
+    /// What a server finds when it starts.
+    pub(crate) fn rows(&self) -> Rows<Vec<TaskRecord>> {
+        let moving: BTreeSet<TaskId> =
+            self.tasks.values().filter(|task| restless(task)).map(|task| task.plan.root).collect();
+        let tasks: Vec<TaskRecord> =
+            self.tasks.values().filter(|task| moving.contains(&task.plan.root)).cloned().collect();
+        let mut holding = BTreeSet::new();
+        for task in &tasks {
+            if let Stage::Running { agent, .. } = task.stage {
+                holding.insert(agent);
+            }
+            holding.extend(task.stopping.iter().map(|held| held.agent));
+        }
+        let needed = |agent: &&AgentRecord| agent.end.is_none() || holding.contains(&agent.spec.id);
+        let agents = self.agents.values().filter(needed).cloned().collect();
+        Rows { engine: self.engine.clone(), agents, tasks, remembered: self.remembered() }
+    }
+
+    fn remembered(&self) -> Vec<PlanRecord> {
+        let roots = self.tasks.values().filter(|task| task.index == 0);
+        let keys = roots.filter(|task| task.plan.idempotency.is_some());
+        let mut plans: Vec<PlanRecord> = keys
+            .filter(|task| task.plan.idempotency_until > self.engine.at)
+            .map(|task| (*task.plan).clone())
+            .collect();
+        plans.sort_by_key(|plan| (plan.idempotency_until, plan.root));
+        plans
+    }
+}
