@@ -1,10 +1,12 @@
 //! The wire contract as types: paths, requests, responses and error codes.
 //!
 //! What a client sends is parsed and checked here, with every fault named; what a server answers is
-//! written and read with the same types, so neither side can drift. This crate knows no engine, no
-//! socket and no clock; bounds arrive as arguments.
+//! written and read with the same types, so neither side can drift. This crate knows no engine and
+//! no clock, and no socket but in the module `client`; bounds arrive as arguments.
 
 pub mod agent;
+#[cfg(feature = "client")]
+pub mod client;
 pub mod document;
 pub mod error;
 pub mod explain;

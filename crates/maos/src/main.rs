@@ -1,17 +1,25 @@
 //! `maos`: the words of the command line and how commands end.
 //!
-//! Exit 0: done. 1: refused or failed. 2: broken. Data goes to standard output, words to standard error.
+//! Exit 0: done. 1: refused or failed. 2: broken. Data goes to standard output, words to standard
+//! error.
 
 mod commands;
+mod failure;
+mod layout;
 mod progress;
+mod remote;
+mod submissions;
+mod values;
 mod words;
 
+use std::ffi::OsStr;
+use std::panic::{self, PanicHookInfo};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use commands::{run, serve};
+use commands::{agent, backup, config, restore, run, serve, status, task};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -26,7 +34,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the server until a signal ends it.
+    /// Run the server until a signal ends it
     Serve {
         /// Address to listen on [default: 127.0.0.1]
         #[arg(long)]
@@ -35,51 +43,104 @@ enum Command {
         #[arg(long)]
         port: Option<u16>,
         /// Where everything durable is kept
-        #[arg(long, default_value = "maos-data")]
+        #[arg(long, value_name = "DIR", default_value = "maos-data")]
         data_dir: PathBuf,
         /// The configuration [default: maos.toml, if there is one]
-        #[arg(long)]
+        #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
         /// Log everything, also to `maos_api.log`
         #[arg(long)]
         debug: bool,
         /// Log to this file as well
-        #[arg(long)]
+        #[arg(long, value_name = "FILE")]
         log_file: Option<PathBuf>,
     },
-    /// Run a file of submissions to its end, with no server.
+    /// Run a file of submissions to its end, with no server
     Run {
         /// A submission, or a list of them, as JSON or YAML
         file: PathBuf,
-        /// Print one JSON document with the ended tasks
+        /// Print one JSON document on standard output
         #[arg(long)]
         json: bool,
         /// The configuration [default: maos.toml beside FILE, if there is one]
-        #[arg(long)]
+        #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
         /// Keep everything durable here [default: .maos/runs/<hash of FILE>]
-        #[arg(long)]
+        #[arg(long, value_name = "DIR")]
         data_dir: Option<PathBuf>,
     },
+    /// Submit tasks to a server, watch them, change them
+    Task(task::TaskArguments),
+    /// See, make and end the agents of a server
+    Agent(agent::AgentArguments),
+    /// Show how a server is
+    Status(status::Status),
+    /// Show the configuration
+    Config(config::Config),
+    /// Copy a data directory
+    Backup(backup::Backup),
+    /// Make a data directory from a copy
+    Restore(restore::Restore),
 }
 
 fn main() -> ExitCode {
     // Hidden words, for the processes that the server starts of itself.
-    match std::env::args().nth(1).as_deref() {
+    match std::env::args_os().nth(1).as_deref().and_then(OsStr::to_str) {
         Some("data-worker") => return maos_server::agents::builtin::data::worker_main(),
         Some("supervisor") => return maos_server::supervisor::supervisor_main(),
-        _ => {}
+        Some(_) | None => {}
     }
-    let done = match Arguments::parse().command {
+    panic::set_hook(Box::new(say_panic));
+    let command = Arguments::parse().command;
+    let json = command.json();
+    // A panic has been told by its hook; what is left is the exit code.
+    let done = panic::catch_unwind(|| carry_out(command)).unwrap_or_else(|_| Ok(ExitCode::from(2)));
+    done.unwrap_or_else(|error| failure::report(&error, json))
+}
+
+impl Command {
+    /// Whether standard output is for one JSON document, also if the command fails.
+    fn json(&self) -> bool {
+        match self {
+            Command::Run { json, .. } => *json,
+            Command::Task(task) => task.remote.json,
+            Command::Agent(agent) => agent.remote.json,
+            Command::Status(status) => status.remote.json,
+            Command::Config(config) => config.json(),
+            Command::Backup(backup) => backup.json,
+            Command::Restore(restore) => restore.json,
+            Command::Serve { .. } => false,
+        }
+    }
+}
+
+fn carry_out(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
         Command::Serve { host, port, data_dir, config, debug, log_file } => {
             serve::run(&serve::Serve { host, port, data_dir, config, debug, log_file })
         }
         Command::Run { file, json, config, data_dir } => {
             run::run(&run::Run { file, json, config, data_dir })
         }
-    };
-    done.unwrap_or_else(|error| {
-        words::say(&format!("error: {error:#}"));
-        ExitCode::from(2)
-    })
+        Command::Task(arguments) => talk(task::run(&arguments)),
+        Command::Agent(arguments) => talk(agent::run(&arguments)),
+        Command::Status(arguments) => talk(status::run(&arguments)),
+        Command::Config(arguments) => config::run(&arguments),
+        Command::Backup(arguments) => backup::run(&arguments),
+        Command::Restore(arguments) => restore::run(&arguments),
+    }
+}
+
+/// Runs a command that talks to a server: one thread is enough, and starts sooner.
+fn talk(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(command)
+}
+
+fn say_panic(panic: &PanicHookInfo<'_>) {
+    let place = panic.location().map(|at| format!(" at {}:{}", at.file(), at.line()));
+    let said = panic.payload_as_str().unwrap_or("it did not say why");
+    words::say(&format!(
+        "error: a fault of maos itself{}: {said}\nhint: please report it with these lines",
+        place.unwrap_or_default()
+    ));
 }

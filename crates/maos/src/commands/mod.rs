@@ -1,4 +1,13 @@
-//! One file a command: what it needs, what it does, how it ends.
+//! One file a command: what it takes, what it does, how it ends.
+
+pub(crate) mod serve;
 
 pub(crate) mod run;
-pub(crate) mod serve;
+
+pub(crate) mod agent;
+pub(crate) mod status;
+pub(crate) mod task;
+
+pub(crate) mod backup;
+pub(crate) mod config;
+pub(crate) mod restore;

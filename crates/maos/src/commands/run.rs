@@ -14,12 +14,11 @@ use maos_api::task::{Task, TaskStatus};
 use maos_server::config::{self, Config, Layers, Level};
 use maos_server::service::{Server, SubmitOptions};
 use maos_server::{host, service, telemetry};
-use serde_json::Value;
 use uuid::Uuid;
 
 use super::serve::Signals;
 use crate::progress::Board;
-use crate::words;
+use crate::{submissions, words};
 
 /// How often progress is looked at. Only the picture depends on it.
 const LOOK: Duration = Duration::from_millis(100);
@@ -35,9 +34,8 @@ pub(crate) struct Run {
 }
 
 pub(crate) fn run(arguments: &Run) -> anyhow::Result<ExitCode> {
-    let content = fs::read(&arguments.file)
-        .with_context(|| format!("`{}` cannot be read", arguments.file.display()))?;
-    let submissions = submissions(&arguments.file, &content)?;
+    let content = submissions::content(&arguments.file)?;
+    let submissions = submissions::read(&arguments.file, &content)?.bodies;
     let folder = match arguments.file.parent() {
         Some(parent) if parent != Path::new("") => parent.to_owned(),
         _ => PathBuf::from("."),
@@ -83,27 +81,6 @@ pub(crate) fn run(arguments: &Run) -> anyhow::Result<ExitCode> {
 fn run_folder(content: &[u8]) -> PathBuf {
     let name = blake3::hash(content).to_hex();
     PathBuf::from(".maos").join("runs").join(&name[..16])
-}
-
-/// The bodies in a file: one submission or a list of them, JSON or YAML.
-fn submissions(path: &Path, content: &[u8]) -> anyhow::Result<Vec<Vec<u8>>> {
-    let yaml = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
-    let shown = path.display();
-    let document: Value = if yaml {
-        let text =
-            std::str::from_utf8(content).with_context(|| format!("`{shown}` is not UTF-8"))?;
-        serde_saphyr::from_str(text).with_context(|| format!("`{shown}` is not YAML"))?
-    } else {
-        serde_json::from_slice(content).with_context(|| format!("`{shown}` is not JSON"))?
-    };
-    let documents = match document {
-        Value::Array(documents) if documents.is_empty() => bail!("`{shown}` is an empty list"),
-        Value::Array(documents) => documents,
-        // As it is written, so that what is wrong is told with its line.
-        Value::Object(_) if !yaml => return Ok(vec![content.to_vec()]),
-        other => vec![other],
-    };
-    documents.iter().map(|document| Ok(serde_json::to_vec(document)?)).collect()
 }
 
 async fn to_their_end(

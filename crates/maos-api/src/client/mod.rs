@@ -1,0 +1,365 @@
+//! The client: every endpoint as a typed method, over plain HTTP/1.1.
+//!
+//! Law: an answer is handed on both read and as the bytes it was, so that a newer server's fields
+//! are not lost; nothing that changes anything is sent twice. It must not know who uses it, and
+//! prints nothing.
+
+mod url;
+mod wire;
+
+use std::io;
+use std::ops::Deref;
+use std::time::Duration;
+
+use hyper::Method;
+use hyper::body::Bytes;
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+use uuid::Uuid;
+
+use crate::agent::{AgentEnvelope, AgentPage, TerminateAnswer};
+use crate::error::ErrorBody;
+use crate::explain::Explanation;
+use crate::paths;
+use crate::system::{DetailedHealth, Health, SystemMetrics, SystemStatus};
+use crate::task::{CancelAnswer, TaskEnvelope, TaskPage, TaskResults, TaskStatus};
+
+use url::{Address, Query};
+use wire::{Exchange, Wire};
+
+/// Where a server listens unless it is told otherwise.
+pub const URL_DEFAULT: &str = "http://127.0.0.1:8000";
+/// Longest wait that one request may ask of a server.
+pub const WAIT_SECONDS_MAX: u64 = 60;
+
+/// Why a call has no answer.
+#[derive(Debug, Error)]
+pub enum ClientError {
+    /// The URL of the server cannot be used.
+    #[error("`{url}` is no address of a server: {why}")]
+    BadUrl {
+        /// What was given.
+        url: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Nobody listens there, or not for us.
+    #[error("no server answers at `{url}`")]
+    Unreachable {
+        /// The server.
+        url: String,
+        /// The fault.
+        #[source]
+        source: io::Error,
+    },
+    /// The connection ended before the answer did. Whether the request was carried out is unknown.
+    #[error("the connection to `{url}` broke before the answer was there")]
+    Broken {
+        /// The server.
+        url: String,
+        /// The fault.
+        #[source]
+        source: hyper::Error,
+    },
+    /// There was no answer in time. Whether the request was carried out is not known.
+    #[error("`{url}` did not answer within {seconds} s")]
+    TimedOut {
+        /// The server.
+        url: String,
+        /// How long it was waited for.
+        seconds: u64,
+    },
+    /// The answer is longer than any that a server gives.
+    #[error("the answer of `{url}` is longer than {bytes_max} bytes")]
+    AnswerTooLarge {
+        /// The server.
+        url: String,
+        /// The bound.
+        bytes_max: usize,
+    },
+    /// Somebody answers there, but not in this contract.
+    #[error("`{url}` answers {status}, but not as a maos server")]
+    NotTheContract {
+        /// The server.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+        /// What is wrong with the answer.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The server refused, or failed.
+    #[error("{}", body.error)]
+    Api {
+        /// The HTTP status.
+        status: u16,
+        /// What it said.
+        body: Box<ErrorBody>,
+    },
+}
+
+/// An answer: as a value, and as the bytes it was.
+#[derive(Clone, Debug)]
+pub struct Answer<T> {
+    /// What it says.
+    pub value: T,
+    /// One JSON document, with what this release does not know too.
+    pub raw: Bytes,
+}
+
+impl<T> Deref for Answer<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+/// How long the client waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// For a connection.
+    pub connect: Duration,
+    /// For an answer, on top of the wait that a request asks of the server.
+    pub answer: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Patience {
+        Patience { connect: Duration::from_secs(5), answer: Duration::from_secs(30) }
+    }
+}
+
+/// Which part of a listing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// Which page, from 1; 1 when not given.
+    pub page: Option<u64>,
+    /// Items on a page; the server's default when not given.
+    pub page_size: Option<u32>,
+}
+
+impl Listing {
+    fn query(&self) -> Query {
+        let page_size = self.page_size.map(|size| size.to_string());
+        Query::default()
+            .with("page", self.page.map(|page| page.to_string()).as_deref())
+            .with("page_size", page_size.as_deref())
+    }
+}
+
+/// A server to talk to. Connections are kept and used again; calls may run side by side.
+///
+/// Dropping a call's future drops its connection; whether the server carried it out is unknown.
+#[derive(Debug)]
+pub struct Client {
+    wire: Wire,
+    patience: Patience,
+}
+
+impl Client {
+    /// A client of the server at `url`, as `http://127.0.0.1:8000`. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`ClientError::BadUrl`].
+    pub fn new(url: &str) -> Result<Client, ClientError> {
+        Ok(Client { wire: Wire::new(Address::parse(url)?), patience: Patience::default() })
+    }
+
+    /// The same, waiting longer or shorter.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Patience) -> Client {
+        self.patience = patience;
+        self
+    }
+
+    /// The server's URL.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        self.wire.url()
+    }
+
+    /// Submits a task. `body` is JSON as in [`crate::task::TaskSubmission`]; the same
+    /// `idempotency_key` with the same body is answered as the first time.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn submit(
+        &self,
+        body: Vec<u8>,
+        idempotency_key: Option<&str>,
+    ) -> Result<Answer<TaskEnvelope>, ClientError> {
+        let exchange = Exchange::new(Method::POST, paths::TASKS.to_owned());
+        self.call(Exchange { body: body.into(), idempotency_key, ..exchange }).await
+    }
+
+    /// A task; with a wait (at most [`WAIT_SECONDS_MAX`]) at its end, or as it is after the wait.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn task(
+        &self,
+        id: Uuid,
+        wait_seconds: u64,
+    ) -> Result<Answer<TaskEnvelope>, ClientError> {
+        let wait = (wait_seconds > 0).then(|| wait_seconds.to_string());
+        let query = Query::default().with("wait_seconds", wait.as_deref());
+        let exchange = Exchange::new(Method::GET, query.after(&path_of(paths::TASK, id)));
+        self.call(Exchange { server_wait: Duration::from_secs(wait_seconds), ..exchange }).await
+    }
+
+    /// Cancels a task and all below it.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn cancel(
+        &self,
+        id: Uuid,
+        reason: Option<&str>,
+    ) -> Result<Answer<CancelAnswer>, ClientError> {
+        let query = Query::default().with("reason", reason);
+        let path = query.after(&path_of(paths::TASK, id));
+        self.call(Exchange::new(Method::DELETE, path)).await
+    }
+
+    /// Opens a failed or cancelled task again.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn retry(&self, id: Uuid) -> Result<Answer<TaskEnvelope>, ClientError> {
+        self.call(Exchange::new(Method::PUT, path_of(paths::TASK_RETRY, id))).await
+    }
+
+    /// A page of tasks, of one status or of all.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn tasks(
+        &self,
+        listing: &Listing,
+        status: Option<TaskStatus>,
+    ) -> Result<Answer<TaskPage>, ClientError> {
+        let query = listing.query().with("status", status.map(TaskStatus::name));
+        self.read(query.after(paths::TASKS)).await
+    }
+
+    /// What a completed task made.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn results(&self, id: Uuid) -> Result<Answer<TaskResults>, ClientError> {
+        self.read(path_of(paths::TASK_RESULTS, id)).await
+    }
+
+    /// What a task waits for.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn explain(&self, id: Uuid) -> Result<Answer<Explanation>, ClientError> {
+        self.read(path_of(paths::TASK_EXPLAIN, id)).await
+    }
+
+    /// A page of agents.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn agents(&self, listing: &Listing) -> Result<Answer<AgentPage>, ClientError> {
+        self.read(listing.query().after(paths::AGENTS)).await
+    }
+
+    /// An agent.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn agent(&self, id: Uuid) -> Result<Answer<AgentEnvelope>, ClientError> {
+        self.read(path_of(paths::AGENT, id)).await
+    }
+
+    /// Registers an agent. `body` is JSON as in [`crate::agent::AgentCreate`].
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn create_agent(&self, body: Vec<u8>) -> Result<Answer<AgentEnvelope>, ClientError> {
+        let exchange = Exchange::new(Method::POST, paths::AGENTS.to_owned());
+        self.call(Exchange { body: body.into(), ..exchange }).await
+    }
+
+    /// Ends an agent's service.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn terminate_agent(&self, id: Uuid) -> Result<Answer<TerminateAnswer>, ClientError> {
+        self.call(Exchange::new(Method::DELETE, path_of(paths::AGENT, id))).await
+    }
+
+    /// Whether the server lives.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn health(&self) -> Result<Answer<Health>, ClientError> {
+        self.read(paths::HEALTH.to_owned()).await
+    }
+
+    /// How each component is. An unhealthy server's answer is an answer, too, and no error.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn detailed_health(&self) -> Result<Answer<DetailedHealth>, ClientError> {
+        let exchange = Exchange::new(Method::GET, paths::HEALTH_DETAILED.to_owned());
+        let (status, raw) = self.wire.exchange(&exchange, self.patience).await?;
+        // Status 503 with the body of 200 is how this endpoint says that a component is down.
+        match serde_json::from_slice(&raw) {
+            Ok(value) if status == 200 || status == 503 => Ok(Answer { value, raw }),
+            Ok(_) | Err(_) => self.read_answer(status, raw),
+        }
+    }
+
+    /// How the system is.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn status(&self) -> Result<Answer<SystemStatus>, ClientError> {
+        self.read(paths::SYSTEM_STATUS.to_owned()).await
+    }
+
+    /// Its figures.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn metrics(&self) -> Result<Answer<SystemMetrics>, ClientError> {
+        self.read(paths::SYSTEM_METRICS.to_owned()).await
+    }
+
+    async fn read<T: DeserializeOwned>(&self, path: String) -> Result<Answer<T>, ClientError> {
+        self.call(Exchange::new(Method::GET, path)).await
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        exchange: Exchange<'_>,
+    ) -> Result<Answer<T>, ClientError> {
+        let (status, raw) = self.wire.exchange(&exchange, self.patience).await?;
+        self.read_answer(status, raw)
+    }
+
+    fn read_answer<T: DeserializeOwned>(
+        &self,
+        status: u16,
+        raw: Bytes,
+    ) -> Result<Answer<T>, ClientError> {
+        let not_ours = |source| {
+            let url = self.url().to_owned();
+            ClientError::NotTheContract { url, status, source }
+        };
+        if (200..300).contains(&status) {
+            let value = serde_json::from_slice(&raw).map_err(not_ours)?;
+            return Ok(Answer { value, raw });
+        }
+        let body = Box::new(serde_json::from_slice(&raw).map_err(not_ours)?);
+        Err(ClientError::Api { status, body })
+    }
+}
+
+fn path_of(path: &str, id: Uuid) -> String {
+    paths::with_id(path, &id.to_string())
+}

@@ -1,0 +1,202 @@
+//! Connections: one request, one answer, each within its time; idle connections are used again.
+//!
+//! Law: a request that may have reached the server is not sent again, unless it only reads.
+
+use std::io;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::header::{CONTENT_TYPE, HOST, USER_AGENT};
+use hyper::{Method, Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::url::Address;
+use super::{ClientError, Patience};
+
+/// More than any result or page of a listing that a person wants; beyond it something is wrong.
+const ANSWER_BYTES_MAX: usize = 256 << 20;
+/// Connections kept for the next request.
+const IDLE_MAX: usize = 8;
+
+/// One request, without the server it goes to.
+pub(super) struct Exchange<'a> {
+    pub(super) method: Method,
+    /// With its query.
+    pub(super) path: String,
+    /// JSON; empty for none.
+    pub(super) body: Bytes,
+    pub(super) idempotency_key: Option<&'a str>,
+    /// How long the server was asked to wait before it answers.
+    pub(super) server_wait: Duration,
+}
+
+impl Exchange<'_> {
+    pub(super) fn new(method: Method, path: String) -> Exchange<'static> {
+        let (body, idempotency_key, server_wait) = (Bytes::new(), None, Duration::ZERO);
+        Exchange { method, path, body, idempotency_key, server_wait }
+    }
+}
+
+/// A connection, and the loop that drives it: both end together.
+#[derive(Debug)]
+struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    driver: JoinHandle<()>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Wire {
+    address: Address,
+    idle: Mutex<Vec<Connection>>,
+}
+
+impl Wire {
+    pub(super) fn new(address: Address) -> Wire {
+        Wire { address, idle: Mutex::new(Vec::new()) }
+    }
+
+    pub(super) fn url(&self) -> &str {
+        &self.address.url
+    }
+
+    /// Sends a request and reads the whole answer: its status and its body.
+    pub(super) async fn exchange(
+        &self,
+        exchange: &Exchange<'_>,
+        patience: Patience,
+    ) -> Result<(u16, Bytes), ClientError> {
+        let mut request = self.request(exchange)?;
+        let mut reused = self.take_idle();
+        loop {
+            let may_be_stale = reused.is_some();
+            let mut connection = match reused.take() {
+                Some(connection) => connection,
+                None => self.connect(patience.connect).await?,
+            };
+            let limit = patience.answer.saturating_add(exchange.server_wait);
+            let answered = timeout(limit, self.ask(&mut connection, request)).await;
+            match answered.map_err(|_| self.timed_out(limit))? {
+                Ok(answer) => {
+                    self.keep(connection);
+                    return Ok(answer);
+                }
+                // The server had closed the connection meanwhile: what never left it, or only
+                // reads, goes out on a new one.
+                Err(Unanswered { unsent: Some(unsent), .. }) if may_be_stale => request = unsent,
+                Err(Unanswered { why: ClientError::Broken { .. }, .. })
+                    if may_be_stale && exchange.method == Method::GET =>
+                {
+                    request = self.request(exchange)?;
+                }
+                Err(Unanswered { why, .. }) => return Err(why),
+            }
+        }
+    }
+
+    fn request(&self, exchange: &Exchange<'_>) -> Result<Request<Full<Bytes>>, ClientError> {
+        let path = format!("{}{}", self.address.prefix, exchange.path);
+        let mut request = Request::builder()
+            .method(exchange.method.clone())
+            .uri(path)
+            .header(HOST, &self.address.authority)
+            .header(USER_AGENT, concat!("maos/", env!("CARGO_PKG_VERSION")));
+        if !exchange.body.is_empty() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        if let Some(key) = exchange.idempotency_key {
+            request = request.header("idempotency-key", key);
+        }
+        let body = Full::new(exchange.body.clone());
+        request.body(body).map_err(|why| {
+            let why = format!("a request to it cannot be formed: {why}");
+            ClientError::BadUrl { url: self.url().to_owned(), why }
+        })
+    }
+
+    async fn connect(&self, patience: Duration) -> Result<Connection, ClientError> {
+        let target = (self.address.host.as_str(), self.address.port);
+        let connected = timeout(patience, TcpStream::connect(target)).await;
+        let stream = connected
+            .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut)))
+            .and_then(|stream| stream.set_nodelay(true).map(|()| stream))
+            .map_err(|source| ClientError::Unreachable { url: self.url().to_owned(), source })?;
+        let (sender, driver) =
+            handshake(TokioIo::new(stream)).await.map_err(|why| self.broken(why))?;
+        // The fault of a broken connection reaches whoever asks over it.
+        let driver = tokio::spawn(async move { drop(driver.await) });
+        Ok(Connection { sender, driver })
+    }
+
+    async fn ask(
+        &self,
+        connection: &mut Connection,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(u16, Bytes), Unanswered> {
+        if let Err(why) = connection.sender.ready().await {
+            return Err(Unanswered { why: self.broken(why), unsent: Some(request) });
+        }
+        let response = connection.sender.try_send_request(request).await.map_err(|mut fault| {
+            let unsent = fault.take_message();
+            Unanswered { why: self.broken(fault.into_error()), unsent }
+        })?;
+        let status = response.status().as_u16();
+        let body = self.read(response).await.map_err(|why| Unanswered { why, unsent: None })?;
+        Ok((status, body))
+    }
+
+    async fn read(&self, response: Response<Incoming>) -> Result<Bytes, ClientError> {
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+        body.map(|body| body.to_bytes()).map_err(|fault| {
+            let url = self.url().to_owned();
+            match fault.downcast::<hyper::Error>() {
+                Ok(source) => ClientError::Broken { url, source: *source },
+                Err(other) => {
+                    assert!(
+                        other.is::<LengthLimitError>(),
+                        "a body breaks or is too long: {other}"
+                    );
+                    ClientError::AnswerTooLarge { url, bytes_max: ANSWER_BYTES_MAX }
+                }
+            }
+        })
+    }
+
+    fn take_idle(&self) -> Option<Connection> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|connection| !connection.sender.is_closed());
+        idle.pop()
+    }
+
+    fn keep(&self, connection: Connection) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < IDLE_MAX && !connection.sender.is_closed() {
+            idle.push(connection);
+        }
+    }
+
+    fn broken(&self, source: hyper::Error) -> ClientError {
+        ClientError::Broken { url: self.url().to_owned(), source }
+    }
+
+    fn timed_out(&self, limit: Duration) -> ClientError {
+        ClientError::TimedOut { url: self.url().to_owned(), seconds: limit.as_secs() }
+    }
+}
+
+/// A request without an answer, and the request itself if it never left.
+struct Unanswered {
+    why: ClientError,
+    unsent: Option<Request<Full<Bytes>>>,
+}

@@ -1,0 +1,108 @@
+//! The client against servers that misbehave.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot set its stage has failed")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::Duration;
+
+use maos_api::client::{Client, ClientError, Patience};
+
+const HEALTH: &str = r#"{"status":"healthy","timestamp":"2026-01-01T00:00:00Z","service":"maos",
+    "version":"1","uptime_seconds":1,"newer":true}"#;
+
+fn answer(body: &str) -> String {
+    format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+}
+
+/// A server that lets `serve` have its connections one after another; how many there were is sent.
+fn server(mut serve: impl FnMut(&TcpStream, usize) + Send + 'static) -> (Client, Receiver<usize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = Client::new(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+    let (connections, counted) = channel();
+    thread::spawn(move || {
+        for (index, stream) in listener.incoming().flatten().enumerate() {
+            connections.send(index).ok();
+            serve(&stream, index);
+        }
+    });
+    (client, counted)
+}
+
+fn read_request(stream: &TcpStream) -> bool {
+    let mut lines = BufReader::new(stream).lines();
+    lines.by_ref().map_while(Result::ok).take_while(|line| !line.is_empty()).count() > 0
+}
+
+fn run<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+#[test]
+fn a_connection_is_used_again_and_the_answer_keeps_its_bytes() {
+    let (client, connections) = server(|mut stream, _| {
+        while read_request(stream) {
+            stream.write_all(answer(HEALTH).as_bytes()).unwrap();
+        }
+    });
+    run(async {
+        for _ in 0..3 {
+            let health = client.health().await.unwrap();
+            assert_eq!((health.version.as_str(), &health.raw[..]), ("1", HEALTH.as_bytes()));
+        }
+    });
+    assert_eq!(connections.try_iter().count(), 1);
+}
+
+#[test]
+fn a_connection_that_the_server_closed_meanwhile_is_replaced() {
+    let (client, connections) = server(|mut stream, _| {
+        read_request(stream);
+        // Not announced: the client learns of it when it wants to use the connection again.
+        stream.write_all(answer(HEALTH).as_bytes()).unwrap();
+        stream.shutdown(std::net::Shutdown::Both).unwrap();
+    });
+    run(async {
+        for _ in 0..5 {
+            client.health().await.unwrap();
+            tokio::task::yield_now().await;
+        }
+    });
+    assert_eq!(connections.try_iter().count(), 5);
+}
+
+#[test]
+fn a_request_that_may_have_arrived_is_not_sent_again() {
+    let (client, connections) = server(|mut stream, _| {
+        read_request(stream);
+        stream.write_all(&answer(HEALTH).as_bytes()[..60]).unwrap();
+        stream.shutdown(std::net::Shutdown::Both).unwrap();
+    });
+    let error = run(client.submit(b"{}".to_vec(), None)).unwrap_err();
+    assert!(matches!(error, ClientError::Broken { .. }), "{error:?}");
+    assert_eq!(connections.try_iter().count(), 1);
+}
+
+#[test]
+fn silence_has_an_end() {
+    let (client, _connections) = server(|mut stream, _| {
+        // Until the client hangs up.
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let patience = Patience { connect: Duration::from_secs(5), answer: Duration::from_millis(50) };
+    let error = run(client.with_patience(patience).health()).unwrap_err();
+    assert!(matches!(error, ClientError::TimedOut { .. }), "{error:?}");
+}
+
+#[test]
+fn an_error_that_is_not_of_the_contract_is_told_apart() {
+    let (client, _connections) = server(|mut stream, _| {
+        read_request(stream);
+        let page = "HTTP/1.1 502 Bad Gateway\r\ncontent-length: 6\r\n\r\n<html>";
+        stream.write_all(page.as_bytes()).unwrap();
+    });
+    let error = run(client.health()).unwrap_err();
+    assert!(matches!(error, ClientError::NotTheContract { status: 502, .. }), "{error:?}");
+}

@@ -1,0 +1,176 @@
+//! `maos task`: what is to be done.
+
+mod show;
+mod submit;
+mod watch;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use maos_api::client::{Client, Listing};
+use maos_api::task::{Page, TaskStatus};
+use uuid::Uuid;
+
+use crate::layout::{Screen, indented, moment};
+use crate::remote::Remote;
+use crate::values::one_of;
+use crate::words;
+
+/// What the command line said.
+#[derive(Args)]
+pub(crate) struct TaskArguments {
+    #[command(flatten)]
+    pub(crate) remote: Remote,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Submit a task, or a file of them
+    Submit(submit::Submit),
+    /// Show a task
+    Get {
+        /// The task's id
+        id: Uuid,
+    },
+    /// List the tasks
+    List {
+        /// Only those that stand there
+        #[arg(
+            long,
+            value_parser = one_of(TaskStatus::ALL, TaskStatus::name)
+        )]
+        status: Option<TaskStatus>,
+        /// Which page, from 1
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        page: Option<u64>,
+        /// Tasks on a page, 1 to 100
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+        page_size: Option<u32>,
+    },
+    /// Cancel a task and all below it
+    Cancel {
+        /// The task's id
+        id: Uuid,
+        /// Why, for whoever asks later
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Run a failed or cancelled task again, under the same id
+    Retry {
+        /// The task's id
+        id: Uuid,
+    },
+    /// Say what a task waits for, since when, who holds it, and what would let it go on
+    Why {
+        /// The task's id
+        id: Uuid,
+    },
+    /// Follow a task and its subtasks to its end; exit 0 if it completes, else 1
+    Watch {
+        /// The task's id
+        id: Uuid,
+    },
+    /// Print what a completed task made
+    Results {
+        /// The task's id
+        id: Uuid,
+    },
+}
+
+pub(crate) async fn run(arguments: &TaskArguments) -> anyhow::Result<ExitCode> {
+    let client = arguments.remote.client()?;
+    let json = arguments.remote.json;
+    match &arguments.command {
+        Command::Submit(submit) => return submit::run(&client, json, submit).await,
+        Command::Watch { id } => return watch::run(&client, json, *id).await,
+        Command::Get { id } => {
+            let answer = client.task(*id, 0).await?;
+            show::task(&answer.task, &answer.raw, json)?;
+        }
+        Command::List { status, page, page_size } => {
+            let listing = Listing { page: *page, page_size: *page_size };
+            list(&client, json, &listing, *status).await?;
+        }
+        Command::Cancel { id, reason } => {
+            let answer = client.cancel(*id, reason.as_deref()).await?;
+            message(&answer.message, &answer.raw, json)?;
+        }
+        Command::Retry { id } => {
+            let answer = client.retry(*id).await?;
+            message(&answer.message, &answer.raw, json)?;
+        }
+        Command::Why { id } => {
+            let answer = client.explain(*id).await?;
+            show::explanation(&answer, &answer.raw, json)?;
+        }
+        Command::Results { id } => {
+            let answer = client.results(*id).await?;
+            results(answer.results.get(), &answer.raw, json)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn list(
+    client: &Client,
+    json: bool,
+    listing: &Listing,
+    status: Option<TaskStatus>,
+) -> anyhow::Result<()> {
+    let page = client.tasks(listing, status).await?;
+    if json {
+        return Ok(words::print_raw(&page.raw)?);
+    }
+    if page.items.is_empty() {
+        words::say("no tasks here\nhint: `maos task submit --name hello --action noop`");
+        return Ok(());
+    }
+    let screen = Screen::stdout();
+    let rows: Vec<[String; 5]> = page
+        .items
+        .iter()
+        .map(|task| {
+            [
+                task.id.to_string(),
+                screen.task_status(task.status),
+                task.priority.name().to_owned(),
+                moment(task.created_at),
+                words::one_line(&task.name),
+            ]
+        })
+        .collect();
+    words::print(&screen.table(["ID", "STATUS", "PRIORITY", "CREATED", "NAME"], &rows))?;
+    say_page(&page, "task");
+    Ok(())
+}
+
+/// Says which part of a listing is shown, if it is not all of it.
+pub(crate) fn say_page<T>(page: &Page<T>, thing: &str) {
+    if page.total_pages > 1 {
+        let Page { page, total_pages, total_items, .. } = page;
+        words::say(&format!(
+            "page {page} of {total_pages}, {total_items} {thing}s: --page shows another"
+        ));
+    }
+}
+
+fn message(message: &str, raw: &[u8], json: bool) -> anyhow::Result<()> {
+    Ok(if json { words::print_raw(raw) } else { words::print(&words::harmless(message)) }?)
+}
+
+/// A result that is text is printed as that text, so that it can go to a file.
+fn results(results: &str, raw: &[u8], json: bool) -> anyhow::Result<()> {
+    if json {
+        return Ok(words::print_raw(raw)?);
+    }
+    let text = match maos_api::document::text(results) {
+        Some(text) => text.strip_suffix('\n').unwrap_or(&text).to_owned(),
+        None => indented(results),
+    };
+    // A file gets it as it is.
+    let for_people = std::io::stdout().is_terminal();
+    Ok(if for_people { words::print(&words::harmless(&text)) } else { words::print(&text) }?)
+}

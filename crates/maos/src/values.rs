@@ -1,0 +1,46 @@
+//! How values are written on the command line.
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use serde_json::Value;
+
+/// One of the wire's names for `all`; another one is refused with a list of them.
+pub(crate) fn one_of<T, const N: usize>(
+    all: [T; N],
+    name_of: fn(T) -> &'static str,
+) -> impl TypedValueParser<Value = T>
+where
+    T: Copy + Send + Sync + 'static,
+{
+    PossibleValuesParser::new(all.map(name_of)).try_map(move |name| {
+        let known = all.into_iter().find(|known| name_of(*known) == name);
+        known.ok_or("not one of the names")
+    })
+}
+
+/// Reads `KEY=VALUE`; a value that is no JSON is a string.
+pub(crate) fn assignment(text: &str) -> Result<(String, Value), String> {
+    let (key, value) = text
+        .split_once('=')
+        .filter(|(key, _)| !key.is_empty())
+        .ok_or_else(|| format!("`{text}` is not of the form KEY=VALUE"))?;
+    let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
+    Ok((key.to_owned(), value))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn values_are_json_or_else_strings() {
+        let value = |text| assignment(text).map(|(_, value)| value);
+        assert_eq!(value("a=1"), Ok(json!(1)));
+        assert_eq!(value("a=[1,\"x\"]"), Ok(json!([1, "x"])));
+        assert_eq!(value("a=plain words = more"), Ok(json!("plain words = more")));
+        assert_eq!(value("a="), Ok(json!("")));
+        assert_eq!(value("a=\"1\""), Ok(json!("1")));
+        assert!(value("a").is_err() && value("=1").is_err());
+    }
+}

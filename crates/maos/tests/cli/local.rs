@@ -1,0 +1,106 @@
+//! Commands that need no server.
+
+use insta::assert_snapshot;
+
+use crate::{document, maos, shown};
+
+#[test]
+fn the_configuration_is_shown_with_its_origins() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("maos.toml"), "[api]\nport = 8123\n").unwrap();
+    let show = |more: &[&str]| {
+        let arguments = [&["config", "show"], more].concat();
+        maos(&arguments).current_dir(&folder).env("MAOS_API_MAX_AGENTS", "7").output().unwrap()
+    };
+    let text = shown(&show(&[]));
+    let line = |key: &str| text.lines().find(|line| line.starts_with(key)).unwrap().to_owned();
+    assert!(line("api.port").contains("= 8123") && line("api.port").contains("maos.toml`"));
+    assert!(line("api.max_agents").contains("= 7"));
+    assert!(line("api.max_agents").ends_with("# environment variable `MAOS_API_MAX_AGENTS`"));
+    assert!(line("api.default_task_timeout").ends_with("# default"));
+    let document = document(&show(&["--json"]));
+    let settings = document["settings"].as_array().unwrap();
+    let port = settings.iter().find(|setting| setting["key"] == "api.port").unwrap();
+    assert_eq!(port["value"], 8123);
+}
+
+#[test]
+fn a_wrong_configuration_exits_2() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = maos(&["config", "show", "--config", "none.toml", "--json"])
+        .current_dir(&folder)
+        .output()
+        .unwrap();
+    assert_snapshot!(String::from_utf8_lossy(&output.stderr), @r"
+    error: `none.toml` cannot be read: No such file or directory (os error 2)
+    hint: name the right file with --config, or leave it out
+    ");
+    assert!(document(&output)["error"].as_str().unwrap().contains("none.toml"));
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn what_is_no_data_directory_and_no_backup_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| shown(&maos(arguments).current_dir(&folder).output().unwrap());
+    assert_snapshot!(run(&["backup", "copy"]), @r"
+    exit 2
+    -- out
+    -- err
+    error: `maos-data` is no data directory
+    hint: name the one of the server with --data-dir
+    ");
+    assert_snapshot!(run(&["restore", "copy"]), @r"
+    exit 2
+    -- out
+    -- err
+    error: `copy` is no whole backup
+    hint: name a folder that `maos backup` wrote
+    ");
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
+}
+
+#[test]
+fn a_run_of_what_is_no_submission_exits_2_and_one_that_is_refused_exits_1() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |content: &str| {
+        std::fs::write(folder.path().join("a.json"), content).unwrap();
+        maos(&["run", "a.json", "--json"]).current_dir(&folder).output().unwrap()
+    };
+    let broken = run("{\"name\":\n}");
+    assert_snapshot!(String::from_utf8_lossy(&broken.stderr), @r"
+    error: `a.json` is not JSON: expected value at line 2 column 1
+    hint: correct it where it says
+    ");
+    assert!(document(&broken)["error"].as_str().unwrap().contains("line 2 column 1"));
+    assert_eq!(broken.status.code(), Some(2));
+    let refused = run("{\"name\": \" \"}");
+    assert_eq!(document(&refused)["error_code"], "VALIDATION_FAILED");
+    assert_eq!(refused.status.code(), Some(1));
+}
+
+#[test]
+fn a_backup_of_a_run_is_restored() {
+    let folder = tempfile::tempdir().unwrap();
+    let submission = "{\"name\": \"a\", \"parameters\": {\"action\": \"noop\"}}";
+    std::fs::write(folder.path().join("a.json"), submission).unwrap();
+    let done = |arguments: &[&str]| {
+        let output = maos(arguments).current_dir(&folder).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", shown(&output));
+        output
+    };
+    let ran = document(&done(&["run", "a.json", "--json", "--data-dir", "data"]));
+    assert_eq!(ran["task"]["status"], "completed");
+    assert_eq!(
+        document(&done(&["backup", "copy", "--data-dir", "data", "--json"]))["backup"],
+        "copy"
+    );
+    assert_snapshot!(shown(&done(&["restore", "copy", "--data-dir", "again"])), @r"
+    exit 0
+    -- out
+    restored `copy` to `again`
+    -- err
+    `maos serve --data-dir again` goes on from there
+    ");
+    assert!(folder.path().join("again/journal.db").is_file());
+}
