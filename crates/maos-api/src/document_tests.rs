@@ -1,3 +1,5 @@
+//! The scanner against what serde_json reads, on documents of every kind.
+
 use serde_json::Value;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Submissions: what is taken, what is refused, and how that is said.
+
 use serde_json::{Value, json};
 
 use super::*;

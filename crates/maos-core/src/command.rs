@@ -1,5 +1,5 @@
-//! What may be asked of the engine. Everything in a command is checked for form at the edge; whether
-//! it may happen is for `State::decide`.
+//! What may be asked of the engine. Everything in a command is checked for form at the edge;
+//! whether it may happen is for `State::decide`.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;

@@ -1,8 +1,8 @@
 //! Who gets what next: lanes of waiting tasks, profiles of agents, pools of resources.
 //!
-//! Tasks with equal demands wait in one lane, in the order of their keys; agents that can do the same
-//! share one profile. Which lane goes with which profile is worked out when either appears, so that a
-//! dispatch only looks at lanes that some free agent could serve.
+//! Tasks with equal demands wait in one lane, in the order of their keys; agents that can do the
+//! same share one profile. Which lane goes with which profile is worked out when either appears, so
+//! that a dispatch only looks at lanes that some free agent could serve.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;

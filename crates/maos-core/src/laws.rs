@@ -99,7 +99,7 @@ fn slots_and_attempts_agree(state: &State) -> Result<(), Broken> {
         for (slot, attempt) in agent.held.keys() {
             let task = &state.tasks[*slot];
             let running = task.attempt == *attempt
-                && matches!(task.stage, Stage::Running { agent: holder, .. } if holder == agent.spec.id);
+                && matches!(task.stage, Stage::Running { agent: by, .. } if by == agent.spec.id);
             let stopping = task
                 .stopping
                 .iter()

@@ -4,9 +4,12 @@
 //! keeps it so; time, ids and entropy arrive as arguments.
 //!
 //! ```text
-//! node -> engine -> {task, graph, dispatch, retry} -> {command, event, rejection} -> {ids, time, limits}
+//! node -> engine -> {task, graph, dispatch, retry} -> {command, event, rejection} -> {ids, time,
+//! limits}
 //! ```
 #![no_std]
+// A new variant must find its places.
+#![warn(clippy::wildcard_enum_match_arm)]
 extern crate alloc;
 #[cfg(test)]
 extern crate std;

@@ -1,7 +1,8 @@
 //! Who may decide, and when a decision may be seen.
 //!
-//! The law of this room: nothing leaves the node (reply, refusal, read or effect) before every event
-//! it rests on is durable. The node is pure: the shell feeds it inputs and carries out its actions.
+//! The law of this room: nothing leaves the node (reply, refusal, read or effect) before every
+//! event it rests on is durable. The node is pure: the shell feeds it inputs and carries out its
+//! actions.
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
@@ -206,7 +207,8 @@ impl Node {
     /// which must be `Command::BeginEpoch`.
     #[must_use]
     pub fn new(mut state: State) -> Node {
-        // What these facts made necessary was done, or was lost, with the server that saw them first.
+        // What these facts made necessary was done, or was lost, with the server that saw them
+        // first.
         state.take_effects();
         let decided = state.sequence();
         Node {

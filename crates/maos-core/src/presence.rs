@@ -1,7 +1,7 @@
 //! Signs of life: when agents were heard of last, and when attempts last made progress.
 //!
-//! Volatile: neither journaled nor stored. It starts anew, with full grace, at every epoch; only its
-//! consequences are events.
+//! Volatile: neither journaled nor stored. It starts anew, with full grace, at every epoch; only
+//! its consequences are events.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 

@@ -1,5 +1,5 @@
-//! How fast the server is, everything on one machine: no-op tasks of about 200 bytes of parameters, every
-//! commit synced. Prints one table, or JSON with `--json`. Nothing here asserts a time.
+//! How fast the server is, everything on one machine: no-op tasks of about 200 bytes of parameters,
+//! every commit synced. Prints one table, or JSON with `--json`. Nothing here asserts a time.
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -316,7 +316,8 @@ impl Client {
 
     async fn post(&mut self, path: &str, body: &[u8]) -> Vec<u8> {
         let head = format!(
-            "POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            "POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\n\r\n",
             body.len()
         );
         let mut request = head.into_bytes();

@@ -1,5 +1,5 @@
-//! A whole server from its settings: configuration, logs, everything below HTTP, HTTP, and an orderly
-//! end. What `maos serve` is, for any program that wants one.
+//! A whole server from its settings: configuration, logs, everything below HTTP, HTTP, and an
+//! orderly end. What `maos serve` is, for any program that wants one.
 
 use std::ffi::OsString;
 use std::io;
@@ -45,8 +45,8 @@ pub struct Host {
     stop: CancellationToken,
 }
 
-/// The settings of a server in this data directory, which is run by this very program: `program` must
-/// take the hidden words `supervisor` and `data-worker`.
+/// The settings of a server in this data directory, which is run by this very program: `program`
+/// must take the hidden words `supervisor` and `data-worker`.
 #[must_use]
 pub fn setup(program: PathBuf, data_dir: PathBuf, default_root: PathBuf) -> Setup {
     let word = |word: &str| vec![program.clone().into_os_string(), OsString::from(word)];

@@ -1,5 +1,5 @@
-//! Documents and where they are kept: small ones travel with their events, large ones are in the blob
-//! store before the event that names them.
+//! Documents and where they are kept: small ones travel with their events, large ones are in the
+//! blob store before the event that names them.
 
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
 //! The engine: what tasks and agents may do. Commands in, events out.
 //!
 //! `decide` says what a command would change and changes nothing; `follow_up` says what must come
-//! next by itself (ended children, due timers, free agents); `apply` records a fact and cannot fail.
-//! Who may decide, and when a decision may be seen, is not for this room.
+//! next by itself (ended children, due timers, free agents); `apply` records a fact and cannot
+//! fail. Who may decide, and when a decision may be seen, is not for this room.
 
 mod apply;
 mod decide;
@@ -29,8 +29,8 @@ use crate::time::{Moment, Timestamp};
 
 pub use recover::Rows;
 
-/// Everything the engine knows: live tasks, ended ones that the store has not taken over yet, agents,
-/// reservations. A value like any other: no handle in it, no clock, no lock.
+/// Everything the engine knows: live tasks, ended ones that the store has not taken over yet,
+/// agents, reservations. A value like any other: no handle in it, no clock, no lock.
 #[derive(Clone, Debug, Default)]
 pub struct State {
     /// The last step and its moment.
@@ -194,8 +194,8 @@ impl State {
         self.slot(id).map(|slot| self.task_record(slot))
     }
 
-    /// All tasks of the plan with this root, in the plan's order; `None` if the engine does not hold
-    /// it.
+    /// All tasks of the plan with this root, in the plan's order; `None` if the engine does not
+    /// hold it.
     #[must_use]
     pub fn plan(&self, root: TaskId) -> Option<Vec<TaskRecord>> {
         let slot = self.slot(root)?;

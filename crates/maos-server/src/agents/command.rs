@@ -1,9 +1,10 @@
 //! Command agents: programs that the operator configured.
 //!
-//! A program gets its task as one JSON document on standard input, answers with one on standard output,
-//! and logs to standard error, where lines of the form `::maos progress {"fraction": 0.5, "message":
-//! ".."}` are signs of progress. `docs/command-agents.md` has the whole of it. Who may define programs
-//! is the operator's choice alone: nothing in a request becomes part of a command line.
+//! A program gets its task as one JSON document on standard input, answers with one on standard
+//! output, and logs to standard error, where lines of the form `::maos progress {"fraction": 0.5,
+//! "message": ".."}` are signs of progress. `docs/command-agents.md` has the whole of it. Who may
+//! define programs is the operator's choice alone: nothing in a request becomes part of a command
+//! line.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -34,8 +35,8 @@ const PROGRESS: &str = "::maos progress ";
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct CommandConfig {
-    /// The program and its arguments. Those that name a file beside the configuration are taken from
-    /// there, wherever the program runs.
+    /// The program and its arguments. Those that name a file beside the configuration are taken
+    /// from there, wherever the program runs.
     pub command: Vec<String>,
     /// What it can do.
     pub capabilities: Vec<String>,

@@ -1,7 +1,7 @@
 //! Agents: what really does the work of an attempt, one runtime each.
 //!
-//! A runtime gets one attempt with its parameters, runs it, and says how it went. Whether the attempt
-//! still counts is for the engine; a runtime knows neither the engine nor the journal.
+//! A runtime gets one attempt with its parameters, runs it, and says how it went. Whether the
+//! attempt still counts is for the engine; a runtime knows neither the engine nor the journal.
 
 pub mod builtin;
 pub mod command;

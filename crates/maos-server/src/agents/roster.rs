@@ -1,7 +1,7 @@
 //! The roster: has orders carried out by the runtimes, and brings back how it went.
 //!
-//! An attempt that was told to stop is released when it has really ended, never before; any other is
-//! reported. A runtime that panics has failed its attempt and nothing else.
+//! An attempt that was told to stop is released when it has really ended, never before; any other
+//! is reported. A runtime that panics has failed its attempt and nothing else.
 
 use std::collections::{BTreeMap, HashMap};
 use std::panic::AssertUnwindSafe;

@@ -72,7 +72,7 @@ impl Layers {
             check_alone(&table, &Origin::File(path.clone()))?;
             lay_over(&mut merged, &table, &Origin::File(path.clone()), "", &mut origins);
         }
-        for (key, value, origin) in self.from_environment()? {
+        for (key, value, origin) in self.environment_settings()? {
             let table = nested(&key, value);
             check_alone(&table, &origin)?;
             lay_over(&mut merged, &table, &origin, "", &mut origins);
@@ -107,7 +107,7 @@ impl Layers {
     }
 
     /// `MAOS_<SECTION>_<KEY>` for every key, and the contract's own names.
-    fn from_environment(&self) -> Result<Vec<(String, Value, Origin)>, ConfigError> {
+    fn environment_settings(&self) -> Result<Vec<(String, Value, Origin)>, ConfigError> {
         for (variable, what) in NOT_BUILT {
             let asked = self.environment.get(variable).map(|value| value.to_lowercase());
             if asked.is_some_and(|value| !["", "false", "0", "no"].contains(&value.as_str())) {

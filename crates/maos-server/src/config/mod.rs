@@ -1,7 +1,7 @@
 //! The configuration: defaults < file < environment < flags, resolved once into one value.
 //!
-//! Every key has an effect; an unknown one is an error; what is not built yet makes the server refuse
-//! to start and say so. It must not know who uses it.
+//! Every key has an effect; an unknown one is an error; what is not built yet makes the server
+//! refuse to start and say so. It must not know who uses it.
 
 mod layers;
 
@@ -112,7 +112,8 @@ pub struct PoolConfig {
 #[derive(Debug, Error)]
 pub enum ConfigError {
     /// The file is not there or cannot be read.
-    #[error("`{}` cannot be read\nhint: name the right file with --config, or leave it out", path.display())]
+    #[error("`{}` cannot be read\n\
+         hint: name the right file with --config, or leave it out", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -148,7 +149,8 @@ pub enum ConfigError {
     },
     /// Something that is not built yet was asked for.
     #[error(
-        "`{variable}` is set, and this release cannot do that yet: {what}\nhint: unset it; the server refuses to run with less than what was asked for"
+        "`{variable}` is set, and this release cannot do that yet: {what}\n\
+             hint: unset it; the server refuses to run with less than what was asked for"
     )]
     NotBuilt {
         /// The variable.

@@ -1,7 +1,8 @@
-//! The way to the driver: requests that may be refused or wait, reports of agents that always get in.
+//! The way to the driver: requests that may be refused or wait, reports of agents that always get
+//! in.
 //!
-//! Requests are bounded by the channel: whoever asks waits while the driver has enough to do. Reports
-//! are bounded by the slots of the agents, so that no report ever waits behind a request.
+//! Requests are bounded by the channel: whoever asks waits while the driver has enough to do.
+//! Reports are bounded by the slots of the agents, so that no report ever waits behind a request.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -94,7 +95,8 @@ pub struct Handle {
     requests: mpsc::Sender<Message>,
     reports: mpsc::UnboundedSender<Message>,
     next_wait: Arc<AtomicU64>,
-    /// How far the engine's time is ahead of the wall clock, in microseconds, when it was read last.
+    /// How far the engine's time is ahead of the wall clock, in microseconds, when it was read
+    /// last.
     pub(super) ahead_us: Arc<AtomicI64>,
 }
 
@@ -121,8 +123,8 @@ pub(super) fn open(capacity: usize) -> (Handle, Mailbox) {
 }
 
 impl Handle {
-    /// Has a command decided; returns when the decision is durable. Dropped before that, the command
-    /// may still be carried out.
+    /// Has a command decided; returns when the decision is durable. Dropped before that, the
+    /// command may still be carried out.
     ///
     /// # Errors
     /// The engine's refusal, or that the driver has stopped.

@@ -1,7 +1,8 @@
-//! The driver: the one loop that owns the node, and the only place where it meets clocks and threads.
+//! The driver: the one loop that owns the node, and the only place where it meets clocks and
+//! threads.
 //!
-//! The loop waits in one place, feeds the node one input at a time and carries out what it says. While
-//! one group commit is on its way to disk, the next one gathers here. It must not know HTTP.
+//! The loop waits in one place, feeds the node one input at a time and carries out what it says.
+//! While one group commit is on its way to disk, the next one gathers here. It must not know HTTP.
 
 mod clock;
 mod mailbox;
@@ -343,7 +344,8 @@ impl Driver {
         None
     }
 
-    /// The store has more: ended plans leave memory, and the journal lets go of what it need not keep.
+    /// The store has more: ended plans leave memory, and the journal lets go of what it need not
+    /// keep.
     fn let_go(&mut self) {
         let kept = self.ports.kept.borrow_and_update().sequence;
         self.node.state_mut().evict(kept, EVICT_MAX);

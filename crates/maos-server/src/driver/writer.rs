@@ -1,7 +1,7 @@
 //! The journal's own thread: encodes a group, appends it, and goes on trying when that fails.
 //!
-//! A failed append is tried again with the same bytes until it works: what was decided is never taken
-//! back.
+//! A failed append is tried again with the same bytes until it works: what was decided is never
+//! taken back.
 
 use std::sync::mpsc as blocking;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! HTTP: paths, status codes and JSON around the service.
 //!
-//! Every error, whatever went wrong, has the contract's shape and a request id that the log has too.
-//! It must not know the driver, the journal or the store.
+//! Every error, whatever went wrong, has the contract's shape and a request id that the log has
+//! too. It must not know the driver, the journal or the store.
 
 mod answer;
 mod parts;

@@ -1,8 +1,8 @@
 //! The journal: the one place where what happened becomes durable.
 //!
-//! A journal keeps sealed batches of steps in order and knows nothing of what they say. Its law: what
-//! `append` has confirmed survives a power cut; what it has not may be there or not, but never in part.
-//! It must not know the engine, the store or the agents.
+//! A journal keeps sealed batches of steps in order and knows nothing of what they say. Its law:
+//! what `append` has confirmed survives a power cut; what it has not may be there or not, but never
+//! in part. It must not know the engine, the store or the agents.
 
 mod memory;
 mod sqlite;
@@ -41,7 +41,8 @@ pub trait Journal: Send {
     /// called again with the same batch.
     ///
     /// # Errors
-    /// [`JournalError::Fenced`] if a newer epoch has written or claimed the journal, else the fault.
+    /// [`JournalError::Fenced`] if a newer epoch has written or claimed the journal, else the
+    /// fault.
     fn append(&mut self, batch: &Batch) -> Result<(), JournalError>;
 
     /// Claims the journal for `epoch`, durably: from now on older epochs are refused.
@@ -85,13 +86,16 @@ pub enum JournalError {
         own: Epoch,
     },
     /// Another process has the data directory.
-    #[error("another process uses the data directory `{}`\nhint: stop it, or choose another --data-dir", path.display())]
+    #[error("another process uses the data directory `{}`\n\
+         hint: stop it, or choose another --data-dir", path.display())]
     InUse {
         /// The directory.
         path: PathBuf,
     },
     /// What is there cannot be trusted.
-    #[error("the journal `{}` is damaged: {what}\nhint: restore a backup with `maos restore`, or move the directory away to start empty", path.display())]
+    #[error("the journal `{}` is damaged: {what}\n\
+         hint: restore a backup with `maos restore`, or move the directory away to start \
+         empty", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -99,7 +103,8 @@ pub enum JournalError {
         what: String,
     },
     /// Written by a newer release.
-    #[error("`{}` has format {found}, this release reads up to {known}\nhint: use the release that wrote it, or a newer one", path.display())]
+    #[error("`{}` has format {found}, this release reads up to {known}\n\
+         hint: use the release that wrote it, or a newer one", path.display())]
     TooNew {
         /// The file.
         path: PathBuf,
@@ -109,7 +114,8 @@ pub enum JournalError {
         known: u32,
     },
     /// No space left.
-    #[error("no space left for `{}`\nhint: free some space; intake goes on by itself then", path.display())]
+    #[error("no space left for `{}`\n\
+         hint: free some space; intake goes on by itself then", path.display())]
     Full {
         /// The file.
         path: PathBuf,
@@ -137,8 +143,8 @@ pub enum JournalError {
     },
 }
 
-/// Asserts that a batch goes right behind the head: its writer is the only one, so anything else is a
-/// mistake of ours and must not reach the disk.
+/// Asserts that a batch goes right behind the head: its writer is the only one, so anything else is
+/// a mistake of ours and must not reach the disk.
 fn check_order(head: Position, batch: &Batch) {
     assert!(batch.first <= batch.last, "a batch holds at least one step");
     assert!(batch.first == head.sequence.next(), "batches are appended without gaps");

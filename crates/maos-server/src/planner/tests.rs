@@ -1,3 +1,5 @@
+//! Every strategy and every refusal of the planner, as data.
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 

@@ -40,7 +40,7 @@ impl Service {
         let bound = self.inner.config.api.max_agents;
         if self.serving().await?.len() >= usize::try_from(bound).unwrap_or(usize::MAX) {
             let message = format!(
-                "there are {bound} agents already, which is the bound `api.max_agents`: end one, or \
+                "there are {bound} agents already, the bound `api.max_agents`: end one, or \
                  raise it"
             );
             return Err(ApiError::new(ErrorCode::QueueFull, message).with("bound", bound));

@@ -1,7 +1,7 @@
 //! The service: what MAOS does for whoever asks, in the words of the wire contract.
 //!
-//! It checks, plans and asks the driver; what has left the engine it finds in the store. It knows no
-//! HTTP, so that `maos run` and an application that embeds MAOS use it as the server does.
+//! It checks, plans and asks the driver; what has left the engine it finds in the store. It knows
+//! no HTTP, so that `maos run` and an application that embeds MAOS use it as the server does.
 
 mod agents;
 mod faults;

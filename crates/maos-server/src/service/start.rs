@@ -132,16 +132,7 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
         config.resources.iter().map(|(kind, amount)| (kind.as_str().into(), thousandths(*amount))),
     );
     handle.run(Command::SetCapacity { capacity }, Echo::Id).await?;
-    let mut agent_runtimes: HashMap<AgentId, Runtime> =
-        known.iter().map(|(id, spec)| (*id, spec.runtime)).collect();
-    for command in staff(&config, node, &known) {
-        match &command {
-            Command::RegisterAgent { agent } => agent_runtimes.insert(agent.id, agent.runtime),
-            Command::EndAgent { agent, .. } => agent_runtimes.remove(agent),
-            _ => None,
-        };
-        handle.run(command, Echo::Id).await?;
-    }
+    let agent_runtimes = take_on(&handle, staff(&config, node, &known), &known).await?;
     let bounds = planner::bounds(config.api.max_task_timeout);
     let inner = Inner {
         driver: handle,
@@ -159,6 +150,25 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
     };
     let service = Service { inner: Arc::new(inner) };
     Ok(Server { service, driver: running, roster, supervisor, store })
+}
+
+/// Carries out what brings the agents in line; says what does the work of each from then on.
+async fn take_on(
+    handle: &driver::Handle,
+    commands: Vec<Command>,
+    known: &HashMap<AgentId, Arc<AgentSpec>>,
+) -> Result<HashMap<AgentId, Runtime>, Refused> {
+    let mut runtimes: HashMap<AgentId, Runtime> =
+        known.iter().map(|(id, spec)| (*id, spec.runtime)).collect();
+    for command in commands {
+        match &command {
+            Command::RegisterAgent { agent } => runtimes.insert(agent.id, agent.runtime),
+            Command::EndAgent { agent, .. } => runtimes.remove(agent),
+            _ => None,
+        };
+        handle.run(command, Echo::Id).await?;
+    }
+    Ok(runtimes)
 }
 
 impl Server {

@@ -1,9 +1,10 @@
 //! Programs and all that they start, ended for certain.
 //!
 //! Every program runs under one process of ours, the supervisor: this binary re-executed, a child
-//! subreaper, connected by a socket. When the socket closes, because the server stopped or was killed,
-//! the supervisor ends all its descendants, also those in sessions of their own and double-forked ones.
-//! A sweep at the next start is the second net. Linux only: it rests on `/proc` and on subreapers.
+//! subreaper, connected by a socket. When the socket closes, because the server stopped or was
+//! killed, the supervisor ends all its descendants, also those in sessions of their own and
+//! double-forked ones. A sweep at the next start is the second net. Linux only: it rests on `/proc`
+//! and on subreapers.
 
 mod link;
 mod message;
@@ -122,8 +123,8 @@ struct State {
 }
 
 impl Supervisor {
-    /// Sweeps what an earlier server in this data directory may have left behind. Nothing is started
-    /// yet: `command` is this program and the word that makes it a supervisor.
+    /// Sweeps what an earlier server in this data directory may have left behind. Nothing is
+    /// started yet: `command` is this program and the word that makes it a supervisor.
     ///
     /// # Errors
     /// When the data directory cannot be used.

@@ -112,8 +112,8 @@ impl Supervising {
         Ok(())
     }
 
-    /// Reaps whatever ends below us. When a leader has ended, what is left of its program is ended, and
-    /// then the server is told.
+    /// Reaps whatever ends below us. When a leader has ended, what is left of its program is ended,
+    /// and then the server is told.
     fn reap(self: Arc<Supervising>) {
         loop {
             let any = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
@@ -181,8 +181,8 @@ impl Supervising {
     }
 }
 
-/// All processes of a program: its leader, what is below it, and what carries its marker wherever it
-/// hangs, with what is below that.
+/// All processes of a program: its leader, what is below it, and what carries its marker wherever
+/// it hangs, with what is below that.
 fn members(processes: &[tree::Process], leader: Option<i32>, id: &str) -> Vec<i32> {
     let marker = format!("{ATTEMPT_MARKER}={id}");
     let mut found: Vec<i32> = tree::below(processes, own_pid())

@@ -78,8 +78,8 @@ pub(super) fn signal(pid: i32, signal: Signal) {
     }
 }
 
-/// Kills what `select` finds until it finds nothing; says how many were killed. Stopped first, so that
-/// none can start another one while its siblings are killed.
+/// Kills what `select` finds until it finds nothing; says how many were killed. Stopped first, so
+/// that none can start another one while its siblings are killed.
 pub(super) fn end_all(select: impl Fn(&[Process]) -> Vec<i32>, patience: Duration) -> usize {
     let deadline = Instant::now() + patience;
     let mut killed = HashSet::new();

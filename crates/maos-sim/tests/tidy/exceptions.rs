@@ -4,31 +4,7 @@
 use crate::violation::{Rule, Violation};
 
 /// Rule, file, and the name of what is at fault (empty: any place in the file).
-pub(crate) const EXCEPTIONS: &[(Rule, &str, &str)] = &[
-    (Rule::LineLength, "crates/maos-core/src/command.rs", ""),
-    (Rule::LineLength, "crates/maos-core/src/dispatch.rs", ""),
-    (Rule::LineLength, "crates/maos-core/src/engine/mod.rs", ""),
-    (Rule::LineLength, "crates/maos-core/src/laws.rs", ""),
-    (Rule::LineLength, "crates/maos-core/src/lib.rs", ""),
-    (Rule::LineLength, "crates/maos-core/src/node.rs", ""),
-    (Rule::LineLength, "crates/maos-core/src/presence.rs", ""),
-    (Rule::LineLength, "crates/maos-server/src/agents/mod.rs", ""),
-    (Rule::LineLength, "crates/maos-server/src/agents/roster.rs", ""),
-    (Rule::LineLength, "crates/maos-server/src/config/mod.rs", ""),
-    (Rule::LineLength, "crates/maos-server/src/driver/mailbox.rs", ""),
-    (Rule::LineLength, "crates/maos-server/src/driver/mod.rs", ""),
-    (Rule::LineLength, "crates/maos-server/src/driver/writer.rs", ""),
-    (Rule::LineLength, "crates/maos-server/src/journal/mod.rs", ""),
-    (Rule::LineLength, "crates/maos-server/src/payloads.rs", ""),
-    (Rule::LineLength, "crates/maos-server/src/service/agents.rs", ""),
-    (Rule::LineLength, "crates/maos-server/src/service/figures.rs", ""),
-    (Rule::LineLength, "crates/maos-server/src/service/mod.rs", ""),
-    (Rule::LineLength, "crates/maos-server/src/service/start.rs", ""),
-    (Rule::Opening, "crates/maos-api/src/document_tests.rs", ""),
-    (Rule::Opening, "crates/maos-api/src/submission_tests.rs", ""),
-    (Rule::Opening, "crates/maos-server/src/planner/tests.rs", ""),
-    (Rule::Opening, "crates/maos/src/main.rs", ""),
-];
+pub(crate) const EXCEPTIONS: &[(Rule, &str, &str)] = &[];
 
 /// Panics with every violation of `rules` that is not excepted, and with every exception from them
 /// that is not needed.

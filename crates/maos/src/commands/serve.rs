@@ -50,7 +50,8 @@ pub(crate) fn run(arguments: &Serve) -> anyhow::Result<ExitCode> {
         let host = host::open(config, host::setup(program, data_dir.clone(), files)).await?;
         let address = host.address;
         words::say(&format!(
-            "maos listens on http://{address}, data in {}\ntry: curl -s http://{address}/api/v1/tasks \
+            "maos listens on http://{address}, data in {}\n\
+             try: curl -s http://{address}/api/v1/tasks \
              -d '{{\"name\":\"hello\",\"parameters\":{{\"action\":\"noop\"}}}}'",
             data_dir.display()
         ));

@@ -13,7 +13,8 @@ fn rounds() -> u32 {
     if std::env::var_os("MAOS_FULL").is_some() { 50 } else { 4 }
 }
 
-/// Submits from several threads until the server is gone; what was acknowledged is in `acknowledged`.
+/// Submits from several threads until the server is gone; what was acknowledged is in
+/// `acknowledged`.
 fn load(house: &House, acknowledged: &Arc<Mutex<BTreeSet<String>>>, stop: &Arc<AtomicBool>) {
     std::thread::scope(|scope| {
         for _ in 0..4 {

@@ -196,7 +196,8 @@ fn glob(wanted: &Glob, paths: &Paths) -> Result<Value, Fault> {
     Ok(json!({ "pattern": wanted.pattern, "paths": found }))
 }
 
-/// Files below `folder` that match; links are not followed, so nothing leads out or round in circles.
+/// Files below `folder` that match; links are not followed, so nothing leads out or round in
+/// circles.
 fn descend(folder: &Path, pattern: &[&str], found: &mut Vec<PathBuf>) -> Result<(), Fault> {
     let Some((first, rest)) = pattern.split_first() else { return Ok(()) };
     if *first == "**" {

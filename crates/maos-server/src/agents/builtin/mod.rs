@@ -1,7 +1,7 @@
 //! Built-in agents: actions that the server itself knows, doing real work.
 //!
-//! Each takes typed parameters and refuses what it does not know; what is wrong with them is a permanent
-//! failure that names the field. `docs/builtins.md` shows each with an example.
+//! Each takes typed parameters and refuses what it does not know; what is wrong with them is a
+//! permanent failure that names the field. `docs/builtins.md` shows each with an example.
 
 mod compute;
 pub mod data;
@@ -148,7 +148,8 @@ async fn blocking<T: Send + 'static>(
     done.unwrap_or_else(|_| Err(Fault::failed("the action failed in an unexpected way")))
 }
 
-/// What plans add to the parameters of every subtask; an action that does not name them ignores them.
+/// What plans add to the parameters of every subtask; an action that does not name them ignores
+/// them.
 const FROM_PLANS: [&str; 5] = ["item", "index", "stage", "input", "inputs"];
 
 /// The parameters of an action as its type; `wanted` are the plan's additions that it takes.

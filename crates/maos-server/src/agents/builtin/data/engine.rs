@@ -68,7 +68,7 @@ fn query(
         })?;
         statement.raw_bind_parameter(index, cell_of_json(value)).map_err(wrong)?;
     }
-    let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+    let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
     let mut found = statement.raw_query();
     let (mut rows, mut bytes) = (Vec::new(), 0_u64);
     while let Some(row) = found.next().map_err(wrong)? {

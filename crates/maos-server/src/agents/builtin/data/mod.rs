@@ -1,7 +1,7 @@
 //! `data.*`: SQL and summaries over CSV files, JSON files and rows.
 //!
-//! Paths are checked here; the work itself is done in a process of its own with bounds on memory and
-//! time, so that no query can hurt the server.
+//! Paths are checked here; the work itself is done in a process of its own with bounds on memory
+//! and time, so that no query can hurt the server.
 
 mod apart;
 mod engine;
@@ -183,12 +183,13 @@ mod tests {
         let folder = folder();
         for (parameters, expected) in [
             (
-                json!({"query": "SELECT name, n, part FROM t", "sources": {"t": {"path": "t.csv"}}}),
-                json!([{"name": "ann", "n": 1, "part": 0.5}, {"name": "bob, jr", "n": 2, "part": null},
+                json!({"query": "SELECT * FROM t", "sources": {"t": {"path": "t.csv"}}}),
+                json!([{"name": "ann", "n": 1, "part": 0.5},
+                    {"name": "bob, jr", "n": 2, "part": null},
                     {"name": "cid", "n": "007", "part": "x"}]),
             ),
             (
-                json!({"query": "SELECT sum(a) AS s FROM t", "sources": {"t": {"path": "t.jsonl"}}}),
+                json!({"query": "SELECT sum(a) s FROM t", "sources": {"t": {"path": "t.jsonl"}}}),
                 json!([{"s": 3}]),
             ),
             (
