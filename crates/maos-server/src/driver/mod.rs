@@ -159,7 +159,7 @@ impl Driver {
             let wake = tokio::select! {
                 biased; // Durability before new work; the same order in every run.
                 Some(ack) = self.writer.acks.recv() => Wake::Ack(ack),
-                () = stop.cancelled(), if !self.writer.busy => Wake::Stop,
+                () = stop.cancelled(), if !self.writer.busy || !self.healthy => Wake::Stop,
                 Some(message) = mailbox.reports.recv() => { taken.push(message); Wake::Messages }
                 Some(message) = mailbox.requests.recv(), if self.node.takes_requests() => {
                     taken.push(message);
@@ -169,7 +169,8 @@ impl Driver {
                 Ok(()) = kept.changed() => Wake::Kept,
             };
             match wake {
-                Wake::Stop if self.gathering.is_empty() => return Ended::Stopped,
+                // What a failing journal does not take was never acknowledged.
+                Wake::Stop if self.gathering.is_empty() || !self.healthy => return Ended::Stopped,
                 Wake::Stop => {}
                 Wake::Ack(ack) => {
                     if self.acknowledge(ack) == Some(Ended::Fenced) {

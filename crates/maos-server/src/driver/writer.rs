@@ -4,6 +4,7 @@
 //! taken back.
 
 use std::sync::mpsc as blocking;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use maos_core::event::Step;
@@ -38,30 +39,49 @@ enum Job {
 }
 
 pub(super) struct Writer {
-    jobs: blocking::Sender<Job>,
+    /// Gone when the writer is about to be.
+    jobs: Option<blocking::Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
     pub(super) acks: mpsc::UnboundedReceiver<Ack>,
     /// A group is on its way; there is never more than one.
     pub(super) busy: bool,
+}
+
+/// The journal is closed when this is dropped; a group that could not be appended is given up.
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.acks.close();
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been told by its hook; there is nobody to hand it on to.
+            drop(thread.join());
+        }
+    }
 }
 
 impl Writer {
     pub(super) fn start(journal: Box<dyn Journal>) -> std::io::Result<Writer> {
         let (jobs, inbox) = blocking::channel();
         let (outbox, acks) = mpsc::unbounded_channel();
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("maos-journal".into())
             .spawn(move || write_all(journal, &inbox, &outbox))?;
-        Ok(Writer { jobs, acks, busy: false })
+        Ok(Writer { jobs: Some(jobs), thread: Some(thread), acks, busy: false })
     }
 
     pub(super) fn append(&mut self, group: Group) {
         assert!(!self.busy, "one group at a time is on its way to disk");
         self.busy = true;
-        self.jobs.send(Job::Append(group)).expect("the journal's thread outlives its driver");
+        self.send(Job::Append(group));
     }
 
     pub(super) fn trim(&mut self, through: Sequence) {
-        self.jobs.send(Job::Trim(through)).expect("the journal's thread outlives its driver");
+        self.send(Job::Trim(through));
+    }
+
+    fn send(&self, job: Job) {
+        let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
+        assert!(sent, "the journal's thread outlives its driver");
     }
 }
 
