@@ -10,14 +10,43 @@ use maos_core::payload::Payload;
 use maos_core::spec::{Amounts, Plan};
 
 use crate::plans::{AGENTS, some_agent, some_plan};
+use crate::rng::Rng;
 use crate::world::{Job, World};
+
+/// What is peculiar to one world: some things happen more often there, some never.
+#[derive(Debug)]
+pub(crate) struct Mood {
+    crash_every: u64,
+    never: Vec<u64>,
+    hang_every: u64,
+}
+
+impl Mood {
+    pub(crate) fn new(rng: &mut Rng) -> Mood {
+        let crash_every = [25, 100, 200, 200, 400][rng.index(5)];
+        let never = (0..20).filter(|_| rng.once_in(10)).collect();
+        Mood { crash_every, never, hang_every: 3 + rng.below(20) }
+    }
+
+    /// Whether an attempt will never say anything.
+    pub(crate) fn hangs(&self, rng: &mut Rng) -> bool {
+        rng.once_in(self.hang_every)
+    }
+}
 
 const YEAR_US: u64 = 365 * 24 * 3_600 * 1_000_000;
 
 impl World {
     /// Does one thing, whatever comes to mind.
     pub(crate) fn act(&mut self) -> Result<(), String> {
-        match self.rng.below(100) {
+        if self.rng.once_in(self.mood.crash_every) {
+            return self.crash();
+        }
+        let kind = self.rng.below(100);
+        if self.mood.never.contains(&(kind / 5)) && !(70..=86).contains(&kind) {
+            return Ok(());
+        }
+        match kind {
             0..=13 => self.submit(),
             14..=15 => self.cancel(),
             16..=18 => self.retry(),
@@ -33,9 +62,7 @@ impl World {
             70..=86 => self.confirm_some(),
             87 => self.fail_append(),
             88..=94 => self.move_rows(),
-            95..=97 => self.poll(),
-            98 if self.rng.once_in(2) => self.crash(),
-            _ => Ok(()),
+            _ => self.poll(),
         }
     }
 
