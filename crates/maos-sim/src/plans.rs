@@ -113,6 +113,19 @@ impl Drawing<'_> {
         index
     }
 
+    /// Any earlier task of the plan that is not above the children of `parent`.
+    fn some_relative(&mut self, parent: u32) -> Option<u32> {
+        let any = u32::try_from(self.rng.index(self.tasks.len())).ok()?;
+        let mut above = Some(parent);
+        while let Some(index) = above {
+            if index == any {
+                return None;
+            }
+            above = self.tasks.get(usize::try_from(index).ok()?)?.parent;
+        }
+        Some(any)
+    }
+
     /// Subtasks of `parent`; they wait for what holds it back, and some for each other.
     fn family(&mut self, parent: u32, held_back_by: &[u32], depth: u32) {
         let mut siblings: Vec<u32> = Vec::new();
@@ -123,6 +136,11 @@ impl Drawing<'_> {
                     depends_on.push(*sibling);
                 }
             }
+            if self.rng.once_in(8) {
+                depends_on.extend(self.some_relative(parent));
+            }
+            depends_on.sort_unstable();
+            depends_on.dedup();
             let index = self.add(Some(parent), depends_on.clone());
             if depth > 0 && self.rng.once_in(4) {
                 self.family(index, &depends_on, depth - 1);
