@@ -9,7 +9,7 @@ use maos_core::node::{Input, Query, RequestId};
 use maos_core::payload::Payload;
 use maos_core::spec::{Amounts, Plan};
 
-use crate::plans::{AGENTS, some_agent, some_plan};
+use crate::plans::{AGENTS, huge_plan, some_agent, some_plan};
 use crate::rng::Rng;
 use crate::world::{Job, World};
 
@@ -19,13 +19,15 @@ pub(crate) struct Mood {
     crash_every: u64,
     never: Vec<u64>,
     hang_every: u64,
+    /// A plan comes that makes more happen than fits into one step.
+    pub(crate) huge: bool,
 }
 
 impl Mood {
     pub(crate) fn new(rng: &mut Rng) -> Mood {
         let crash_every = [25, 100, 200, 200, 400][rng.index(5)];
         let never = (0..20).filter(|_| rng.once_in(10)).collect();
-        Mood { crash_every, never, hang_every: 3 + rng.below(20) }
+        Mood { crash_every, never, hang_every: 3 + rng.below(20), huge: rng.once_in(HUGE_EVERY) }
     }
 
     /// Whether an attempt will never say anything.
@@ -34,6 +36,8 @@ impl Mood {
     }
 }
 
+/// One world in so many sees a huge plan; they are slow.
+const HUGE_EVERY: u64 = 50;
 const YEAR_US: u64 = 365 * 24 * 3_600 * 1_000_000;
 
 impl World {
@@ -69,6 +73,9 @@ impl World {
     fn submit(&mut self) -> Result<(), String> {
         let now = self.now();
         let plan = match self.rng.pick(&self.sent).cloned() {
+            Some(_) if std::mem::take(&mut self.mood.huge) => {
+                huge_plan(&mut self.rng, now, &mut self.next_id)
+            }
             Some(sent) if sent.idempotency.is_some() && self.rng.once_in(3) => self.again(&sent),
             Some(_) | None => some_plan(&mut self.rng, now, &mut self.next_id),
         };

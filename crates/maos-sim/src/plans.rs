@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use maos_core::ids::{AgentId, NodeId, PlanId, TaskId};
+use maos_core::limits::STEP_EVENTS_MAX;
 use maos_core::payload::Payload;
 use maos_core::spec::{
     AgentSpec, Amounts, Collect, Demand, FailurePolicy, IdempotencyKey, Name, Names, Plan,
@@ -168,6 +169,20 @@ pub(crate) fn some_plan(rng: &mut Rng, now: Timestamp, next_id: &mut u64) -> Pla
         .once_in(4)
         .then(|| IdempotencyKey { key: format!("key {}", *next_id).into(), body_hash: [7; 32] });
     plan_of(tasks, key)
+}
+
+/// A plan in which more follows from one task's end than fits into one step.
+pub(crate) fn huge_plan(rng: &mut Rng, now: Timestamp, next_id: &mut u64) -> Plan {
+    let mut drawing = Drawing { rng, now, next_id, tasks: Vec::new() };
+    drawing.add(None, Vec::new());
+    let first = drawing.add(Some(0), Vec::new());
+    for _ in 0..STEP_EVENTS_MAX + 100 {
+        drawing.add(Some(0), vec![first]);
+    }
+    let mut tasks = drawing.tasks;
+    let root = TaskSpec { on_failure: FailurePolicy::Continue, ..plain("huge") };
+    tasks[0].spec = Arc::new(root);
+    plan_of(tasks, None)
 }
 
 /// A plan of exactly these tasks.
