@@ -9,15 +9,55 @@ use maos_core::node::{Input, Query, RequestId};
 use maos_core::payload::Payload;
 use maos_core::spec::{Amounts, Plan};
 
-use crate::plans::{AGENTS, some_agent, some_plan};
+use crate::plans::{AGENTS, huge_plan, some_agent, some_plan};
+use crate::rng::Rng;
 use crate::world::{Job, World};
 
+/// What is peculiar to one world: some things happen more often there, some never.
+#[derive(Debug)]
+pub(crate) struct Mood {
+    crash_every: u64,
+    never: Vec<u64>,
+    hang_every: u64,
+    /// A plan comes that makes more happen than fits into one step.
+    pub(crate) huge: bool,
+}
+
+impl Mood {
+    pub(crate) fn new(rng: &mut Rng) -> Mood {
+        let crash_every = [25, 100, 200, 200, 400][rng.index(5)];
+        let never = (0..20).filter(|_| rng.once_in(10)).collect();
+        Mood { crash_every, never, hang_every: 3 + rng.below(20), huge: rng.once_in(HUGE_EVERY) }
+    }
+
+    /// From now on every attempt says something.
+    pub(crate) fn mend(&mut self) {
+        self.hang_every = u64::MAX;
+    }
+
+    /// Whether an attempt will never say anything.
+    pub(crate) fn hangs(&self, rng: &mut Rng) -> bool {
+        rng.once_in(self.hang_every)
+    }
+}
+
+/// One world in so many sees a huge plan; they are slow.
+const HUGE_EVERY: u64 = 50;
+/// Ticks after which all that is due has been done.
+const TICKS_MAX: usize = 8;
 const YEAR_US: u64 = 365 * 24 * 3_600 * 1_000_000;
 
 impl World {
     /// Does one thing, whatever comes to mind.
     pub(crate) fn act(&mut self) -> Result<(), String> {
-        match self.rng.below(100) {
+        if self.rng.once_in(self.mood.crash_every) {
+            return self.crash();
+        }
+        let kind = self.rng.below(100);
+        if self.mood.never.contains(&(kind / 5)) && !(70..=86).contains(&kind) {
+            return Ok(());
+        }
+        match kind {
             0..=13 => self.submit(),
             14..=15 => self.cancel(),
             16..=18 => self.retry(),
@@ -33,15 +73,16 @@ impl World {
             70..=86 => self.confirm_some(),
             87 => self.fail_append(),
             88..=94 => self.move_rows(),
-            95..=97 => self.poll(),
-            98 if self.rng.once_in(2) => self.crash(),
-            _ => Ok(()),
+            _ => self.poll(),
         }
     }
 
     fn submit(&mut self) -> Result<(), String> {
         let now = self.now();
         let plan = match self.rng.pick(&self.sent).cloned() {
+            Some(_) if std::mem::take(&mut self.mood.huge) => {
+                huge_plan(&mut self.rng, now, &mut self.next_id)
+            }
             Some(sent) if sent.idempotency.is_some() && self.rng.once_in(3) => self.again(&sent),
             Some(_) | None => some_plan(&mut self.rng, now, &mut self.next_id),
         };
@@ -211,13 +252,17 @@ impl World {
     }
 
     pub(crate) fn tick(&mut self) -> Result<(), String> {
-        self.feed(Input::Tick)?;
-        let now = self.node.state().at();
-        let due = self.node.state().next_deadline();
-        if due.is_some_and(|due| due < now) {
-            return Err(format!("what was due at {due:?} was not done at {now:?}"));
+        for _ in 0..TICKS_MAX {
+            self.feed(Input::Tick)?;
+            let now = self.node.state().at();
+            let due = self.node.state().next_deadline();
+            // A step may have been cut at its bound: then more follows, or something else before.
+            if due.is_none_or(|due| due >= now) || self.rng.once_in(3) {
+                return Ok(());
+            }
         }
-        Ok(())
+        let due = self.node.state().next_deadline();
+        Err(format!("what was due at {due:?} is not done"))
     }
 
     fn confirm_some(&mut self) -> Result<(), String> {

@@ -15,11 +15,14 @@ use crate::plans::{AGENTS, able_agent, impossible, plan_of, runtime};
 use crate::world::World;
 
 /// Rounds after which it must be quiet.
-const ROUNDS_MAX: usize = 2_000;
+const ROUNDS_MAX: usize = 10_000;
+/// Tasks that a finding names.
+const TOLD_MAX: usize = 5;
 
 impl World {
     /// Mends everything and goes on until nothing moves.
     pub(crate) fn heal(&mut self) -> Result<(), String> {
+        self.mood.mend();
         self.settle_journal()?;
         self.tell(Command::SetCapacity { capacity: Amounts::default() })?;
         for number in 1..=AGENTS {
@@ -36,6 +39,7 @@ impl World {
         let stuck = self.live().into_iter().filter(|id| !self.hopeless(*id));
         let state = self.node.state();
         let told: Vec<String> = stuck
+            .take(TOLD_MAX)
             .filter_map(|id| Some(format!("{:?}, {:?}", state.task(id)?.stage, state.explain(id)?)))
             .collect();
         let (held, due) = (state.held_count(), state.next_deadline());

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use maos_core::ids::{AgentId, NodeId, PlanId, TaskId};
+use maos_core::limits::STEP_EVENTS_MAX;
 use maos_core::payload::Payload;
 use maos_core::spec::{
     AgentSpec, Amounts, Collect, Demand, FailurePolicy, IdempotencyKey, Name, Names, Plan,
@@ -113,6 +114,19 @@ impl Drawing<'_> {
         index
     }
 
+    /// Any earlier task of the plan that is not above the children of `parent`.
+    fn some_relative(&mut self, parent: u32) -> Option<u32> {
+        let any = u32::try_from(self.rng.index(self.tasks.len())).ok()?;
+        let mut above = Some(parent);
+        while let Some(index) = above {
+            if index == any {
+                return None;
+            }
+            above = self.tasks.get(usize::try_from(index).ok()?)?.parent;
+        }
+        Some(any)
+    }
+
     /// Subtasks of `parent`; they wait for what holds it back, and some for each other.
     fn family(&mut self, parent: u32, held_back_by: &[u32], depth: u32) {
         let mut siblings: Vec<u32> = Vec::new();
@@ -123,6 +137,11 @@ impl Drawing<'_> {
                     depends_on.push(*sibling);
                 }
             }
+            if self.rng.once_in(8) {
+                depends_on.extend(self.some_relative(parent));
+            }
+            depends_on.sort_unstable();
+            depends_on.dedup();
             let index = self.add(Some(parent), depends_on.clone());
             if depth > 0 && self.rng.once_in(4) {
                 self.family(index, &depends_on, depth - 1);
@@ -150,6 +169,20 @@ pub(crate) fn some_plan(rng: &mut Rng, now: Timestamp, next_id: &mut u64) -> Pla
         .once_in(4)
         .then(|| IdempotencyKey { key: format!("key {}", *next_id).into(), body_hash: [7; 32] });
     plan_of(tasks, key)
+}
+
+/// A plan in which more follows from one task's end than fits into one step.
+pub(crate) fn huge_plan(rng: &mut Rng, now: Timestamp, next_id: &mut u64) -> Plan {
+    let mut drawing = Drawing { rng, now, next_id, tasks: Vec::new() };
+    drawing.add(None, Vec::new());
+    let first = drawing.add(Some(0), Vec::new());
+    for _ in 0..STEP_EVENTS_MAX + 100 {
+        drawing.add(Some(0), vec![first]);
+    }
+    let mut tasks = drawing.tasks;
+    let root = TaskSpec { on_failure: FailurePolicy::Continue, ..plain("huge") };
+    tasks[0].spec = Arc::new(root);
+    plan_of(tasks, None)
 }
 
 /// A plan of exactly these tasks.

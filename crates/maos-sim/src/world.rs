@@ -15,6 +15,7 @@ use maos_core::spec::{Plan, Runtime};
 use maos_core::time::{Clock, Moment, Timestamp, WallTime};
 
 use crate::Report;
+use crate::acts::Mood;
 use crate::ledger::Ledger;
 use crate::plans::NODE;
 use crate::promises::{Asked, Promises};
@@ -53,6 +54,7 @@ impl Write for Hash {
 /// Everything.
 pub(crate) struct World {
     pub(crate) rng: Rng,
+    pub(crate) mood: Mood,
     pub(crate) node: Node,
     clock: Clock,
     monotonic_us: u64,
@@ -77,8 +79,10 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(seed: u64) -> Result<World, String> {
         let wall = WallTime(WALL_FIRST_US);
+        let mut rng = Rng::new(seed);
         let mut world = World {
-            rng: Rng::new(seed),
+            mood: Mood::new(&mut rng),
+            rng,
             node: Node::new(State::default()),
             clock: Clock::resume(Timestamp::default(), 0, wall),
             monotonic_us: 0,
@@ -224,7 +228,7 @@ impl World {
         }
         let known = |job: &Job| job.task == task && job.attempt == attempt;
         if !self.jobs.iter().chain(&self.past).any(known) {
-            let hangs = self.rng.once_in(12);
+            let hangs = self.mood.hangs(&mut self.rng);
             let job = Job { task, attempt, agent, runtime, stopping: false, hangs };
             self.jobs.push(job);
         }

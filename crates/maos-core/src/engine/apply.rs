@@ -341,7 +341,7 @@ impl State {
     }
 
     /// Whether a dependency on this task holds nothing back any more.
-    fn satisfied(&self, slot: Slot) -> bool {
+    pub(super) fn satisfied(&self, slot: Slot) -> bool {
         let task = &self.tasks[slot];
         task.stage.completed() || (task.stage.ended() && self.is_ignored(slot))
     }

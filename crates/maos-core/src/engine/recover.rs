@@ -12,7 +12,6 @@ use crate::agent::Agent;
 use crate::ids::{AgentId, TaskId};
 use crate::record::{AgentRecord, EngineRecord, PlanRecord, Stage, TaskRecord};
 use crate::slab::Slot;
-use crate::spec::FailurePolicy;
 use crate::task::{Edges, Task, Timer};
 use crate::time::{Moment, WallTime};
 
@@ -183,10 +182,7 @@ impl State {
         if at_rest && root == slot {
             self.resting.push_back((self.sequence, task.id));
         }
-        let continues = task
-            .parent
-            .is_some_and(|parent| self.tasks[parent].on_failure() == FailurePolicy::Continue);
-        if task.stage.completed() || !continues {
+        if self.satisfied(slot) {
             return;
         }
         let because = task.id;

@@ -515,3 +515,31 @@ fn an_agent_that_comes_back_is_the_same_whether_it_had_left_the_engine_or_not() 
     assert!(left.agents().eq(bench.state.agents()));
     assert_eq!(left.counters(), bench.state.counters());
 }
+
+#[test]
+fn a_restart_between_a_failure_and_what_follows_from_it_leaves_nobody_waiting() {
+    let parent = |on_failure| TaskSpec { on_failure, ..spec("parent") };
+    let mut bench = Bench::with_agent(2);
+    bench.run(Command::Submit {
+        plan: plan_of(vec![
+            planned(10, None, &[], parent(FailurePolicy::Ignore)),
+            planned(11, Some(0), &[], parent(FailurePolicy::FailFast)),
+            planned(12, Some(1), &[], spec("fails")),
+            planned(13, Some(0), &[], parent(FailurePolicy::FailFast)),
+            planned(14, Some(3), &[2], spec("waits for it")),
+        ]),
+    });
+    let failure = report(12, 1, failed(true));
+    let moment = bench.state.moment;
+    let events = bench.state.decide(&moment, &failure).unwrap();
+    bench.state.begin_step(bench.state.sequence().next(), moment);
+    events.iter().for_each(|event| bench.state.apply(event));
+    bench.state = State::recover(Rows {
+        engine: bench.state.engine_record(),
+        agents: bench.state.agents().collect(),
+        tasks: bench.state.plan(TaskId(10)).unwrap(),
+        remembered: vec![],
+    });
+    bench.run(Command::Tick);
+    assert_eq!(bench.states(&[12, 14]), ["failed", "cancelled"]);
+}
