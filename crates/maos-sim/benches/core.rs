@@ -1,5 +1,6 @@
-//! How fast the core is: whole lives (submit, start, complete) a second on one processor, through the
-//! node, with rows taken and plans let go as the driver does. Prints a table, or JSON with `--json`.
+//! How fast the core is: whole lives (submit, start, complete) a second on one processor, through
+//! the node, with rows taken and plans let go as the driver does. Prints a table, or JSON with
+//! `--json`.
 
 use std::collections::VecDeque;
 use std::io::Write;
