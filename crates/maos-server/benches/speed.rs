@@ -270,7 +270,7 @@ fn submission(action: &str) -> Command {
         parameters: Payload::inline(parameters(action).as_bytes()),
         metadata: None,
         tags: Names::default(),
-        demand,
+        demand: Arc::new(demand),
         timeout_ms: 300_000,
         queue_timeout_ms: None,
         no_progress_ms: None,

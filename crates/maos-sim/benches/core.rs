@@ -38,7 +38,7 @@ fn submit(id: u64) -> Command {
         parameters: Payload::inline(&[b'x'; 200]),
         metadata: None,
         tags: Names::default(),
-        demand: Demand { capabilities: Names::new(["work".into()]), ..Demand::default() },
+        demand: Arc::new(Demand { capabilities: Names::new(["work".into()]), ..Demand::default() }),
         timeout_ms: 300_000,
         queue_timeout_ms: None,
         no_progress_ms: None,

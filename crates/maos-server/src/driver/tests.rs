@@ -7,7 +7,7 @@ use maos_core::ids::{NodeId, PlanId, TaskId};
 use maos_core::node::Query;
 use maos_core::payload::Payload;
 use maos_core::record::Stage;
-use maos_core::spec::{Collect, Demand, FailurePolicy, Names, Plan, PlanTask, Priority, TaskSpec};
+use maos_core::spec::{Collect, FailurePolicy, Names, Plan, PlanTask, Priority, TaskSpec};
 
 use super::*;
 use crate::journal::MemoryJournal;
@@ -33,7 +33,7 @@ fn submit(id: u128) -> Command {
         parameters: Payload::inline(b"{}"),
         metadata: None,
         tags: Names::default(),
-        demand: Demand::default(),
+        demand: Arc::default(),
         timeout_ms: 1_000,
         queue_timeout_ms: None,
         no_progress_ms: None,

@@ -145,6 +145,7 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
         started_at: now(),
         stopping: false.into(),
         progress,
+        demands: planner::Demands::default(),
         known_actions: builtin::ACTIONS.iter().map(|action| action.name).collect(),
         agent_runtimes: agent_runtimes.into(),
     };

@@ -111,6 +111,7 @@ impl Service {
             defaults: Defaults { timeout_seconds, ..planner::DEFAULTS },
             now: self.inner.driver.engine_time(wall),
             wall,
+            demands: &self.inner.demands,
             namespace: "default",
             submitter: "",
             idempotency,
@@ -323,7 +324,7 @@ impl Service {
         };
         present::Documents {
             parameters: at_hand(Some(&record.spec.parameters)).unwrap_or_else(present::empty),
-            metadata: at_hand(record.spec.metadata.as_ref()).unwrap_or_else(present::empty),
+            metadata: at_hand(record.spec.metadata.as_deref()).unwrap_or_else(present::empty),
             result,
         }
     }

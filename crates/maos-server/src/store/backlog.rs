@@ -254,6 +254,6 @@ fn task_bytes(record: &TaskRecord) -> u64 {
     TASK_BYTES
         + (texts + links) as u64
         + inline(&spec.parameters)
-        + spec.metadata.as_ref().map_or(0, inline)
+        + spec.metadata.as_deref().map_or(0, inline)
         + result
 }
