@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::io::Write;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use maos_core::command::{Command, Report};
@@ -30,6 +30,13 @@ fn resident_bytes() -> u64 {
     pages.unwrap_or(0) * 4_096
 }
 
+/// What all tasks here ask for; shared, as the planner shares it.
+fn demand() -> Arc<Demand> {
+    static DEMAND: OnceLock<Arc<Demand>> = OnceLock::new();
+    let work = || Demand { capabilities: Names::new(["work".into()]), ..Demand::default() };
+    DEMAND.get_or_init(|| Arc::new(work())).clone()
+}
+
 fn submit(id: u64) -> Command {
     let spec = Arc::new(TaskSpec {
         name: "task".into(),
@@ -38,7 +45,7 @@ fn submit(id: u64) -> Command {
         parameters: Payload::inline(&[b'x'; 200]),
         metadata: None,
         tags: Names::default(),
-        demand: Arc::new(Demand { capabilities: Names::new(["work".into()]), ..Demand::default() }),
+        demand: demand(),
         timeout_ms: 300_000,
         queue_timeout_ms: None,
         no_progress_ms: None,
