@@ -178,3 +178,31 @@ async fn a_server_that_stops_takes_nothing_new() {
     house.server.as_ref().unwrap().service.stop_intake();
     check(&post(&house, r#"{"name": "a"}"#).await, 503, "SHUTTING_DOWN");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subtask_of_an_ended_plan_is_not_retried_alone() {
+    let house = House::open().await;
+    let body = json!({"name": "line", "decomposition_strategy": "sequential", "parameters": {
+        "steps": [{"name": "read", "parameters": {"action": "file.read", "path": "none"}}]}});
+    let root = house.run(&body).await;
+    assert_eq!(
+        (&root["status"], &root["error_kind"]),
+        (&json!("failed"), &json!("SUBTASK_FAILED"))
+    );
+    assert!(root["error"].as_str().unwrap().contains("`none`"), "{root}");
+    let child = root["subtasks"][0].as_str().unwrap();
+    let refused = house.call("PUT", &format!("/api/v1/tasks/{child}/retry"), None).await;
+    check(&refused, 409, "PARENT_ENDED");
+    assert_eq!(refused.body["details"]["parent_task_id"], root["id"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_agents_than_allowed_are_refused() {
+    let mut config = maos_server::config::Config::default();
+    config.api.max_agents = 5;
+    let house = House::open_with(config).await;
+    let body = json!({"agent_type": "one-more", "capabilities": ["task_execution"]});
+    let refused = house.call("POST", "/api/v1/agents", Some(&body)).await;
+    check(&refused, 429, "QUEUE_FULL");
+    assert!(refused.body["error"].as_str().unwrap().contains("api.max_agents"));
+}
