@@ -49,6 +49,7 @@ pub const ACTIONS: &[Action] = &[
     action("file.glob", FILES, "files whose paths match a pattern"),
     action("data.sql", DATA, "a query over CSV files, JSON files and rows"),
     action("data.summarize", DATA, "counts, ranges and means of every column"),
+    action("data.partition", DATA, "cuts a file or rows into parts for a fan-out"),
     action("compute.sum", COMPUTATION, "the sum of numbers"),
     action("compute.product", COMPUTATION, "the product of numbers"),
     action("compute.min", COMPUTATION, "the least of numbers"),
@@ -193,6 +194,15 @@ fn typed<T: DeserializeOwned>(parameters: Value, wanted: &[&str]) -> Result<T, F
     }
     serde_json::from_value(Value::Object(members))
         .map_err(|why| Fault::wrong(format!("`parameters`: {why}")))
+}
+
+/// The beginning of a value, for errors.
+fn cut(value: &Value) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(60) {
+        None => text,
+        Some((end, _)) => format!("{}…", &text[..end]),
+    }
 }
 
 fn object(value: Value) -> Map<String, Value> {
