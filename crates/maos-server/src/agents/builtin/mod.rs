@@ -56,9 +56,13 @@ pub const ACTIONS: &[Action] = &[
     action("compute.max", COMPUTATION, "the greatest of numbers"),
     action("compute.mean", COMPUTATION, "the mean of numbers"),
     action("compute.count", COMPUTATION, "how many values there are"),
+    action("compute.stats", COMPUTATION, "count, sum, range, mean, median and deviation"),
+    action("compute.expression", COMPUTATION, "the value of a formula"),
     action("join.collect", COORDINATION, "its inputs as a list"),
     action("join.concat", COORDINATION, "lists put together into one"),
     action("join.merge", COORDINATION, "objects put together into one"),
+    action("join.group", COORDINATION, "rows of many inputs grouped and measured"),
+    action("join.markdown", COORDINATION, "rows as a report with tables"),
 ];
 
 const fn action(name: &'static str, capability: &'static str, summary: &'static str) -> Action {
@@ -194,6 +198,19 @@ fn typed<T: DeserializeOwned>(parameters: Value, wanted: &[&str]) -> Result<T, F
     }
     serde_json::from_value(Value::Object(members))
         .map_err(|why| Fault::wrong(format!("`parameters`: {why}")))
+}
+
+/// The first list that is there, with its name; the list of rows of an earlier result counts as one.
+fn handed<'v>(
+    candidates: [(&'static str, Option<&'v Value>); 3],
+) -> Result<(&'static str, &'v [Value]), Fault> {
+    let missing = || Fault::wrong(format!("`{}` is missing", candidates[0].0));
+    let found = candidates.iter().find_map(|(name, value)| value.map(|value| (*name, value)));
+    let (name, value) = found.ok_or_else(missing)?;
+    let list = value.as_array().or_else(|| value.get("rows").and_then(Value::as_array));
+    let list =
+        list.ok_or_else(|| Fault::wrong(format!("`{name}` must be a list, found {}", cut(value))))?;
+    Ok((name, list))
 }
 
 /// The beginning of a value, for errors.
