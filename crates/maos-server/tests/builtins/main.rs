@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test; the lint knows only those of the usual harness")]
 #![expect(clippy::print_stdout, reason = "test runners read it")]
 
+mod document;
 mod process;
 
 use std::ffi::OsString;
@@ -28,7 +29,7 @@ const WORKER: &str = "data-worker";
 
 type Test = (&'static str, fn());
 
-const TESTS: &[&[Test]] = &[process::TESTS];
+const TESTS: &[&[Test]] = &[process::TESTS, document::TESTS];
 
 /// As much of the usual command line as test runners use.
 fn main() -> ExitCode {

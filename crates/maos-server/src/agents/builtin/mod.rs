@@ -200,7 +200,7 @@ fn typed<T: DeserializeOwned>(parameters: Value, wanted: &[&str]) -> Result<T, F
         .map_err(|why| Fault::wrong(format!("`parameters`: {why}")))
 }
 
-/// The first list that is there, with its name; the list of rows of an earlier result counts as one.
+/// The first list that is there, with its name; an earlier result's list of rows counts as one.
 fn handed<'v>(
     candidates: [(&'static str, Option<&'v Value>); 3],
 ) -> Result<(&'static str, &'v [Value]), Fault> {
@@ -208,9 +208,8 @@ fn handed<'v>(
     let found = candidates.iter().find_map(|(name, value)| value.map(|value| (*name, value)));
     let (name, value) = found.ok_or_else(missing)?;
     let list = value.as_array().or_else(|| value.get("rows").and_then(Value::as_array));
-    let list =
-        list.ok_or_else(|| Fault::wrong(format!("`{name}` must be a list, found {}", cut(value))))?;
-    Ok((name, list))
+    let wrong = || Fault::wrong(format!("`{name}` must be a list, found {}", cut(value)));
+    Ok((name, list.ok_or_else(wrong)?))
 }
 
 /// The beginning of a value, for errors.

@@ -1,5 +1,5 @@
-//! Rows of files and tasks, one at a time, and tables made of them. A value of CSV is a number where
-//! it reads back as it was written, else text; an empty one is NULL.
+//! Rows of files and tasks, one at a time, and tables made of them. A value of CSV is a number
+//! where it reads back as it was written, else text; an empty one is NULL.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -88,7 +88,10 @@ struct Chosen<'r> {
 impl Chosen<'_> {
     /// Whether nothing after this row can be chosen.
     fn done(&self) -> bool {
-        matches!(self.choice, Choice::Range { skip, take } if self.index >= skip.saturating_add(*take))
+        match self.choice {
+            Choice::Range { skip, take } => self.index >= skip.saturating_add(*take),
+            Choice::All | Choice::Values { .. } => false,
+        }
     }
 }
 

@@ -138,8 +138,8 @@ fn prepare_sql(parameters: Value, paths: &Paths) -> Result<Request, Fault> {
         bindings.keys().find(|name| !named(name) && !FROM_PLANS.contains(&name.as_str()))
     {
         return Err(Fault::wrong(format!(
-            "`parameters`: unknown field `{unknown}`: `data.sql` does not know it, and `query` does \
-             not use `:{unknown}`"
+            "`parameters`: unknown field `{unknown}`: `data.sql` does not know it, and `query` \
+             does not use `:{unknown}`"
         )));
     }
     let rows_max = limit.unwrap_or(ROWS_DEFAULT);

@@ -1,6 +1,6 @@
 //! `file.*`: files below the allowed roots.
 //!
-//! What is written or copied appears whole or not at all. Long work looks for its stop now and then.
+//! What is written or copied appears whole or not at all. Long work looks for its stop on the way.
 
 mod glob;
 mod place;

@@ -107,12 +107,19 @@ mod tests {
             (
                 "group",
                 json!({"inputs": [one, two], "by": ["k"], "measures": {"s": {"sum": "n"}}}),
-                r#"{"columns":["k","s"],"row_count":3,"rows":[{"k":null,"s":3},{"k":"a","s":1.5},{"k":"b","s":2}]}"#,
+                concat!(
+                    r#"{"columns":["k","s"],"row_count":3,"rows":[{"k":null,"s":3},"#,
+                    r#"{"k":"a","s":1.5},{"k":"b","s":2}]}"#,
+                ),
             ),
             (
                 "group",
                 json!({"input": two, "measures": measures}),
-                r#"{"columns":["least","middle","most","n","rows","s"],"row_count":1,"rows":[{"least":0.5,"middle":1.75,"most":3,"n":2,"rows":3,"s":3.5}]}"#,
+                concat!(
+                    r#"{"columns":["least","middle","most","n","rows","s"],"#,
+                    r#""row_count":1,"rows":[{"least":0.5,"middle":1.75,"most":3,"n":2,"#,
+                    r#""rows":3,"s":3.5}]}"#,
+                ),
             ),
             (
                 "group",
@@ -123,7 +130,10 @@ mod tests {
                 "group",
                 json!({"rows": [{"k": 2}, {"k": "x"}, {"k": true}, {"k": 1.5}, {"k": 2.0}],
                     "by": ["k"], "measures": {"n": {"count": "*"}}}),
-                r#"{"columns":["k","n"],"row_count":4,"rows":[{"k":true,"n":1},{"k":1.5,"n":1},{"k":2,"n":2},{"k":"x","n":1}]}"#,
+                concat!(
+                    r#"{"columns":["k","n"],"row_count":4,"rows":[{"k":true,"n":1},"#,
+                    r#"{"k":1.5,"n":1},{"k":2,"n":2},{"k":"x","n":1}]}"#,
+                ),
             ),
             (
                 "group",
