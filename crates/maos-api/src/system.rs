@@ -85,7 +85,7 @@ pub struct SystemStatus {
     pub components: BTreeMap<String, String>,
     /// Running attempts.
     pub active_executions: u64,
-    /// Plans that have not ended.
+    /// Plans accepted since the data directory was made.
     pub execution_plans: u64,
     /// All known tasks, ended ones too.
     pub total_tasks: u64,

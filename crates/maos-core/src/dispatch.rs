@@ -5,6 +5,7 @@
 //! that a dispatch only looks at lanes that some free agent could serve.
 
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::ids::TaskId;
@@ -21,7 +22,8 @@ pub(crate) type ProfileId = Slot;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct OrderKey {
     us: u64,
-    task: TaskId,
+    /// The task's id in two words: as one it would take a third more room.
+    task: [u64; 2],
 }
 
 /// How good an agent is for one more attempt: the least comes first.
@@ -33,7 +35,7 @@ pub(crate) struct Fitness {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Lane {
-    pub(crate) demand: Demand,
+    pub(crate) demand: Arc<Demand>,
     namespace: Name,
     ready: BTreeSet<(OrderKey, Slot)>,
     /// Profiles that can serve it, the least overqualified first.
@@ -73,7 +75,7 @@ pub struct Pool {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Dispatch {
     lanes: Slab<Lane>,
-    lanes_by_demand: BTreeMap<(Name, Demand), LaneId>,
+    lanes_by_demand: BTreeMap<(Name, Arc<Demand>), LaneId>,
     profiles: Slab<Profile>,
     profiles_by_key: BTreeMap<ProfileKey, ProfileId>,
     /// Lanes with a task and a free agent, by the key of their first task.
@@ -90,7 +92,8 @@ pub(crate) struct Match {
 
 impl OrderKey {
     pub(crate) fn new(since: Timestamp, priority: Priority, task: TaskId) -> OrderKey {
-        OrderKey { us: since.0.saturating_sub(head_start_us(priority)), task }
+        let us = since.0.saturating_sub(head_start_us(priority));
+        OrderKey { us, task: task.words() }
     }
 }
 
@@ -137,7 +140,7 @@ impl ProfileKey {
 
 impl Dispatch {
     /// The lane of this demand; made if there is none. Counts one more task in it.
-    pub(crate) fn enter_lane(&mut self, namespace: &Name, demand: &Demand) -> LaneId {
+    pub(crate) fn enter_lane(&mut self, namespace: &Name, demand: &Arc<Demand>) -> LaneId {
         let lane = self.find_lane(namespace, demand).unwrap_or_else(|| {
             let lane = self.new_lane(namespace, demand);
             self.lanes_by_demand.insert((namespace.clone(), demand.clone()), lane);
@@ -162,14 +165,20 @@ impl Dispatch {
     }
 
     /// The lane of this demand, if there is one.
-    pub(crate) fn find_lane(&self, namespace: &Name, demand: &Demand) -> Option<LaneId> {
+    pub(crate) fn find_lane(&self, namespace: &Name, demand: &Arc<Demand>) -> Option<LaneId> {
         // The common case is a handful of lanes: a look at each beats building a key to search by.
         if self.lanes_by_demand.len() <= 8 {
             let mut lanes = self.lanes_by_demand.iter();
-            let found = lanes.find(|((held, wanted), _)| held == namespace && wanted == demand);
+            let same = |wanted: &Arc<Demand>| Arc::ptr_eq(wanted, demand) || wanted == demand;
+            let found = lanes.find(|((held, wanted), _)| held == namespace && same(wanted));
             return found.map(|(_, lane)| *lane);
         }
         self.lanes_by_demand.get(&(namespace.clone(), demand.clone())).copied()
+    }
+
+    /// What the tasks of a lane ask for.
+    pub(crate) fn demand_of(&self, lane: LaneId) -> Arc<Demand> {
+        self.lanes[lane].demand.clone()
     }
 
     pub(crate) fn lanes_count(&self) -> usize {
@@ -339,7 +348,7 @@ impl Dispatch {
         })
     }
 
-    fn new_lane(&mut self, namespace: &Name, demand: &Demand) -> LaneId {
+    fn new_lane(&mut self, namespace: &Name, demand: &Arc<Demand>) -> LaneId {
         let mut profiles: Vec<ProfileId> = self
             .profiles
             .iter()

@@ -90,6 +90,14 @@ counter! {
     Sequence(u64)
 }
 
+impl TaskId {
+    /// The high and the low word; in the order of the ids.
+    pub(crate) fn words(self) -> [u64; 2] {
+        let [a, b, c, d, e, f, g, h, low @ ..] = self.0.to_be_bytes();
+        [u64::from_be_bytes([a, b, c, d, e, f, g, h]), u64::from_be_bytes(low)]
+    }
+}
+
 impl Attempt {
     /// The number of the attempt after this one.
     #[must_use]

@@ -130,13 +130,13 @@ pub struct TaskSpec {
     pub parameters: Payload,
     /// A JSON object that MAOS keeps and never reads; `None` is `{}`.
     #[n(4)]
-    pub metadata: Option<Payload>,
+    pub metadata: Option<Box<Payload>>,
     /// A set of words to find it by.
     #[n(5)]
     pub tags: Names,
-    /// Who can do it, and what it takes.
-    #[n(6)]
-    pub demand: Demand,
+    /// Who can do it, and what it takes. Tasks with equal demands share one where they can.
+    #[cbor(n(6), with = "shared")]
+    pub demand: Arc<Demand>,
     /// Bound on one attempt's run.
     #[n(7)]
     pub timeout_ms: u64,
@@ -169,7 +169,7 @@ pub struct TaskSpec {
     pub key: Option<Name>,
     /// Where it came from, for tracing.
     #[n(17)]
-    pub trace: Option<TraceContext>,
+    pub trace: Option<Box<TraceContext>>,
 }
 
 /// Where a task with subtasks takes its result from, once they have all ended.

@@ -4,8 +4,8 @@
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use maos_core::command::Command;
@@ -13,7 +13,7 @@ use maos_core::ids::{PlanId, TaskId};
 use maos_core::node::{Answer, Echo, Query};
 use maos_core::payload::Payload;
 use maos_core::spec::{
-    Amounts, Collect, Demand, FailurePolicy, Names, Plan, PlanTask, Priority, TaskSpec, Work,
+    Collect, Demand, FailurePolicy, Names, Plan, PlanTask, Priority, TaskSpec, Work,
 };
 use maos_server::config::Config;
 use maos_server::service::{Server, Setup, start};
@@ -255,14 +255,20 @@ fn body() -> Vec<u8> {
     format!(r#"{{"name":"bench","parameters":{}}}"#, parameters("noop")).into_bytes()
 }
 
-fn submission(action: &str) -> Command {
-    let known = action == "noop";
-    let demand = Demand {
-        capabilities: Names::new(["task_execution".into()]),
-        work: if known { Work::Known("task_execution".into()) } else { Work::FreeForm },
-        resources: Amounts::default(),
-        ..Demand::default()
+/// What the tasks of one action ask for; shared, as the planner shares it.
+fn demand(action: &str) -> Arc<Demand> {
+    static KNOWN: OnceLock<Arc<Demand>> = OnceLock::new();
+    static UNKNOWN: OnceLock<Arc<Demand>> = OnceLock::new();
+    let (shared, work) = match action {
+        "noop" => (&KNOWN, Work::Known("task_execution".into())),
+        _ => (&UNKNOWN, Work::FreeForm),
     };
+    let capabilities = Names::new(["task_execution".into()]);
+    let make = || Arc::new(Demand { capabilities, work, ..Demand::default() });
+    shared.get_or_init(make).clone()
+}
+
+fn submission(action: &str) -> Command {
     let spec = TaskSpec {
         name: "bench".into(),
         description: None,
@@ -270,7 +276,7 @@ fn submission(action: &str) -> Command {
         parameters: Payload::inline(parameters(action).as_bytes()),
         metadata: None,
         tags: Names::default(),
-        demand,
+        demand: demand(action),
         timeout_ms: 300_000,
         queue_timeout_ms: None,
         no_progress_ms: None,

@@ -106,7 +106,7 @@ fn task(number: u128) -> TaskRecord {
         parameters: Payload::inline(b"{\"action\":\"noop\"}"),
         metadata: None,
         tags: Names::default(),
-        demand: Demand { capabilities: Names::new(["work".into()]), ..Demand::default() },
+        demand: Arc::new(Demand { capabilities: Names::new(["work".into()]), ..Demand::default() }),
         timeout_ms: 300_000,
         queue_timeout_ms: None,
         no_progress_ms: None,

@@ -37,7 +37,7 @@ pub(crate) fn plain(name: &str) -> TaskSpec {
         parameters: Payload::inline(b"{}"),
         metadata: None,
         tags: Names::default(),
-        demand: Demand::default(),
+        demand: Arc::default(),
         timeout_ms: 10_000,
         queue_timeout_ms: None,
         no_progress_ms: None,
@@ -55,7 +55,7 @@ pub(crate) fn plain(name: &str) -> TaskSpec {
 /// A task that no agent can do.
 pub(crate) fn impossible() -> TaskSpec {
     let demand = Demand { capabilities: names(&[NEVER]), ..Demand::default() };
-    TaskSpec { demand, ..plain("impossible") }
+    TaskSpec { demand: Arc::new(demand), ..plain("impossible") }
 }
 
 fn some_demand(rng: &mut Rng) -> Demand {
@@ -84,7 +84,7 @@ fn some_spec(rng: &mut Rng, now: Timestamp) -> TaskSpec {
     let priorities = [Priority::Low, Priority::Medium, Priority::High, Priority::Critical];
     TaskSpec {
         priority: priorities[rng.index(priorities.len())],
-        demand: some_demand(rng),
+        demand: Arc::new(some_demand(rng)),
         timeout_ms: 1_000 * (1 + rng.below(60)),
         queue_timeout_ms: rng.once_in(5).then(|| 1_000 * (1 + rng.below(90))),
         no_progress_ms: rng.once_in(5).then(|| 500 * (1 + rng.below(40))),

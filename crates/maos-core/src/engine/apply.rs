@@ -298,7 +298,7 @@ impl State {
         let was_at_rest = self.tasks[slot].at_rest();
         let lane = self.dispatch.enter_lane(
             &self.tasks[slot].plan.namespace.clone(),
-            &self.tasks[slot].spec.clone().demand,
+            &self.tasks[slot].spec.demand.clone(),
         );
         let root = self.tasks[slot].root;
         let task = &mut self.tasks[slot];

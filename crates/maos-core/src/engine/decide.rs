@@ -1,6 +1,7 @@
 //! What a command would change. Nothing here mutates; refusals name what is wrong.
 
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -60,11 +61,7 @@ impl State {
         (remembered.until > moment.at).then_some(remembered.root)
     }
 
-    fn decide_submit(
-        &self,
-        moment: &Moment,
-        plan: &alloc::sync::Arc<Plan>,
-    ) -> Result<Vec<Event>, Rejection> {
+    fn decide_submit(&self, moment: &Moment, plan: &Arc<Plan>) -> Result<Vec<Event>, Rejection> {
         if let Some(key) = &plan.idempotency
             && let Some(root) = self.accepted_before(moment, plan)
         {
@@ -93,7 +90,7 @@ impl State {
         Ok(vec![Event::Submitted { plan: plan.clone() }])
     }
 
-    fn check_demand(&self, plan: &Plan, demand: &Demand) -> Result<(), Rejection> {
+    fn check_demand(&self, plan: &Plan, demand: &Arc<Demand>) -> Result<(), Rejection> {
         for (kind, wanted_milli) in demand.resources.iter() {
             let capacity = self.dispatch.pools.get(kind).and_then(|pool| pool.capacity_milli);
             if let Some(capacity_milli) = capacity.filter(|capacity| wanted_milli > *capacity) {
@@ -187,10 +184,7 @@ impl State {
         Ok(vec![Event::AttemptFailed { task: id, attempt, failure, holding, next }])
     }
 
-    fn decide_register(
-        &self,
-        agent: &alloc::sync::Arc<AgentSpec>,
-    ) -> Result<Vec<Event>, Rejection> {
+    fn decide_register(&self, agent: &Arc<AgentSpec>) -> Result<Vec<Event>, Rejection> {
         match self.agents_by_id.get(&agent.id) {
             Some(slot) => {
                 let known = &self.agents[*slot];

@@ -5,6 +5,7 @@
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::{Consequence, Gone, State};
@@ -164,7 +165,15 @@ impl State {
         self.live_count += 1;
         let spec = self.tasks[slot].spec.clone();
         let namespace = self.tasks[slot].plan.namespace.clone();
-        self.tasks[slot].lane = Some(self.dispatch.enter_lane(&namespace, &spec.demand));
+        let lane = self.dispatch.enter_lane(&namespace, &spec.demand);
+        self.tasks[slot].lane = Some(lane);
+        drop(spec);
+        let shared = self.dispatch.demand_of(lane);
+        let spec = &mut self.tasks[slot].spec;
+        if let Some(spec) = Arc::get_mut(spec) {
+            spec.demand = shared;
+        }
+        let spec = spec.clone();
         if let Some(deadline) = spec.deadline {
             self.timers.insert((deadline, Timer::Deadline, slot));
         }

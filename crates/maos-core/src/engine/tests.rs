@@ -31,7 +31,7 @@ fn spec(name: &str) -> TaskSpec {
         parameters: Payload::inline(b"{}"),
         metadata: None,
         tags: Names::default(),
-        demand: Demand { capabilities: Names::new(["work".into()]), ..Demand::default() },
+        demand: Arc::new(Demand { capabilities: Names::new(["work".into()]), ..Demand::default() }),
         timeout_ms: 10_000,
         queue_timeout_ms: None,
         no_progress_ms: None,
@@ -355,7 +355,7 @@ fn what_a_lost_agent_held_goes_to_another() {
 fn resources_are_reserved_while_an_attempt_lasts_and_kept_for_one_that_waited_long() {
     let needs = |cpu: u64| {
         let resources = Amounts::new([("cpu_cores".into(), cpu)]);
-        let demand = Demand { resources, ..spec("").demand };
+        let demand = Arc::new(Demand { resources, ..Demand::clone(&spec("").demand) });
         TaskSpec { demand, timeout_ms: 3_600_000, ..spec("a") }
     };
     let mut bench = Bench::with_agent(9);
@@ -396,7 +396,8 @@ fn builtin_agents_take_only_what_they_know() {
     let mut bench = Bench::new();
     bench.run(Command::RegisterAgent { agent: agent(1, 9, Runtime::Builtin) });
     bench.run(single(5, spec("free-form")));
-    let known = Demand { work: Work::Known("work".into()), ..spec("").demand };
+    let work = Work::Known("work".into());
+    let known = Arc::new(Demand { work, ..Demand::clone(&spec("").demand) });
     bench.run(single(6, TaskSpec { demand: known, ..spec("known") }));
     assert_eq!(bench.states(&[5, 6]), ["ready", "running"]);
     assert_eq!(bench.state.explain(TaskId(5)).unwrap()[0].kind, BlockerKind::NoAgent);

@@ -6,6 +6,8 @@
 
 mod clock;
 mod mailbox;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use hashbrown::HashMap;

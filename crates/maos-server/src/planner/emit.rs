@@ -30,6 +30,7 @@ pub(super) fn emit(
     let mut tasks = Vec::with_capacity(task_ids.len());
     for (index, id) in task_ids.iter().enumerate() {
         let demand = demand(&mut drafts, index, &graph.parameters[index]);
+        let demand = drafts.ctx.demands.share(demand);
         let spec = spec(&drafts, graph, index, demand, &task_ids, &mut blobs);
         let draft = &drafts.tasks[index];
         tasks.push(PlanTask {
@@ -65,7 +66,7 @@ fn spec(
     drafts: &Drafts<'_, '_>,
     graph: &Graph<'_>,
     index: usize,
-    demand: Demand,
+    demand: Arc<Demand>,
     task_ids: &[TaskId],
     blobs: &mut Vec<([u8; 32], Vec<u8>)>,
 ) -> TaskSpec {
@@ -91,7 +92,10 @@ fn spec(
         description: draft.description.clone(),
         priority: *priority,
         parameters: payload(&graph.parameters[index], blobs),
-        metadata: draft.metadata.filter(|json| *json != "{}").map(|json| payload(json, blobs)),
+        metadata: draft
+            .metadata
+            .filter(|json| *json != "{}")
+            .map(|json| Box::new(payload(json, blobs))),
         tags: tags.clone(),
         demand,
         timeout_ms: *timeout_ms,
@@ -104,7 +108,7 @@ fn spec(
         concurrency_key: concurrency_key.clone(),
         inputs: graph.inputs[index].iter().map(input).collect(),
         key: (!draft.key.is_empty()).then(|| (&*draft.key).into()),
-        trace: drafts.ctx.trace.clone(),
+        trace: drafts.ctx.trace.clone().map(Box::new),
     }
 }
 

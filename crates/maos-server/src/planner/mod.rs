@@ -16,11 +16,14 @@ mod sequence;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
 use maos_api::error::ApiError;
 use maos_api::submission::{Bounds, Parsed};
 use maos_core::ids::AgentId;
 use maos_core::limits;
-use maos_core::spec::{IdempotencyKey, Plan, Runtime, TraceContext};
+use maos_core::spec::{Demand, IdempotencyKey, Plan, Runtime, TraceContext};
 use maos_core::time::{Timestamp, WallTime};
 
 pub use reference::{ResolveError, resolve};
@@ -37,6 +40,28 @@ pub struct Defaults {
 /// The contract's defaults.
 pub const DEFAULTS: Defaults = Defaults { timeout_seconds: 300, retries: 3 };
 
+/// Demands that were met last: most tasks ask for the same, and then share one.
+#[derive(Debug, Default)]
+pub struct Demands {
+    met: Mutex<VecDeque<Arc<Demand>>>,
+}
+
+/// Demands that are remembered.
+const DEMANDS_MET_MAX: usize = 16;
+
+impl Demands {
+    fn share(&self, demand: Demand) -> Arc<Demand> {
+        let mut met = self.met.lock().expect("nothing panics while it holds this lock");
+        if let Some(known) = met.iter().find(|known| ***known == demand) {
+            return known.clone();
+        }
+        let shared = Arc::new(demand);
+        met.truncate(DEMANDS_MET_MAX - 1);
+        met.push_front(shared.clone());
+        shared
+    }
+}
+
 /// What the planner must know besides the submission.
 pub struct PlanContext<'c> {
     /// The bounds that the submission was parsed with.
@@ -47,6 +72,8 @@ pub struct PlanContext<'c> {
     pub now: Timestamp,
     /// The calendar's time at the same instant; deadlines are given in it.
     pub wall: WallTime,
+    /// Demands of earlier plans, to be shared.
+    pub demands: &'c Demands,
     /// Whose room it lives in.
     pub namespace: &'c str,
     /// Who sent it; empty when nobody said.

@@ -38,7 +38,9 @@ fn runtime(agent: AgentId) -> Option<Runtime> {
 }
 
 fn planned_within(body: &str, bounds: &Bounds) -> Result<Planned, ApiError> {
+    let demands = Demands::default();
     let ctx = PlanContext {
+        demands: &demands,
         bounds,
         defaults: DEFAULTS,
         now: Timestamp(5_000_000),
@@ -606,7 +608,7 @@ fn demand_of(body: Value) -> (String, Work) {
     let mut body = body;
     body["name"] = json!("n");
     let demand = planned(&body).plan.tasks[0].spec.demand.clone();
-    (demand.capabilities.iter().collect::<Vec<_>>().join("+"), demand.work)
+    (demand.capabilities.iter().collect::<Vec<_>>().join("+"), demand.work.clone())
 }
 
 #[test]
@@ -692,7 +694,7 @@ fn large_payloads_are_set_aside() {
     let spec = &planned.plan.tasks[0].spec;
     let hash = *blake3::hash(text.as_bytes()).as_bytes();
     let stored = Payload::Stored { hash, bytes: text.len() as u64 };
-    assert_eq!((&spec.parameters, spec.metadata.as_ref()), (&stored, Some(&stored)));
+    assert_eq!((&spec.parameters, spec.metadata.as_deref()), (&stored, Some(&stored)));
     assert_eq!(planned.blobs[0], (hash, text.into_bytes()));
 
     let edge = json!({"x": "y".repeat(1_024 - 8)});

@@ -26,6 +26,7 @@ use uuid::Uuid;
 use crate::config::Config;
 use crate::driver::Handle;
 use crate::payloads::Payloads;
+use crate::planner;
 use crate::store::Store;
 
 pub use start::{Server, Setup, StartError, start};
@@ -49,6 +50,7 @@ struct Inner {
     stopping: AtomicBool,
     progress: tasks::ProgressBoard,
     known_actions: Vec<&'static str>,
+    demands: planner::Demands,
     /// What does the work of the agents that serve.
     agent_runtimes: RwLock<HashMap<AgentId, Runtime>>,
 }

@@ -145,6 +145,7 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
         started_at: now(),
         stopping: false.into(),
         progress,
+        demands: planner::Demands::default(),
         known_actions: builtin::ACTIONS.iter().map(|action| action.name).collect(),
         agent_runtimes: agent_runtimes.into(),
     };
@@ -259,8 +260,15 @@ fn runtimes(
         })?;
     }
     let builtin = Builtin::new(AllowedRoots { roots }, setup.data_worker.clone());
-    let commands =
-        Commands::new(config.commands.clone(), setup.data_dir.join("work"), supervisor.clone());
+    let work = setup.data_dir.join("work");
+    // What a killed server left: its programs are gone, and nobody looks there again.
+    match std::fs::remove_dir_all(&work) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            return Err(StartError::Io { what: work.display().to_string(), source });
+        }
+        Ok(()) | Err(_) => {}
+    }
+    let commands = Commands::new(config.commands.clone(), work, supervisor.clone());
     Ok(Runtimes { builtin: Arc::new(builtin), command: Arc::new(commands) })
 }
 

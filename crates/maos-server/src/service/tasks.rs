@@ -111,6 +111,7 @@ impl Service {
             defaults: Defaults { timeout_seconds, ..planner::DEFAULTS },
             now: self.inner.driver.engine_time(wall),
             wall,
+            demands: &self.inner.demands,
             namespace: "default",
             submitter: "",
             idempotency,
@@ -180,10 +181,7 @@ impl Service {
         let mut answer = self.inner.driver.run(Command::Retry { task }, Echo::Task).await;
         if let Err(Refused::Rejection(Rejection::TaskNotFound(_))) = answer {
             let record = self.stored(task).await?;
-            let root = record.plan.root;
-            let store = self.inner.store.clone();
-            let tasks =
-                blocking(move || store.plan(root)).await.map_err(|why| self.storage(&why))?;
+            let tasks = self.stored_plan(record.plan.root).await?;
             let revive = Command::Revive { tasks: tasks.into() };
             self.inner.driver.run(revive, Echo::Id).await.map_err(faults::refused)?;
             answer = self.inner.driver.run(Command::Retry { task }, Echo::Task).await;
@@ -243,16 +241,26 @@ impl Service {
         Ok(Page::new(items, query.page, query.page_size, total))
     }
 
-    /// All tasks of a plan that the engine still holds, for whoever watches it run.
+    /// All tasks of a plan, the root first, for whoever watches it run.
     ///
     /// # Errors
     /// That there is no such plan.
     pub async fn watch(&self, root: Uuid) -> Result<Vec<Snapshot>, ApiError> {
-        let Answer::Plan(records) = self.ask(Query::Plan(TaskId(root.as_u128()))).await? else {
-            return Err(faults::internal(&"a plan was something else"));
+        let root = TaskId(root.as_u128());
+        let records = match self.inner.driver.ask(Query::Plan(root)).await {
+            Ok(Answer::Plan(records)) => records,
+            Ok(_) => return Err(faults::internal(&"a plan was something else")),
+            Err(Refused::Rejection(Rejection::TaskNotFound(_))) => self.stored_plan(root).await?,
+            Err(refused) => return Err(faults::refused(refused)),
         };
         let board = self.inner.progress.lock().expect("nothing panics while it holds this lock");
         Ok(records.iter().map(|record| snapshot(record, board.get(&record.id))).collect())
+    }
+
+    /// A plan that has left the engine; empty if there is none.
+    async fn stored_plan(&self, root: TaskId) -> Result<Vec<TaskRecord>, ApiError> {
+        let store = self.inner.store.clone();
+        blocking(move || store.plan(root)).await.map_err(|why| self.storage(&why))
     }
 
     async fn record(&self, task: TaskId, wait: Duration) -> Result<TaskRecord, ApiError> {
@@ -316,7 +324,7 @@ impl Service {
         };
         present::Documents {
             parameters: at_hand(Some(&record.spec.parameters)).unwrap_or_else(present::empty),
-            metadata: at_hand(record.spec.metadata.as_ref()).unwrap_or_else(present::empty),
+            metadata: at_hand(record.spec.metadata.as_deref()).unwrap_or_else(present::empty),
             result,
         }
     }
@@ -343,8 +351,7 @@ impl Service {
             Err(Refused::Rejection(Rejection::TaskNotFound(_))) => {}
             Err(refused) => return Err(faults::refused(refused)),
         }
-        let (store, root) = (self.inner.store.clone(), record.plan.root);
-        let tasks = blocking(move || store.plan(root)).await.map_err(|why| self.storage(&why))?;
+        let tasks = self.stored_plan(record.plan.root).await?;
         let by_id: HashMap<TaskId, &TaskRecord> =
             tasks.iter().map(|task| (task.id, task)).collect();
         let source =

@@ -27,9 +27,11 @@ const AGENT_BYTES: u64 = 400;
 #[derive(Debug, Default)]
 pub(super) struct Portion {
     pub(super) engine: EngineRecord,
-    pub(super) tasks: Vec<TaskRecord>,
     pub(super) agents: Vec<AgentRecord>,
-    index: HashMap<TaskId, usize>,
+    /// As they were handed in, so that handing in moves nothing; older versions of a row stay.
+    groups: Vec<Vec<TaskRecord>>,
+    /// Where the newest version of each task is: its group, its place there.
+    index: HashMap<TaskId, (usize, usize)>,
     agent_index: HashMap<AgentId, usize>,
     bytes: u64,
 }
@@ -60,19 +62,12 @@ pub(super) struct Shared {
 impl Portion {
     fn add(&mut self, changes: Changes) {
         self.engine = changes.engine;
-        for record in changes.tasks {
-            self.bytes += task_bytes(&record);
-            match self.index.get(&record.id) {
-                Some(at) => {
-                    self.bytes -= task_bytes(&self.tasks[*at]);
-                    self.tasks[*at] = record;
-                }
-                None => {
-                    self.index.insert(record.id, self.tasks.len());
-                    self.tasks.push(record);
-                }
-            }
+        let group = self.groups.len();
+        for (place, record) in changes.tasks.iter().enumerate() {
+            self.bytes += task_bytes(record);
+            self.index.insert(record.id, (group, place));
         }
+        self.groups.push(changes.tasks);
         for record in changes.agents {
             match self.agent_index.get(&record.spec.id) {
                 Some(at) => self.agents[*at] = record,
@@ -84,8 +79,21 @@ impl Portion {
         }
     }
 
+    /// The newest version of each task, in any order.
+    pub(super) fn tasks(&self) -> impl Iterator<Item = &TaskRecord> {
+        self.index.values().map(|(group, place)| &self.groups[*group][*place])
+    }
+
+    fn task(&self, id: TaskId) -> Option<&TaskRecord> {
+        self.index.get(&id).map(|(group, place)| &self.groups[*group][*place])
+    }
+
+    fn is_full(&self) -> bool {
+        self.index.len() >= PORTION_ROWS
+    }
+
     fn rows(&self) -> u64 {
-        (self.tasks.len() + self.agents.len()) as u64
+        (self.index.len() + self.agents.len()) as u64
     }
 
     fn bytes(&self) -> u64 {
@@ -103,9 +111,12 @@ impl Shared {
         state.handed_in = changes.engine.position.sequence;
         let writable = usize::from(state.writing);
         let fits = state.portions.len() > writable
-            && state.portions.back().is_some_and(|last| last.tasks.len() < PORTION_ROWS);
+            && state.portions.back().is_some_and(|last| !last.is_full());
         if !fits {
-            state.portions.push_back(Arc::default());
+            // The next portion is likely to be about as large as the one before.
+            let likely = state.portions.back().map_or(0, |last| last.index.len());
+            let index = HashMap::with_capacity(likely);
+            state.portions.push_back(Arc::new(Portion { index, ..Portion::default() }));
         }
         let state = &mut *state;
         let last = state.portions.back_mut().expect("one was just there");
@@ -126,7 +137,7 @@ impl Shared {
         }
         let lingers = |state: &mut State| {
             let first = state.portions.front();
-            let small = first.is_some_and(|first| first.tasks.len() < PORTION_ROWS);
+            let small = first.is_some_and(|first| !first.is_full());
             let wanted = state.wanted > state.synced;
             small && !wanted && !state.closing
         };
@@ -147,6 +158,9 @@ impl Shared {
         state.rows -= portion.rows();
         state.bytes -= portion.bytes();
         state.fault = None;
+        // Freeing many rows takes a while: not while the engine may want to hand in more.
+        drop(state);
+        drop(portion);
     }
 
     /// The portion that was taken could not be written. Waits before it is tried again; `false`
@@ -193,9 +207,7 @@ impl Shared {
 
     pub(super) fn task(&self, id: TaskId) -> Option<TaskRecord> {
         let state = self.lock();
-        let found =
-            |portion: &Arc<Portion>| portion.index.get(&id).map(|at| portion.tasks[*at].clone());
-        state.portions.iter().rev().find_map(found)
+        state.portions.iter().rev().find_map(|portion| portion.task(id).cloned())
     }
 
     /// The newest versions of a plan's tasks that wait here.
@@ -203,7 +215,7 @@ impl Shared {
         // Only the last portion still changes. The others are searched without the lock, so that
         // the engine, which hands in rows, waits for one portion's search at the most.
         let of_plan = |portion: &Arc<Portion>| -> Vec<TaskRecord> {
-            portion.tasks.iter().filter(|task| task.plan.root == root).cloned().collect()
+            portion.tasks().filter(|task| task.plan.root == root).cloned().collect()
         };
         let (frozen, last) = {
             let state = self.lock();
@@ -242,6 +254,6 @@ fn task_bytes(record: &TaskRecord) -> u64 {
     TASK_BYTES
         + (texts + links) as u64
         + inline(&spec.parameters)
-        + spec.metadata.as_ref().map_or(0, inline)
+        + spec.metadata.as_deref().map_or(0, inline)
         + result
 }

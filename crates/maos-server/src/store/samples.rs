@@ -24,7 +24,7 @@ fn spec(id: u128) -> Arc<TaskSpec> {
         parameters: Payload::inline(b"{\"action\":\"noop\"}"),
         metadata: None,
         tags: Names::default(),
-        demand: Demand { capabilities: Names::new(["work".into()]), ..Demand::default() },
+        demand: Arc::new(Demand { capabilities: Names::new(["work".into()]), ..Demand::default() }),
         timeout_ms: 10_000,
         queue_timeout_ms: None,
         no_progress_ms: None,

@@ -109,7 +109,10 @@ fn prepare(db: &mut Connection, new: bool) -> rusqlite::Result<()> {
 /// Writes a portion in one transaction.
 pub(super) fn write(db: &mut Connection, portion: &Portion) -> rusqlite::Result<()> {
     let transaction = db.transaction()?;
-    for record in &portion.tasks {
+    // In the order of the ids, so that the trees grow at their ends.
+    let mut tasks: Vec<&TaskRecord> = portion.tasks().collect();
+    tasks.sort_unstable_by_key(|record| record.id);
+    for record in tasks {
         put_task(&transaction, record)?;
     }
     for record in &portion.agents {

@@ -51,8 +51,8 @@ pub(crate) fn run(arguments: &Serve) -> anyhow::Result<ExitCode> {
         let address = host.address;
         words::say(&format!(
             "maos listens on http://{address}, data in {}\n\
-             try: curl -s http://{address}/api/v1/tasks \
-             -d '{{\"name\":\"hello\",\"parameters\":{{\"action\":\"noop\"}}}}'",
+             try: curl -s http://{address}/api/v1/tasks --json \
+             '{{\"name\":\"hello\",\"parameters\":{{\"action\":\"noop\"}}}}'",
             data_dir.display()
         ));
         signals.next().await;

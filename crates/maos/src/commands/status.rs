@@ -50,7 +50,7 @@ pub(crate) async fn run(arguments: &Status) -> anyhow::Result<ExitCode> {
                 format!("{}, since {}", span(status.uptime_seconds), moment(status.startup_time)),
             )
             .with("running now", counted(status.active_executions, "attempt"))
-            .with("plans", format!("{} not ended", status.execution_plans))
+            .with("plans", format!("{} accepted so far", status.execution_plans))
             .with("tasks", format!("{} known{tasks}", status.total_tasks))
             .with("agents", agent_figures(status.total_agents, &metrics.agent_manager))
             .with("resources", resources);

@@ -205,6 +205,7 @@ fn submitting() {
                                        fan_out_fan_in]
           --capability <NAME>          What its agent must be able to do; several with commas,
                                        or given again
+          --agent-type <TYPE>          The type its agent must be of
           --tag <TAG>                  A word to find it by; may be given again
           --idempotency-key <KEY>      The same key with the same submission is answered as
                                        the first time

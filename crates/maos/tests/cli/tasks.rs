@@ -400,7 +400,7 @@ fn status_is_one_screen_and_an_unhealthy_server_exits_1() {
     takes tasks   yes
     up            1 h 1 min, since 2026-01-01T00:00:00Z
     running now   1 attempt
-    plans         2 not ended
+    plans         2 accepted so far
     tasks         10 known; so far 10 submitted, 7 completed
     agents        5 serving, 1 active, 4 idle
     resources     cpu_cores: 1.5 of 100 taken

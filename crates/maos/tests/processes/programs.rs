@@ -119,6 +119,10 @@ fn nothing_is_left_two_seconds_after_the_server_was_killed() {
     // Lost with its server, it runs again.
     let house = House::open(folder.path());
     eventually("the next attempt", PATIENCE, || house.task(&id)["attempt"] == json!(2));
+    let folders = std::fs::read_dir(folder.path().join("data/work")).unwrap().flatten();
+    let folders: Vec<String> =
+        folders.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    assert!(folders.iter().all(|name| name.ends_with("-2")), "left behind: {folders:?}");
     house.call("DELETE", &format!("/api/v1/tasks/{id}"), "");
 }
 

@@ -29,7 +29,7 @@ pub(crate) struct TaskArguments {
 #[derive(Subcommand)]
 enum Command {
     /// Submit a task, or a file of them
-    Submit(submit::Submit),
+    Submit(Box<submit::Submit>),
     /// Show a task
     Get {
         /// The task's id

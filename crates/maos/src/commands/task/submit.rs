@@ -56,6 +56,9 @@ pub(super) struct Submit {
     /// What its agent must be able to do; several with commas, or given again
     #[arg(long = "capability", value_name = "NAME", requires = "name", value_delimiter = ',')]
     capabilities: Vec<String>,
+    /// The type its agent must be of
+    #[arg(long, value_name = "TYPE", requires = "name")]
+    agent_type: Option<String>,
     /// A word to find it by; may be given again
     #[arg(long = "tag", value_name = "TAG", requires = "name")]
     tags: Vec<String>,
@@ -198,6 +201,9 @@ fn from_flags(submit: &Submit) -> anyhow::Result<Vec<u8>> {
     if !submit.capabilities.is_empty() {
         let names = submit.capabilities.clone();
         task.additions.insert("required_capabilities".to_owned(), names.into());
+    }
+    if let Some(kind) = &submit.agent_type {
+        task.additions.insert("agent_type".to_owned(), kind.as_str().into());
     }
     Ok(serde_json::to_vec(&task)?)
 }

@@ -1,0 +1,120 @@
+//! The driver at its door: commands in, answers and orders out, over a journal that may fail.
+
+use std::sync::Mutex;
+
+use maos_core::engine::State;
+use maos_core::ids::{NodeId, PlanId, TaskId};
+use maos_core::node::Query;
+use maos_core::payload::Payload;
+use maos_core::record::Stage;
+use maos_core::spec::{Collect, FailurePolicy, Names, Plan, PlanTask, Priority, TaskSpec};
+
+use super::*;
+use crate::journal::MemoryJournal;
+
+type Kept = Arc<Mutex<Vec<Changes>>>;
+
+fn open(journal: MemoryJournal) -> (Running, Kept) {
+    let kept = Kept::default();
+    let keeping = kept.clone();
+    // Nobody carries out orders here.
+    let (orders, _) = mpsc::unbounded_channel();
+    let (_, reached) = tokio::sync::watch::channel(Position::default());
+    let keep = Box::new(move |changes| keeping.lock().unwrap().push(changes));
+    let ports = Ports { orders, keep, kept: reached };
+    (start(Node::new(State::default()), Box::new(journal), ports, 64).unwrap(), kept)
+}
+
+fn submit(id: u128) -> Command {
+    let spec = TaskSpec {
+        name: "a".into(),
+        description: None,
+        priority: Priority::Medium,
+        parameters: Payload::inline(b"{}"),
+        metadata: None,
+        tags: Names::default(),
+        demand: Arc::default(),
+        timeout_ms: 1_000,
+        queue_timeout_ms: None,
+        no_progress_ms: None,
+        deadline: None,
+        retries_max: 0,
+        on_failure: FailurePolicy::FailFast,
+        fairness_key: None,
+        concurrency_key: None,
+        inputs: [].into(),
+        key: None,
+        trace: None,
+    };
+    let (parent, depends_on, collect) = (None, [].into(), Collect::All);
+    let task = PlanTask { id: TaskId(id), spec: Arc::new(spec), parent, depends_on, collect };
+    let plan = Plan {
+        id: PlanId(id),
+        namespace: "default".into(),
+        submitter: "".into(),
+        strategy: None,
+        idempotency: None,
+        tasks: [task].into(),
+    };
+    Command::Submit { plan: Arc::new(plan) }
+}
+
+#[tokio::test]
+async fn rows_are_handed_on_when_they_are_durable_and_a_stop_loses_nothing() {
+    let (running, kept) = open(MemoryJournal::default());
+    running.handle.run(begin(Epoch(1), NodeId(1)), Echo::Id).await.unwrap();
+    let answers = running.handle.run_all(vec![submit(1), submit(2), submit(2)], Echo::Id).await;
+    let answers = answers.unwrap();
+    assert!(answers[0].is_ok() && answers[1].is_ok());
+    assert_eq!(answers[2], Err(Rejection::TaskExists(TaskId(2))));
+    assert_eq!(running.stop().await, Ended::Stopped);
+    let kept = kept.lock().unwrap();
+    let tasks: Vec<TaskId> = kept.iter().flat_map(|c| &c.tasks).map(|task| task.id).collect();
+    assert_eq!(tasks, [TaskId(1), TaskId(2)]);
+    assert_eq!(kept.last().unwrap().engine.counters.tasks_submitted, 2);
+}
+
+#[tokio::test]
+async fn while_the_journal_fails_requests_are_refused_and_what_was_decided_is_kept() {
+    let mut journal = MemoryJournal::default();
+    journal.fail_next(2);
+    let (running, kept) = open(journal);
+    let handle = running.handle.clone();
+    let refused = handle.run(submit(1), Echo::Id).await;
+    assert_eq!(refused, Err(Refused::Rejection(Rejection::StorageUnavailable)));
+    assert!(kept.lock().unwrap().is_empty(), "nothing is handed on before it is durable");
+    // Tried again with the same bytes until it works: then the first submission stands.
+    while handle.run(submit(2), Echo::Id).await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    let Ok(Answer::Task(first)) = handle.ask(Query::Task(TaskId(1))).await else {
+        panic!("the first submission is lost")
+    };
+    assert!(matches!(first.stage, Stage::Ready { .. }));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_journal_that_never_works_again_does_not_keep_the_driver_from_ending() {
+    let mut journal = MemoryJournal::default();
+    journal.fail_next(u32::MAX);
+    let (running, _) = open(journal);
+    assert!(running.handle.run(submit(1), Echo::Id).await.is_err());
+    assert_eq!(running.stop().await, Ended::Stopped);
+}
+
+#[tokio::test]
+async fn who_waits_for_an_end_is_told_and_who_no_longer_waits_is_forgotten() {
+    let (running, _) = open(MemoryJournal::default());
+    let handle = running.handle.clone();
+    handle.run(submit(1), Echo::Id).await.unwrap();
+    let patient = handle.wait_for_end(TaskId(1));
+    let impatient = tokio::time::timeout(Duration::ZERO, handle.wait_for_end(TaskId(1)));
+    assert!(impatient.await.is_err());
+    let cancel = Command::Cancel { task: TaskId(1), reason: "enough".into() };
+    let (ended, cancelled) = tokio::join!(patient, handle.run(cancel, Echo::Id));
+    assert!(cancelled.is_ok());
+    let Ok(Answer::Task(task)) = ended else { panic!("{ended:?}") };
+    assert!(matches!(task.stage, Stage::Cancelled { .. }));
+    running.stop().await;
+}
