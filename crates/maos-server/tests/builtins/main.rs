@@ -115,7 +115,7 @@ fn task() -> TaskSpec {
         parameters: Payload::inline(b"{}"),
         metadata: None,
         tags: Names::default(),
-        demand: Demand::default(),
+        demand: Arc::new(Demand::default()),
         timeout_ms: 60_000,
         queue_timeout_ms: None,
         no_progress_ms: None,
