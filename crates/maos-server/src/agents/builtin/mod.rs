@@ -3,6 +3,7 @@
 //! Each takes typed parameters and refuses what it does not know; what is wrong with them is a
 //! permanent failure that names the field. `docs/builtins.md` shows each with an example.
 
+mod base64;
 mod compute;
 pub mod data;
 mod file;
@@ -11,9 +12,11 @@ mod paths;
 
 use std::ffi::OsString;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
 
 use super::{AllowedRoots, Assignment, RunAttempt, Running, Verdict};
 use paths::Paths;
@@ -46,15 +49,20 @@ pub const ACTIONS: &[Action] = &[
     action("file.glob", FILES, "files whose paths match a pattern"),
     action("data.sql", DATA, "a query over CSV files, JSON files and rows"),
     action("data.summarize", DATA, "counts, ranges and means of every column"),
+    action("data.partition", DATA, "cuts a file or rows into parts for a fan-out"),
     action("compute.sum", COMPUTATION, "the sum of numbers"),
     action("compute.product", COMPUTATION, "the product of numbers"),
     action("compute.min", COMPUTATION, "the least of numbers"),
     action("compute.max", COMPUTATION, "the greatest of numbers"),
     action("compute.mean", COMPUTATION, "the mean of numbers"),
     action("compute.count", COMPUTATION, "how many values there are"),
+    action("compute.stats", COMPUTATION, "count, sum, range, mean, median and deviation"),
+    action("compute.expression", COMPUTATION, "the value of a formula"),
     action("join.collect", COORDINATION, "its inputs as a list"),
     action("join.concat", COORDINATION, "lists put together into one"),
     action("join.merge", COORDINATION, "objects put together into one"),
+    action("join.group", COORDINATION, "rows of many inputs grouped and measured"),
+    action("join.markdown", COORDINATION, "rows as a report with tables"),
 ];
 
 const fn action(name: &'static str, capability: &'static str, summary: &'static str) -> Action {
@@ -87,6 +95,33 @@ impl Fault {
     }
 }
 
+/// Whether an action is to end. Work that can take long looks at it now and then.
+#[derive(Clone)]
+pub(crate) struct Stop(CancellationToken);
+
+impl Stop {
+    /// A fault once the action is to end; nobody sees it, as the verdict no longer counts.
+    pub(crate) fn check(&self) -> Result<(), Fault> {
+        if self.0.is_cancelled() { Err(Fault::failed("stopped")) } else { Ok(()) }
+    }
+
+    pub(crate) async fn called(&self) {
+        self.0.cancelled().await;
+    }
+
+    #[cfg(test)]
+    pub(crate) fn never() -> Stop {
+        Stop(CancellationToken::new())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn now() -> Stop {
+        let token = CancellationToken::new();
+        token.cancel();
+        Stop(token)
+    }
+}
+
 /// The runtime of built-in agents.
 pub struct Builtin {
     paths: Arc<Paths>,
@@ -100,42 +135,44 @@ impl Builtin {
         Builtin { paths: Arc::new(Paths::new(roots)), data_worker }
     }
 
-    async fn act(&self, assignment: Assignment) -> Result<Value, Fault> {
-        let name = assignment.parameters.get("action").and_then(Value::as_str).unwrap_or_default();
-        let name = name.to_owned();
-        let timeout = assignment.timeout;
-        let parameters = assignment.parameters;
-        match name.split_once('.') {
-            None if name == "noop" => Ok(parameters),
-            Some(("file", verb)) => {
-                let (verb, paths) = (verb.to_owned(), self.paths.clone());
-                blocking(move || file::act(&verb, parameters, &paths)).await
+    async fn act(&self, parameters: Value, timeout: Duration, stop: Stop) -> Result<Value, Fault> {
+        let name = parameters.get("action").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let (family, verb) = match name.split_once('.') {
+            _ if capability_of(&name).is_none() => {
+                return Err(Fault::wrong(format!("no built-in action is called `{name}`")));
             }
-            Some(("data", verb)) => {
-                let request = {
-                    let (verb, paths) = (verb.to_owned(), self.paths.clone());
-                    blocking(move || data::prepare(&verb, parameters, &paths)).await?
-                };
-                data::run_apart(&self.data_worker, request, timeout).await
-            }
-            Some(("compute", verb)) => compute::act(verb, parameters),
-            Some(("join", verb)) => join::act(verb, parameters),
-            Some(_) | None => Err(Fault::wrong(format!("no built-in action is called `{name}`"))),
+            None => return Ok(parameters),
+            Some((family, verb)) => (family.to_owned(), verb.to_owned()),
+        };
+        let paths = self.paths.clone();
+        if family == "data" {
+            let request = blocking(move || data::prepare(&verb, parameters, &paths)).await?;
+            return data::run_apart(&self.data_worker, request, timeout, &stop).await;
         }
+        blocking(move || match &*family {
+            "file" => file::act(&verb, parameters, &paths, &stop),
+            "compute" => compute::act(&verb, parameters),
+            _ => join::act(&verb, parameters),
+        })
+        .await
     }
 }
 
 impl RunAttempt for Builtin {
     fn run(&self, assignment: Assignment) -> Running<'_> {
         Box::pin(async move {
-            let stop = assignment.stop.clone();
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => Verdict::Lost { message: "stopped".to_owned() },
-                done = self.act(assignment) => match done {
-                    Ok(result) => Verdict::Completed(result),
-                    Err(Fault { message, permanent }) => Verdict::Failed { message, permanent },
-                },
+            let Assignment { parameters, timeout, stop, .. } = assignment;
+            // Dropped before its end, the attempt stops what goes on in other threads.
+            let stop = stop.child_token();
+            let dropped = stop.clone().drop_guard();
+            // Its slot is taken until the work has really ended, so a stop is not answered before.
+            let done = self.act(parameters, timeout, Stop(stop.clone())).await;
+            let stopped = stop.is_cancelled();
+            dropped.disarm();
+            match done {
+                Ok(result) => Verdict::Completed(result),
+                Err(_) if stopped => Verdict::Lost { message: "stopped".to_owned() },
+                Err(Fault { message, permanent }) => Verdict::Failed { message, permanent },
             }
         })
     }
@@ -161,6 +198,27 @@ fn typed<T: DeserializeOwned>(parameters: Value, wanted: &[&str]) -> Result<T, F
     }
     serde_json::from_value(Value::Object(members))
         .map_err(|why| Fault::wrong(format!("`parameters`: {why}")))
+}
+
+/// The first list that is there, with its name; an earlier result's list of rows counts as one.
+fn handed<'v>(
+    candidates: [(&'static str, Option<&'v Value>); 3],
+) -> Result<(&'static str, &'v [Value]), Fault> {
+    let missing = || Fault::wrong(format!("`{}` is missing", candidates[0].0));
+    let found = candidates.iter().find_map(|(name, value)| value.map(|value| (*name, value)));
+    let (name, value) = found.ok_or_else(missing)?;
+    let list = value.as_array().or_else(|| value.get("rows").and_then(Value::as_array));
+    let wrong = || Fault::wrong(format!("`{name}` must be a list, found {}", cut(value)));
+    Ok((name, list.ok_or_else(wrong)?))
+}
+
+/// The beginning of a value, for errors.
+fn cut(value: &Value) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(60) {
+        None => text,
+        Some((end, _)) => format!("{}…", &text[..end]),
+    }
 }
 
 fn object(value: Value) -> Map<String, Value> {

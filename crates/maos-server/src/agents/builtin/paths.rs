@@ -48,6 +48,11 @@ impl Paths {
         Ok(resolved)
     }
 
+    /// Whether `path` is an allowed folder itself.
+    pub(crate) fn is_root(&self, path: &Path) -> bool {
+        self.roots.iter().any(|root| root.canonicalize().is_ok_and(|root| root == path))
+    }
+
     /// A path as the task would write it.
     pub(crate) fn shown(&self, path: &Path) -> String {
         let root = self.first_root().unwrap_or_default();

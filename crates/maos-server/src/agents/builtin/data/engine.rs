@@ -7,29 +7,38 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
 use serde_json::{Map, Value, json};
 
-use super::load::{cell_of_json, load};
-use super::{ONLY_TABLE, Request, Work};
+use super::load::{cell_of_json, fill};
+use super::{Request, Work, partition, summary};
 use crate::agents::builtin::Fault;
 
 /// Memory that the database may take, in bytes.
 const MEMORY_BYTES_MAX: u64 = 512 << 20;
 
 pub(super) fn run(request: &Request) -> Result<Value, Fault> {
+    if let Work::Partition(split) = &request.work {
+        let source = request.tables.values().flatten().next();
+        let source = source.ok_or_else(|| Fault::failed("there is nothing to cut"))?;
+        return partition::split(source, split);
+    }
     let mut connection = Connection::open_in_memory().map_err(|why| failed(&why))?;
     let limit = format!("PRAGMA hard_heap_limit = {MEMORY_BYTES_MAX}; PRAGMA temp_store = MEMORY;");
     connection.execute_batch(&limit).map_err(|why| failed(&why))?;
     connection.execute_batch("BEGIN").map_err(|why| failed(&why))?;
-    for (name, table) in &request.tables {
-        load(&connection, name, table)?;
+    for (name, parts) in &request.tables {
+        fill(&connection, name, parts)?;
     }
     connection.execute_batch("COMMIT").map_err(|why| failed(&why))?;
     let reader: &mut Connection = &mut connection;
     reader.authorizer(Some(authorize)).map_err(|why| failed(&why))?;
     match &request.work {
         Work::Query { sql, bindings } => query(&connection, sql, bindings, request.rows_max),
-        Work::Summary => summary(&connection),
+        Work::Summary => summary::of(&connection),
+        Work::Partition(_) => Err(Fault::failed("cutting needs no database")),
     }
 }
+
+/// Functions that reach beyond the tables; SQLite has them switched off as well.
+const FORBIDDEN: [&str; 2] = ["load_extension", "fts3_tokenizer"];
 
 /// Reading is allowed; whatever reaches beyond the tables, or changes them, is not.
 fn authorize(context: AuthContext<'_>) -> Authorization {
@@ -38,7 +47,7 @@ fn authorize(context: AuthContext<'_>) -> Authorization {
             Authorization::Allow
         }
         AuthAction::Function { function_name }
-            if !function_name.eq_ignore_ascii_case("load_extension") =>
+            if !FORBIDDEN.contains(&function_name.to_ascii_lowercase().as_str()) =>
         {
             Authorization::Allow
         }
@@ -69,6 +78,14 @@ fn query(
         statement.raw_bind_parameter(index, cell_of_json(value)).map_err(wrong)?;
     }
     let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
+    if columns.is_empty() {
+        return Err(Fault::wrong("`query` answers nothing: it must begin with SELECT or WITH"));
+    }
+    if let Some(double) = doubled(&columns) {
+        return Err(Fault::wrong(format!(
+            "`query` answers two columns called `{double}`\nhint: give one another name with AS"
+        )));
+    }
     let mut found = statement.raw_query();
     let (mut rows, mut bytes) = (Vec::new(), 0_u64);
     while let Some(row) = found.next().map_err(wrong)? {
@@ -88,7 +105,13 @@ fn query(
     Ok(json!({ "columns": columns, "row_count": rows.len(), "rows": rows }))
 }
 
-fn object(row: &Row<'_>, columns: &[String]) -> Result<Value, Fault> {
+fn doubled(columns: &[String]) -> Option<&String> {
+    let mut sorted: Vec<&String> = columns.iter().collect();
+    sorted.sort_unstable();
+    sorted.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0])
+}
+
+pub(super) fn object(row: &Row<'_>, columns: &[String]) -> Result<Value, Fault> {
     let mut members = Map::new();
     for (index, column) in columns.iter().enumerate() {
         let cell = row.get_ref(index).map_err(|why| failed(&why))?;
@@ -111,35 +134,6 @@ fn json_of(cell: ValueRef<'_>, column: &str) -> Result<Value, Fault> {
     })
 }
 
-fn summary(connection: &Connection) -> Result<Value, Fault> {
-    let count = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
-    let rows =
-        count(&format!("SELECT count(*) FROM \"{ONLY_TABLE}\"")).map_err(|why| failed(&why))?;
-    let statement = connection.prepare(&format!("SELECT * FROM \"{ONLY_TABLE}\""));
-    let statement = statement.map_err(|why| failed(&why))?;
-    let mut columns = Map::new();
-    for column in statement.column_names() {
-        let quoted = format!("\"{}\"", column.replace('"', "\"\""));
-        let number = format!("CASE WHEN typeof({quoted}) IN ('integer', 'real') THEN {quoted} END");
-        let sql = format!(
-            "SELECT count(*) - count({quoted}), count(DISTINCT {quoted}), min({quoted}), \
-             max({quoted}), count({number}), avg({number}), \
-             avg({number} * {number} * 1.0) - avg({number}) * avg({number}) \
-             FROM \"{ONLY_TABLE}\""
-        );
-        let names = ["nulls", "distinct", "min", "max", "numbers", "mean", "stddev"];
-        let names = names.map(str::to_owned);
-        let found = connection.query_row(&sql, [], |row| Ok(object(row, &names)));
-        let mut found = found.map_err(|why| failed(&why))??;
-        // SQLite has a variance at best; rounding may leave it a little below zero.
-        if let Some(variance) = found["stddev"].as_f64() {
-            found["stddev"] = variance.max(0.0).sqrt().into();
-        }
-        columns.insert(column.to_owned(), found);
-    }
-    Ok(json!({ "row_count": rows, "columns": columns }))
-}
-
-fn failed(why: &rusqlite::Error) -> Fault {
+pub(super) fn failed(why: &rusqlite::Error) -> Fault {
     Fault::wrong(format!("the data could not be worked on: {why}"))
 }

@@ -1,0 +1,62 @@
+//! `docs/builtins.md` shows every action with an example; what it shows is what happens.
+
+use std::path::Path;
+use std::time::Duration;
+
+use maos_server::agents::builtin::ACTIONS;
+use maos_server::agents::{RunAttempt, Verdict};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::{Test, assignment, builtin, wait};
+
+pub(crate) const TESTS: &[Test] =
+    &[("document::every_example_does_what_it_shows", every_example_does_what_it_shows)];
+
+/// An action's section: its heading, and its blocks of JSON.
+struct Section {
+    heading: String,
+    blocks: Vec<Value>,
+}
+
+fn every_example_does_what_it_shows() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/builtins.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut shown = Vec::new();
+    for section in sections(&text) {
+        let action = ACTIONS.iter().find(|action| action.name == section.heading);
+        let action = action.unwrap_or_else(|| panic!("there is no `{}`", section.heading));
+        shown.push(action.name);
+        let [parameters, expected] = &*section.blocks else {
+            panic!("`{}` needs its parameters and its result", action.name);
+        };
+        assert_eq!(parameters["action"], action.name);
+        let stop = CancellationToken::new();
+        let builtin = builtin(folder.path());
+        let running = assignment(parameters.clone(), Duration::from_secs(50), &stop);
+        let verdict = wait(builtin.run(running));
+        assert_eq!(verdict, Verdict::Completed(expected.clone()), "{parameters}");
+    }
+    let mut known: Vec<&str> = ACTIONS.iter().map(|action| action.name).collect();
+    shown.sort_unstable();
+    known.sort_unstable();
+    assert_eq!(shown, known, "the document's actions and ours");
+}
+
+fn sections(text: &str) -> Vec<Section> {
+    let mut sections: Vec<Section> = Vec::new();
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        if let Some(heading) = line.strip_prefix("### `") {
+            let heading = heading.trim_end_matches('`').to_owned();
+            sections.push(Section { heading, blocks: Vec::new() });
+        }
+        if let (true, Some(section)) = (line == "```json", sections.last_mut()) {
+            let block: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
+            let block = serde_json::from_str(&block.join("\n"));
+            section.blocks.push(block.unwrap_or_else(|why| panic!("{}: {why}", section.heading)));
+        }
+    }
+    sections
+}
