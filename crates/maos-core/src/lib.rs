@@ -4,7 +4,7 @@
 //! keeps it so; time, ids and entropy arrive as arguments.
 //!
 //! ```text
-//! node -> engine -> {task, graph, dispatch, retry} -> {command, event, rejection} -> {ids, time,
+//! node -> engine -> {task, agent, dispatch, retry} -> {command, event, rejection} -> {ids, time,
 //! limits}
 //! ```
 #![no_std]

@@ -111,9 +111,6 @@ pub enum Refused {
     Stopped,
 }
 
-/// A question, for `Handle::ask`.
-pub type Ask = Query;
-
 pub(super) fn open(capacity: usize) -> (Handle, Mailbox) {
     let (requests, requests_rx) = mpsc::channel(capacity);
     let (reports, reports_rx) = mpsc::unbounded_channel();

@@ -29,7 +29,7 @@ use crate::agents::{Order, Start};
 use crate::journal::Journal;
 use crate::store::Changes;
 use clock::Clocks;
-pub use mailbox::{Ask, Handle, Refused};
+pub use mailbox::{Handle, Refused};
 use mailbox::{Message, ReplyTo};
 use writer::{Ack, Group, Writer};
 
