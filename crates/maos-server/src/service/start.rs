@@ -109,6 +109,7 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
     let keeper = store.clone();
     let ports = Ports {
         orders,
+        at_once: Roster::at_once,
         keep: Box::new(move |changes| keeper.write(changes)),
         kept: store.synced(),
     };

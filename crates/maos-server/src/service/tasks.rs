@@ -182,9 +182,11 @@ impl Service {
         if let Err(Refused::Rejection(Rejection::TaskNotFound(_))) = answer {
             let record = self.stored(task).await?;
             let tasks = self.stored_plan(record.plan.root).await?;
-            let revive = Command::Revive { tasks: tasks.into() };
-            self.inner.driver.run(revive, Echo::Id).await.map_err(faults::refused)?;
-            answer = self.inner.driver.run(Command::Retry { task }, Echo::Task).await;
+            // In one go: a plan at rest leaves the engine again as soon as its rows are written.
+            let both = vec![Command::Revive { tasks: tasks.into() }, Command::Retry { task }];
+            let answers = self.inner.driver.run_all(both, Echo::Task).await;
+            let last = answers.map_err(faults::refused)?.pop();
+            answer = last.map_or(Err(Refused::Stopped), |last| last.map_err(Refused::Rejection));
         }
         match answer.map_err(faults::refused)? {
             Answer::Task(record) => self.envelope(&record, "task runs again".to_owned()).await,

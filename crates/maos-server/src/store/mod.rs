@@ -209,10 +209,9 @@ impl Store {
         self.shared.health()
     }
 
-    /// Waits until everything up to `through` that was handed in is durable here. Returns at once
-    /// when less was handed in than that, as far as it goes.
+    /// Waits until everything up to `through` is durable here. That must be durable in the journal:
+    /// then it is handed in soon, or has been.
     pub async fn reach(&self, through: Sequence) {
-        let through = through.min(self.shared.handed_in());
         self.shared.hurry(through);
         let mut synced = self.synced.clone();
         // The thread is gone only when the store is closed: then there is nothing to wait for.

@@ -15,7 +15,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::backlog::Portion;
 use super::{StoreError, sqlite_fault, unopened};
-use crate::codec::{self, Kind};
+use crate::codec::{self, Kind, Sealer};
 
 const FORMAT: u32 = 1;
 /// `MAOS`.
@@ -112,25 +112,30 @@ pub(super) fn write(db: &mut Connection, portion: &Portion) -> rusqlite::Result<
     // In the order of the ids, so that the trees grow at their ends.
     let mut tasks: Vec<&TaskRecord> = portion.tasks().collect();
     tasks.sort_unstable_by_key(|record| record.id);
+    let mut sealer = Sealer::default();
     for record in tasks {
-        put_task(&transaction, record)?;
+        put_task(&transaction, record, &mut sealer)?;
     }
     for record in &portion.agents {
         transaction
             .prepare_cached("INSERT OR REPLACE INTO agents VALUES (?, ?)")?
-            .execute(params![bytes(record.spec.id.0), codec::seal_value(Kind::Agent, record)])?;
+            .execute(params![bytes(record.spec.id.0), sealer.seal_value(Kind::Agent, record)])?;
     }
     transaction
         .prepare_cached(
             "DELETE FROM keys WHERE root IN (SELECT root FROM keys WHERE until <= ? LIMIT ?)",
         )?
         .execute(params![portion.engine.at.0, FORGOTTEN_MAX])?;
-    let engine = codec::seal_value(Kind::Engine, &portion.engine);
+    let engine = sealer.seal_value(Kind::Engine, &portion.engine);
     transaction.prepare_cached("INSERT OR REPLACE INTO engine VALUES (1, ?)")?.execute([engine])?;
     transaction.commit()
 }
 
-fn put_task(transaction: &Transaction<'_>, record: &TaskRecord) -> rusqlite::Result<()> {
+fn put_task(
+    transaction: &Transaction<'_>,
+    record: &TaskRecord,
+    sealer: &mut Sealer,
+) -> rusqlite::Result<()> {
     let is_root = record.plan.root == record.id;
     let agent = holder(&record.stage).map(|agent| bytes(agent.0));
     transaction.prepare_cached(PUT_TASK)?.execute(params![
@@ -145,10 +150,10 @@ fn put_task(transaction: &Transaction<'_>, record: &TaskRecord) -> rusqlite::Res
         record.times.updated.0,
         record.times.ended.map(|ended| ended.0),
         is_live(record),
-        codec::seal_value(Kind::Task, record),
+        sealer.seal_value(Kind::Task, record),
     ])?;
     if is_root && record.plan.idempotency.is_some() {
-        let plan = codec::seal_value(Kind::Plan, &*record.plan);
+        let plan = sealer.seal_value(Kind::Plan, &*record.plan);
         transaction
             .prepare_cached("INSERT OR REPLACE INTO keys VALUES (?, ?, ?)")?
             .execute(params![bytes(record.id.0), record.plan.idempotency_until.0, plan])?;
