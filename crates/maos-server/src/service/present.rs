@@ -73,7 +73,7 @@ pub(super) fn task(record: &TaskRecord, documents: Documents) -> Task {
         resource_requirements: amounts(&spec.demand.resources),
         tags: words(&spec.tags),
         metadata: documents.metadata,
-        key: spec.key.as_deref().map(str::to_owned),
+        key: spec.rare().key.as_deref().map(str::to_owned),
         attempt: record.attempt.0,
         execution_plan_id: Some(Uuid::from_u128(record.plan.id.0)),
         error_kind: error_kind.map(|kind| kind.name().to_owned()),
@@ -219,7 +219,7 @@ fn inline_json(payload: Option<&maos_core::payload::Payload>) -> Box<RawValue> {
         Some(maos_core::payload::Payload::Inline(document)) => {
             String::from_utf8(document.to_vec()).unwrap_or_default()
         }
-        Some(maos_core::payload::Payload::Stored { .. }) | None => String::new(),
+        Some(maos_core::payload::Payload::Stored(_)) | None => String::new(),
     };
     RawValue::from_string(text).unwrap_or_else(|_| empty())
 }

@@ -318,7 +318,7 @@ impl Service {
     fn light(&self, record: &TaskRecord) -> present::Documents {
         let at_hand = |payload: Option<&Payload>| match payload {
             Some(Payload::Inline(document)) => raw(document.to_vec()).ok(),
-            Some(Payload::Stored { .. }) | None => None,
+            Some(Payload::Stored(_)) | None => None,
         };
         let result = match &record.stage {
             Stage::Completed(payload) => at_hand(Some(payload)),
