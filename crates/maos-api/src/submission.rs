@@ -53,27 +53,23 @@ pub const WAIT_SECONDS_MAX: u64 = 366 * 24 * 3_600;
 pub(crate) const UNKNOWN_NAMED_MAX: usize = 20;
 
 macro_rules! field_names {
-    (submission: $($name:ident)+; entry: $($extra:ident)+; later: $($later:ident)+;) => {
+    (submission: $($name:ident)+; entry: $($extra:ident)+;) => {
         /// Every field of a submission.
-        pub const FIELDS: &[&str] = &[$(stringify!($name),)+ $(stringify!($later)),+];
+        pub const FIELDS: &[&str] = &[$(stringify!($name)),+];
         /// What an entry of a plan's list may have besides.
         pub const ENTRY_FIELDS: &[&str] = &[$(stringify!($extra)),+];
-        /// Fields whose part is not built yet.
-        const LATER_FIELDS: &[&str] = &[$(stringify!($later)),+];
 
         /// The fields of one object, unread.
         #[derive(Default)]
         struct Slots<'a> {
             $($name: Option<&'a RawValue>,)+
             $($extra: Option<&'a RawValue>,)+
-            $($later: Option<&'a RawValue>,)+
         }
 
         impl<'a> Slots<'a> {
             fn slot(&mut self, name: &str, place: Place) -> Option<&mut Option<&'a RawValue>> {
                 match name {
                     $(stringify!($name) => Some(&mut self.$name),)+
-                    $(stringify!($later) => Some(&mut self.$later),)+
                     $(stringify!($extra) if place == Place::Entry => Some(&mut self.$extra),)+
                     _ => None,
                 }
@@ -86,9 +82,8 @@ field_names! {
     submission: name description priority parameters timeout_seconds max_retries
         resource_requirements tags metadata decomposition_strategy required_capabilities agent_type
         agent_id queue_timeout_seconds deadline no_progress_seconds subtasks on_failure
-        fairness_key concurrency_key;
+        fairness_key concurrency_key run_at delay_seconds;
     entry: key depends_on stages steps items;
-    later: run_at delay_seconds;
 }
 
 /// Where an object with submission fields stands.
@@ -131,6 +126,10 @@ pub struct Fields<'a> {
     pub agent_id: Option<Uuid>,
     /// Bound on the wait for an agent.
     pub queue_timeout_seconds: Option<u64>,
+    /// Not before this time.
+    pub run_at: Option<UtcTime>,
+    /// Not before so much time has passed.
+    pub delay_seconds: Option<u64>,
     /// Bound on everything.
     pub deadline: Option<UtcTime>,
     /// Bound on silence.
@@ -365,10 +364,6 @@ fn read_timeout(raw: Option<&RawValue>, reader: &mut Reader<'_>) -> Option<u64> 
 fn read_strategy(raw: Option<&RawValue>, reader: &mut Reader<'_>) -> Option<Strategy> {
     let field = "decomposition_strategy";
     let found = reader.text(field, raw, Null::Absent, reader.bounds.word_chars_max)?;
-    if found == "planner" {
-        reader.invalid(field, "names `planner`, which is not built yet");
-        return None;
-    }
     let known = Strategy::ALL.map(Strategy::name);
     let strategy = Strategy::ALL.into_iter().find(|strategy| strategy.name() == found);
     if strategy.is_none() {
@@ -401,10 +396,11 @@ fn read_ours<'a>(slots: &Slots<'a>, reader: &mut Reader<'_>, fields: &mut Fields
     fields.fairness_key = reader.trimmed("fairness_key", slots.fairness_key, absent, word_max);
     fields.concurrency_key =
         reader.trimmed("concurrency_key", slots.concurrency_key, absent, word_max);
-    for (name, slot) in LATER_FIELDS.iter().zip([slots.run_at, slots.delay_seconds]) {
-        if slot.is_some_and(|raw| raw.get() != "null") {
-            reader.invalid(name, "is not built yet: leave it out, and submit when it is due");
-        }
+    fields.run_at = read_form("run_at", slots.run_at, reader, form, |text| text.parse().ok());
+    fields.delay_seconds =
+        reader.integer("delay_seconds", slots.delay_seconds, absent, 0..=WAIT_SECONDS_MAX);
+    if fields.run_at.is_some() && fields.delay_seconds.is_some() {
+        reader.invalid("delay_seconds", "says when to start, and so does `run_at`: leave one out");
     }
 }
 

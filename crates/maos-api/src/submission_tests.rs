@@ -166,17 +166,10 @@ fn each_field_of_ours_has_its_type_and_range() {
             "on_failure must be one of `fail_fast`, `continue`, `ignore`, found `stop`",
         ),
         (
-            r#""run_at":"2030-01-01T00:00:00Z""#,
-            "run_at is not built yet: leave it out, and submit when it is due",
+            r#""run_at":"2030-01-01T00:00:00Z","delay_seconds":5"#,
+            "delay_seconds says when to start, and so does `run_at`: leave one out",
         ),
-        (
-            r#""delay_seconds":5"#,
-            "delay_seconds is not built yet: leave it out, and submit when it is due",
-        ),
-        (
-            r#""decomposition_strategy":"planner""#,
-            "decomposition_strategy names `planner`, which is not built yet",
-        ),
+        (r#""delay_seconds":-1"#, "delay_seconds must be 0 to 31622400, found -1"),
         (
             r#""decomposition_strategy":3"#,
             "decomposition_strategy must be a string, found an integer",
@@ -241,7 +234,7 @@ fn a_timeout_above_the_maximum_and_an_unknown_strategy_have_codes_of_their_own()
     assert_eq!(error.code, ErrorCode::UnknownStrategy);
     assert_eq!(
         error.details["known"],
-        json!(["sequential", "parallel", "pipeline", "hierarchical", "fan_out_fan_in"])
+        json!(["sequential", "parallel", "pipeline", "hierarchical", "fan_out_fan_in", "planner"])
     );
 }
 

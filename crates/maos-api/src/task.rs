@@ -85,7 +85,7 @@ impl TaskStatus {
 
 wire_names! {
     /// How a submission is split into subtasks.
-    Strategy: 5 {
+    Strategy: 6 {
         /// One after another.
         Sequential "sequential"
         /// All at once.
@@ -96,6 +96,8 @@ wire_names! {
         Hierarchical "hierarchical"
         /// All at once, between a preparing and a reducing step.
         FanOutFanIn "fan_out_fan_in"
+        /// An agent with the capability `planning` answers with the subtasks.
+        Planner "planner"
     }
 }
 

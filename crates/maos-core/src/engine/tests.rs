@@ -534,3 +534,76 @@ fn a_restart_between_a_failure_and_what_follows_from_it_leaves_nobody_waiting() 
     bench.run(Command::Tick);
     assert_eq!(bench.states(&[12, 14]), ["failed", "cancelled"]);
 }
+
+fn subtasks(of: &[(u128, &[u32])]) -> Report {
+    let tasks = of.iter().map(|(id, after)| planned(*id, None, after, spec("below"))).collect();
+    Report::Expanded(Arc::new(Expansion { tasks, collect: Collect::All }))
+}
+
+#[test]
+fn an_attempt_may_hand_its_task_over_to_subtasks() {
+    let mut bench = Bench::with_agent(2);
+    bench.run(single(5, spec("goal")));
+    bench.run(report(5, 1, subtasks(&[(6, &[]), (7, &[0])])));
+    assert_eq!(bench.states(&[5, 6, 7]), ["running", "running", "pending"]);
+    let goal = bench.state.task(TaskId(5)).unwrap();
+    assert_eq!(*goal.subtasks, [TaskId(6), TaskId(7)]);
+    assert_eq!(bench.state.task(TaskId(7)).unwrap().plan.root, TaskId(5));
+    assert!(bench.try_run(report(5, 1, done())).is_err(), "its attempt is over");
+    bench.run(report(6, 1, done()));
+    // One of the subtasks does the same.
+    bench.run(report(7, 1, subtasks(&[(8, &[])])));
+    assert_eq!(bench.states(&[5, 7, 8]), ["running", "running", "running"]);
+    bench.run(report(8, 1, done()));
+    assert_eq!(bench.states(&[5, 6, 7, 8]), ["completed"; 4]);
+    assert_eq!(bench.state.counters().tasks_submitted, 4);
+    assert_eq!(bench.state.evict(bench.state.sequence(), 9), 4, "it rests as one plan");
+}
+
+#[test]
+fn a_failed_subtask_of_a_handed_over_task_can_be_retried_from_the_top() {
+    let mut bench = Bench::with_agent(1);
+    bench.run(single(5, spec("goal")));
+    bench.run(report(5, 1, subtasks(&[(6, &[])])));
+    bench.run(report(6, 1, failed(true)));
+    assert_eq!(bench.states(&[5, 6]), ["failed", "failed"]);
+    bench.run(Command::Retry { task: TaskId(5) });
+    assert_eq!(bench.states(&[5, 6]), ["running", "running"]);
+    bench.run(report(6, 2, done()));
+    assert_eq!(bench.states(&[5, 6]), ["completed"; 2]);
+}
+
+#[test]
+fn subtasks_that_cannot_be_taken_fail_the_attempt_for_good() {
+    let mut bench = Bench::with_agent(1);
+    bench.run(single(5, spec("goal")));
+    bench.run(single(9, spec("other")));
+    bench.run(report(5, 1, subtasks(&[(9, &[])])));
+    let Stage::Failed(failure) = bench.stage(5) else { panic!("{:?}", bench.stage(5)) };
+    assert!(failure.message.starts_with("its subtasks cannot be taken: "), "{}", failure.message);
+    assert!(failure.permanent);
+    // Deeper and deeper, up to the bound.
+    bench.run(report(9, 1, done()));
+    bench.run(single(100, spec("deep")));
+    for id in 100..100 + u128::from(crate::limits::PLAN_DEPTH_MAX) {
+        bench.run(report(id, 1, subtasks(&[(id + 1, &[])])));
+    }
+    let last = 100 + u128::from(crate::limits::PLAN_DEPTH_MAX);
+    assert_eq!(bench.states(&[last]), ["running"]);
+    bench.run(report(last, 1, subtasks(&[(last + 1, &[])])));
+    assert_eq!(bench.states(&[100, last]), ["failed", "failed"]);
+}
+
+#[test]
+fn a_task_with_a_start_time_waits_for_it_and_says_so() {
+    let mut bench = Bench::with_agent(1);
+    let at = Some(Timestamp((bench.now_ms + 5_000) * 1_000));
+    let rare = Rare { start_at: at, queue_timeout_ms: Some(1_000), ..Rare::default() };
+    bench.run(single(5, TaskSpec { rare: rare.boxed(), ..spec("later") }));
+    bench.later(4_999);
+    assert_eq!(bench.states(&[5]), ["pending"]);
+    let blockers = bench.state.explain(TaskId(5)).unwrap();
+    assert_eq!(blockers[0].kind, BlockerKind::Parked);
+    bench.later(1);
+    assert_eq!(bench.states(&[5]), ["running"]);
+}

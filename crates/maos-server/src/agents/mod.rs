@@ -20,7 +20,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 pub use order::{Order, Start};
-pub use roster::{ReportSink, Roster, Runtimes, WatchSink};
+pub use roster::{Expand, ReportSink, Roster, Runtimes, Sinks, WatchSink};
 
 /// One attempt, handed to a runtime.
 pub struct Assignment {

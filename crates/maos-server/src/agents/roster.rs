@@ -9,14 +9,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use maos_api::error::ApiError;
 use maos_core::command::{Command, Report};
 use maos_core::event::{Failure, FailureKind};
 use maos_core::ids::{Attempt, TaskId};
-use maos_core::limits::{ERROR_CHARS_MAX, RESULT_BYTES_MAX};
+use maos_core::limits::{ERROR_CHARS_MAX, PLAN_TASKS_MAX, RESULT_BYTES_MAX};
 use maos_core::outcome::Outcome;
 use maos_core::payload::Payload;
-use maos_core::spec::Runtime;
+use maos_core::spec::{Runtime, TaskSpec};
 use serde_json::Value;
+use serde_json::value::RawValue;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
@@ -38,35 +40,37 @@ pub type ReportSink = Arc<dyn Fn(Vec<Command>) + Send + Sync>;
 /// Takes signs of progress of attempts; never blocks.
 pub type WatchSink = Arc<dyn Fn(TaskId, Attempt, Progress) + Send + Sync>;
 
+/// Makes the answer of an attempt into subtasks of its task, at most so many.
+pub type Expand =
+    Arc<dyn Fn(&TaskSpec, &RawValue, u32) -> Result<planner::Expanded, ApiError> + Send + Sync>;
+
+/// Where what agents say goes.
+#[derive(Clone)]
+pub struct Sinks {
+    /// Reports.
+    pub report: ReportSink,
+    /// Signs of progress.
+    pub watch: WatchSink,
+    /// Answers that are subtasks.
+    pub expand: Expand,
+}
+
 /// Carries out orders. Clones share everything.
 #[derive(Clone)]
 pub struct Roster {
     runtimes: Arc<Runtimes>,
     payloads: Payloads,
-    report: ReportSink,
-    watch: WatchSink,
+    sinks: Sinks,
     running: Arc<Mutex<HashMap<(TaskId, Attempt), CancellationToken>>>,
     emptied: Arc<Notify>,
 }
 
 impl Roster {
-    /// A roster that reports to `report` and shows progress to `watch`.
+    /// A roster that hands on to `sinks` what agents say.
     #[must_use]
-    pub fn new(
-        runtimes: Runtimes,
-        payloads: Payloads,
-        report: ReportSink,
-        watch: WatchSink,
-    ) -> Roster {
+    pub fn new(runtimes: Runtimes, payloads: Payloads, sinks: Sinks) -> Roster {
         let runtimes = Arc::new(runtimes);
-        Roster {
-            runtimes,
-            payloads,
-            report,
-            watch,
-            running: Arc::default(),
-            emptied: Arc::default(),
-        }
+        Roster { runtimes, payloads, sinks, running: Arc::default(), emptied: Arc::default() }
     }
 
     /// The report of an attempt that needs nobody's time; `None` for all others.
@@ -92,7 +96,7 @@ impl Roster {
                 }
             }
             if !at_once.is_empty() {
-                (self.report)(at_once);
+                (self.sinks.report)(at_once);
             }
         }
     }
@@ -149,7 +153,7 @@ impl Roster {
                 held.is_empty()
             };
             let (task, attempt) = key;
-            (roster.report)(vec![if stop.is_cancelled() {
+            (roster.sinks.report)(vec![if stop.is_cancelled() {
                 Command::Release { task, attempt }
             } else {
                 Command::Report { task, attempt, report }
@@ -166,7 +170,9 @@ impl Roster {
             Err(report) => return report,
         };
         let (task, attempt) = (start.task, start.attempt);
-        let watch = self.watch.clone();
+        let watch = self.sinks.watch.clone();
+        let spec = start.spec.clone();
+        let subtasks_max = spec.rare().plans.is_some().then(|| subtasks_max(&parameters));
         let runtime = match start.agent.runtime {
             Runtime::Builtin => &self.runtimes.builtin,
             Runtime::Command => &self.runtimes.command,
@@ -189,7 +195,10 @@ impl Roster {
             })
             .await;
         match verdict {
-            Verdict::Completed(result) => self.completed(result).await,
+            Verdict::Completed(answer) => match subtasks_max {
+                Some(most) => self.expanded(&spec, &answer, most).await,
+                None => self.completed(answer).await,
+            },
             Verdict::Failed { message, permanent } => failed(&message, permanent),
             Verdict::Lost { message } => Report::Lost(cut(&message)),
         }
@@ -213,6 +222,23 @@ impl Roster {
         self.payloads.value(outcome).await.map_err(|fault| Report::Lost(cut(&fault.to_string())))
     }
 
+    /// The answer of an agent that plans: subtasks of its task. A wrong one may be right the next
+    /// time, so it is tried again like any failure.
+    async fn expanded(&self, task: &TaskSpec, answer: &Value, most: u32) -> Report {
+        let written = serde_json::value::to_raw_value(answer).map_err(|why| why.to_string());
+        let expanded = written.and_then(|answer| {
+            (self.sinks.expand)(task, &answer, most).map_err(|error| error.message)
+        });
+        let expanded = match expanded {
+            Ok(expanded) => expanded,
+            Err(why) => return failed(&format!("its plan is refused: {why}"), false),
+        };
+        match self.payloads.keep_all(expanded.blobs).await {
+            Ok(()) => Report::Expanded(Arc::new(expanded.expansion)),
+            Err(fault) => Report::Lost(cut(&fault.to_string())),
+        }
+    }
+
     async fn completed(&self, result: Value) -> Report {
         let document = match serde_json::to_vec(&result) {
             Ok(document) => document,
@@ -229,6 +255,12 @@ impl Roster {
             Err(fault) => Report::Lost(cut(&fault.to_string())),
         }
     }
+}
+
+/// How many subtasks a task wants at the most: its `parameters.max_subtasks`, within the bound.
+fn subtasks_max(parameters: &Value) -> u32 {
+    let wanted = parameters.get("max_subtasks").and_then(Value::as_u64);
+    wanted.and_then(|most| u32::try_from(most).ok()).unwrap_or(PLAN_TASKS_MAX).min(PLAN_TASKS_MAX)
 }
 
 /// `noop` answers its own parameters: no runtime need look at them.

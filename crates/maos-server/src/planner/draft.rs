@@ -12,7 +12,7 @@ use maos_api::task::{self, Strategy};
 use maos_api::time::UtcTime;
 use maos_core::ids::AgentId;
 use maos_core::limits::{NAME_CHARS_MAX, PLAN_DEPTH_MAX, PLAN_TASKS_MAX};
-use maos_core::spec::{Amounts, FailurePolicy, Name, Names, Priority};
+use maos_core::spec::{Amounts, FailurePolicy, Name, Names, Priority, TaskSpec};
 use maos_core::time::Timestamp;
 
 use super::PlanContext;
@@ -36,6 +36,7 @@ pub(super) struct Settings {
     pub(super) on_failure: FailurePolicy,
     pub(super) fairness_key: Option<Name>,
     pub(super) concurrency_key: Option<Name>,
+    pub(super) start_at: Option<Timestamp>,
 }
 
 /// Where a parent's result comes from.
@@ -69,6 +70,8 @@ pub(super) struct Draft<'a> {
     pub(super) depends_on: Vec<usize>,
     pub(super) children: Vec<usize>,
     pub(super) collect: CollectRule,
+    /// Whether its agent answers with its subtasks.
+    pub(super) plans: bool,
 }
 
 /// All of them, with what is wrong so far.
@@ -142,8 +145,47 @@ impl<'a, 'c> Drafts<'a, 'c> {
             depends_on: Vec::new(),
             children: Vec::new(),
             collect: CollectRule::All,
+            plans: false,
         });
         Ok(())
+    }
+
+    /// The task that an attempt makes subtasks of, for these to inherit from.
+    pub(super) fn add_expanded(&mut self, task: &TaskSpec) {
+        let asked = task.rare().plans.as_deref();
+        let settings = Settings {
+            priority: task.priority,
+            tags: task.tags.clone(),
+            timeout_ms: task.timeout_ms,
+            retries_max: task.retries_max,
+            resources: asked.unwrap_or(&task.demand).resources.clone(),
+            capabilities: asked.map(|asked| asked.capabilities.clone()).filter(|c| !c.is_empty()),
+            agent_type: asked.and_then(|asked| asked.agent_type.clone()),
+            agent: asked.and_then(|asked| asked.agent),
+            queue_timeout_ms: task.rare().queue_timeout_ms,
+            no_progress_ms: task.rare().no_progress_ms,
+            on_failure: task.on_failure,
+            fairness_key: task.rare().fairness_key.clone(),
+            concurrency_key: task.rare().concurrency_key.clone(),
+            start_at: task.rare().start_at,
+        };
+        self.tasks.push(Draft {
+            parent: None,
+            depth: 0,
+            at: String::new(),
+            key: Rc::from(task.rare().key.as_deref().unwrap_or_default()),
+            name: task.name.clone(),
+            description: None,
+            metadata: None,
+            settings: Rc::new(settings),
+            deadline: None,
+            parameters: Parameters::AsSent("{}"),
+            wants: Vec::new(),
+            depends_on: Vec::new(),
+            children: Vec::new(),
+            collect: CollectRule::Sink,
+            plans: false,
+        });
     }
 
     /// Gives the task at `index` subtasks, if its fields hold some.
@@ -159,6 +201,10 @@ impl<'a, 'c> Drafts<'a, 'c> {
                 self.warn(format!("`{at}subtasks` is the plan: the strategy is not used"));
             }
             return self.split_explicit(index, subtasks, inherited);
+        }
+        if fields.strategy == Some(Strategy::Planner) {
+            self.tasks[index].plans = true;
+            return Ok(());
         }
         let has_own_list =
             fields.stages.is_some() || fields.steps.is_some() || fields.items.is_some();
@@ -188,6 +234,7 @@ impl<'a, 'c> Drafts<'a, 'c> {
             Some(Strategy::Pipeline) => self.split_pipeline(index, found, &passed),
             Some(Strategy::Parallel) => self.split_parallel(index, found, &passed),
             Some(Strategy::FanOutFanIn) => self.split_fan(index, found, fields.parameters, &passed),
+            Some(Strategy::Planner) => Ok(()),
             None if found.list.name == "items" => self.split_parallel(index, found, &passed),
             None => self.split_sequence(index, found, &passed),
         }
@@ -340,6 +387,7 @@ impl<'a, 'c> Drafts<'a, 'c> {
             depends_on: Vec::new(),
             children: Vec::new(),
             collect: CollectRule::All,
+            plans: false,
         });
         Ok(index)
     }
@@ -417,6 +465,8 @@ fn inherits_all(fields: &Fields<'_>) -> bool {
         && fields.on_failure.is_none()
         && fields.fairness_key.is_none()
         && fields.concurrency_key.is_none()
+        && fields.run_at.is_none()
+        && fields.delay_seconds.is_none()
 }
 
 /// What `fields` say, else what is inherited, else the defaults.
@@ -480,7 +530,16 @@ fn settings(fields: &mut Fields<'_>, above: Option<&Settings>, ctx: &PlanContext
             .take()
             .map(Into::into)
             .or_else(|| above?.concurrency_key.clone()),
+        start_at: start_at(fields, ctx).or_else(|| above?.start_at),
     }
+}
+
+/// When a task may start at the earliest, in the engine's time. A time that has passed is now.
+fn start_at(fields: &Fields<'_>, ctx: &PlanContext<'_>) -> Option<Timestamp> {
+    let ahead_us = |at: UtcTime| at.0.saturating_sub(ctx.wall.0);
+    let after = |seconds: u64| seconds.saturating_mul(1_000_000);
+    let wait_us = fields.run_at.map(ahead_us).or(fields.delay_seconds.map(after))?;
+    (wait_us > 0).then(|| Timestamp(ctx.now.0.saturating_add(wait_us)))
 }
 
 fn priority(wire: task::Priority) -> Priority {

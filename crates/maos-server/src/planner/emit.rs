@@ -17,6 +17,8 @@ use super::draft::{CollectRule, Drafts, Settings};
 use super::graph::Graph;
 use super::{PlanContext, Planned};
 
+/// What an agent can do that answers with subtasks.
+const PLANNING: &str = "planning";
 /// What a task needs that says nothing about who is to do it.
 const DEFAULT_CAPABILITY: &str = "task_execution";
 
@@ -83,6 +85,7 @@ fn spec(
         on_failure,
         fairness_key,
         concurrency_key,
+        start_at,
         ..
     } = &*draft.settings;
     let input = |(key, task): &(std::rc::Rc<str>, usize)| TaskInput {
@@ -93,13 +96,14 @@ fn spec(
         queue_timeout_ms: *queue_timeout_ms,
         no_progress_ms: *no_progress_ms,
         deadline: draft.deadline,
-        start_at: None,
+        // A parent waits as long as what is below it.
+        start_at: draft.children.is_empty().then_some(*start_at).flatten(),
         fairness_key: fairness_key.clone(),
         concurrency_key: concurrency_key.clone(),
         inputs: graph.inputs[index].iter().map(input).collect(),
         key: (!draft.key.is_empty()).then(|| (&*draft.key).into()),
         trace: drafts.ctx.trace.clone(),
-        plans: None,
+        plans: draft.plans.then(|| Box::new(inherited(&draft.settings))),
     };
     TaskSpec {
         name: draft.name.clone(),
@@ -129,21 +133,29 @@ fn payload(json: &str, blobs: &mut Vec<([u8; 32], Vec<u8>)>) -> Payload {
     Payload::stored(hash, bytes)
 }
 
+/// What the subtasks of a task ask for if they do not say otherwise.
+fn inherited(settings: &Settings) -> Demand {
+    Demand {
+        capabilities: settings.capabilities.clone().unwrap_or_default(),
+        agent_type: settings.agent_type.clone(),
+        agent: settings.agent,
+        resources: settings.resources.clone(),
+        ..Demand::default()
+    }
+}
+
 /// Which agents can do a task.
 fn demand(drafts: &mut Drafts<'_, '_>, index: usize, parameters: &str) -> Demand {
     let settings = drafts.tasks[index].settings.clone();
     let resources = settings.resources.clone();
     if !drafts.tasks[index].children.is_empty() {
         // No agent is ever given a parent; what it asks for is what its subtasks inherit.
-        let capabilities = settings.capabilities.clone().unwrap_or_default();
-        let agent_type = settings.agent_type.clone();
-        return Demand {
-            capabilities,
-            agent_type,
-            agent: settings.agent,
-            resources,
-            ..Demand::default()
-        };
+        return inherited(&settings);
+    }
+    if drafts.tasks[index].plans {
+        check_agent(drafts, index, &settings);
+        let capabilities = Names::new([PLANNING.into()]);
+        return Demand { capabilities, resources, ..Demand::default() };
     }
     let action = document::member(parameters, "action").and_then(|raw| document::text(raw.get()));
     let known = action.as_deref().and_then(drafts.ctx.action_capability);

@@ -41,6 +41,7 @@ pub(super) fn names(strategy: Option<Strategy>) -> &'static [ListName] {
         Some(Strategy::Sequential | Strategy::Pipeline) => SEQUENCE,
         Some(Strategy::Parallel | Strategy::FanOutFanIn) => PARALLEL,
         Some(Strategy::Hierarchical) => HIERARCHICAL,
+        Some(Strategy::Planner) => &[],
     }
 }
 

@@ -19,12 +19,16 @@ mod tests;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-use maos_api::error::ApiError;
+use maos_api::document;
+use maos_api::error::{ApiError, ErrorCode};
 use maos_api::submission::{Bounds, Parsed};
 use maos_core::ids::AgentId;
 use maos_core::limits;
-use maos_core::spec::{Demand, IdempotencyKey, Plan, Runtime, TraceContext};
+use maos_core::spec::{
+    Collect, Demand, Expansion, IdempotencyKey, Plan, PlanTask, Runtime, TaskSpec, TraceContext,
+};
 use maos_core::time::{Timestamp, WallTime};
+use serde_json::value::RawValue;
 
 pub use reference::{ResolveError, resolve};
 
@@ -102,6 +106,15 @@ pub struct Planned {
     pub blobs: Vec<([u8; 32], Vec<u8>)>,
 }
 
+/// Subtasks that an attempt made of its task.
+#[derive(Debug)]
+pub struct Expanded {
+    /// The graph below the task.
+    pub expansion: Expansion,
+    /// Payloads that must be durable before the expansion is reported.
+    pub blobs: Vec<([u8; 32], Vec<u8>)>,
+}
+
 /// The bounds of requests: the limits, and the configured longest run of one attempt.
 #[must_use]
 pub fn bounds(task_timeout_seconds_max: u64) -> Bounds {
@@ -138,4 +151,59 @@ pub fn plan(
     drafts.split(0, &fields, &draft::PassedOn::default())?;
     let graph = graph::link(&mut drafts)?;
     emit::emit(drafts, &graph, strategy, ids)
+}
+
+/// Makes the answer of an attempt into subtasks of its task: `{"subtasks": [..]}`, or the bare list,
+/// each entry as in a submission. At most `most` of them.
+///
+/// # Errors
+/// What is wrong with it, everything named.
+pub fn expand(
+    task: &TaskSpec,
+    answer: &RawValue,
+    most: u32,
+    ctx: &PlanContext<'_>,
+    ids: &mut dyn FnMut() -> u128,
+) -> Result<Expanded, ApiError> {
+    let mut drafts = draft::Drafts::new(ctx, Vec::new());
+    drafts.add_expanded(task);
+    let members = document::members(answer.get());
+    let subtasks = match &members {
+        Some(members) => members.value("subtasks"),
+        None => Some(answer),
+    };
+    let missing = || {
+        let message = "the answer holds no `subtasks`: `{\"subtasks\": [..]}` is wanted, with at \
+                       least one entry";
+        ApiError::new(ErrorCode::ValidationFailed, message)
+    };
+    drafts.split_explicit(0, subtasks.ok_or_else(missing)?, &draft::PassedOn::default())?;
+    let graph = graph::link(&mut drafts)?;
+    let Planned { plan, blobs, .. } = emit::emit(drafts, &graph, None, ids)?;
+    let added = plan.tasks.len() - 1;
+    if added == 0 {
+        return Err(missing());
+    }
+    if u32::try_from(added).is_ok_and(|added| added > most) {
+        let message = format!("the answer holds {added} subtasks, at most {most} are allowed");
+        return Err(ApiError::new(ErrorCode::PlanTooLarge, message));
+    }
+    Ok(Expanded { expansion: below_root(plan), blobs })
+}
+
+/// A plan without its root: everything moves up by one.
+fn below_root(plan: Plan) -> Expansion {
+    let up = |index: u32| index.checked_sub(1);
+    let collect = |collect: Collect| match collect {
+        Collect::One(index) => up(index).map_or(Collect::All, Collect::One),
+        Collect::All => Collect::All,
+    };
+    let own = collect(plan.root().collect);
+    let tasks = plan.tasks.into_iter().skip(1).map(|task| PlanTask {
+        parent: task.parent.and_then(up),
+        depends_on: task.depends_on.iter().copied().filter_map(up).collect(),
+        collect: collect(task.collect),
+        ..task
+    });
+    Expansion { tasks: tasks.collect(), collect: own }
 }

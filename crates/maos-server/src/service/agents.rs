@@ -26,7 +26,7 @@ impl Service {
     /// What is wrong with the request, or why it is not taken.
     pub async fn create_agent(&self, body: &[u8]) -> Result<AgentEnvelope, ApiError> {
         self.check_intake()?;
-        let parsed = agent::parse(body, &self.inner.bounds)?;
+        let parsed = agent::parse(body, self.bounds())?;
         if parsed.runtime != AgentRuntime::Builtin {
             return Err(not_by_request(parsed.runtime));
         }
@@ -71,7 +71,7 @@ impl Service {
         });
         let command = Command::RegisterAgent { agent: spec };
         self.inner.driver.run(command, Echo::Id).await.map_err(faults::refused)?;
-        self.note_agent(AgentId(id), Some(Runtime::Builtin));
+        self.inner.planning.note_agent(AgentId(id), Some(Runtime::Builtin));
         let agent = self.agent_state(AgentId(id)).await?;
         let agent = present::agent(&agent, super::now());
         Ok(AgentEnvelope { agent, message: "agent created".to_owned(), warnings })
@@ -112,7 +112,7 @@ impl Service {
         let agent = AgentId(id.as_u128());
         let command = Command::EndAgent { agent, end: AgentEnd::Terminated };
         self.inner.driver.run(command, Echo::Id).await.map_err(faults::refused)?;
-        self.note_agent(agent, None);
+        self.inner.planning.note_agent(agent, None);
         Ok(TerminateAnswer { message: "agent terminated".to_owned(), agent_id: id })
     }
 

@@ -6,27 +6,25 @@
 mod agents;
 mod faults;
 mod figures;
+mod planning;
 mod present;
 mod start;
 mod tasks;
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, RwLock};
 use std::time::Instant;
 
 use maos_api::error::{ApiError, ErrorCode};
 use maos_api::submission::Bounds;
 use maos_api::time::UtcTime;
-use maos_core::ids::{AgentId, NodeId};
+use maos_core::ids::NodeId;
 use maos_core::node::{Answer, Query};
-use maos_core::spec::Runtime;
 use uuid::Uuid;
 
 use crate::config::Config;
 use crate::driver::Handle;
 use crate::payloads::Payloads;
-use crate::planner;
 use crate::store::Store;
 
 pub use start::{Server, Setup, StartError, start};
@@ -43,16 +41,12 @@ struct Inner {
     store: Store,
     payloads: Payloads,
     config: Config,
-    bounds: Bounds,
+    planning: Arc<planning::Planning>,
     node: NodeId,
     started: Instant,
     started_at: UtcTime,
     stopping: AtomicBool,
     progress: tasks::ProgressBoard,
-    known_actions: Vec<&'static str>,
-    demands: planner::Demands,
-    /// What does the work of the agents that serve.
-    agent_runtimes: RwLock<HashMap<AgentId, Runtime>>,
 }
 
 impl Service {
@@ -65,7 +59,7 @@ impl Service {
     /// Bounds on what comes in.
     #[must_use]
     pub fn bounds(&self) -> &Bounds {
-        &self.inner.bounds
+        &self.inner.planning.bounds
     }
 
     /// Takes nothing new from now on; what runs goes on.
@@ -89,21 +83,6 @@ impl Service {
             return Err(ApiError::new(ErrorCode::QueueFull, message));
         }
         Ok(())
-    }
-
-    fn runtime_of(&self, agent: AgentId) -> Option<Runtime> {
-        let known =
-            self.inner.agent_runtimes.read().expect("nothing panics while it holds this lock");
-        known.get(&agent).copied()
-    }
-
-    fn note_agent(&self, agent: AgentId, runtime: Option<Runtime>) {
-        let mut known =
-            self.inner.agent_runtimes.write().expect("nothing panics while it holds this lock");
-        match runtime {
-            Some(runtime) => known.insert(agent, runtime),
-            None => known.remove(&agent),
-        };
     }
 
     async fn ask(&self, query: Query) -> Result<Answer, ApiError> {

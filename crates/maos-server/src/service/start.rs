@@ -16,15 +16,15 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use tracing::info;
 
+use super::planning::Planning;
 use super::{Inner, Service, new_id, now};
-use crate::agents::builtin::{self, Builtin};
+use crate::agents::builtin::Builtin;
 use crate::agents::command::Commands;
-use crate::agents::{AllowedRoots, Roster, Runtimes};
+use crate::agents::{AllowedRoots, Roster, Runtimes, Sinks};
 use crate::config::Config;
 use crate::driver::{self, Ports, Refused, Running};
 use crate::journal::{Journal, JournalError};
 use crate::payloads::Payloads;
-use crate::planner;
 use crate::store::{self, StoreError};
 use crate::supervisor::{Supervisor, SupervisorError};
 
@@ -119,13 +119,16 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
         .map_err(|source| StartError::Io { what: "engine thread".into(), source })?;
     let handle = running.handle.clone();
     let progress: super::tasks::ProgressBoard = Arc::new(Mutex::new(HashMap::new()));
-    let roster = Roster::new(runtimes, payloads.clone(), report_to(&handle, &progress), {
-        let (handle, progress) = (handle.clone(), progress.clone());
-        Arc::new(move |task, attempt, sign| {
-            progress.lock().expect("nothing panics while it holds this lock").insert(task, sign);
-            handle.progressed(task, attempt);
-        })
-    });
+    let planning = Arc::new(Planning::new(handle.clone(), &config));
+    let sinks = Sinks {
+        report: report_to(&handle, &progress),
+        watch: watch_with(&handle, &progress),
+        expand: {
+            let planning = planning.clone();
+            Arc::new(move |task, answer, most| planning.expand(task, answer, most))
+        },
+    };
+    let roster = Roster::new(runtimes, payloads.clone(), sinks);
     tokio::spawn(roster.clone().run(orders_rx));
 
     handle.run(driver::begin(epoch, node), Echo::Id).await?;
@@ -133,44 +136,42 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
         config.resources.iter().map(|(kind, amount)| (kind.as_str().into(), thousandths(*amount))),
     );
     handle.run(Command::SetCapacity { capacity }, Echo::Id).await?;
-    let agent_runtimes = take_on(&handle, staff(&config, node, &known), &known).await?;
-    let bounds = planner::bounds(config.api.max_task_timeout);
+    take_on(&handle, &planning, staff(&config, node, &known), &known).await?;
     let inner = Inner {
         driver: handle,
         store: store.clone(),
         payloads,
         config,
-        bounds,
         node,
         started,
         started_at: now(),
         stopping: false.into(),
         progress,
-        demands: planner::Demands::default(),
-        known_actions: builtin::ACTIONS.iter().map(|action| action.name).collect(),
-        agent_runtimes: agent_runtimes.into(),
+        planning,
     };
     let service = Service { inner: Arc::new(inner) };
     Ok(Server { service, driver: running, roster, supervisor, store })
 }
 
-/// Carries out what brings the agents in line; says what does the work of each from then on.
+/// Carries out what brings the agents in line; `planning` knows them from then on.
 async fn take_on(
     handle: &driver::Handle,
+    planning: &Planning,
     commands: Vec<Command>,
     known: &HashMap<AgentId, Arc<AgentSpec>>,
-) -> Result<HashMap<AgentId, Runtime>, Refused> {
-    let mut runtimes: HashMap<AgentId, Runtime> =
-        known.iter().map(|(id, spec)| (*id, spec.runtime)).collect();
+) -> Result<(), Refused> {
+    for (id, spec) in known {
+        planning.note_agent(*id, Some(spec.runtime));
+    }
     for command in commands {
         match &command {
-            Command::RegisterAgent { agent } => runtimes.insert(agent.id, agent.runtime),
-            Command::EndAgent { agent, .. } => runtimes.remove(agent),
-            _ => None,
-        };
+            Command::RegisterAgent { agent } => planning.note_agent(agent.id, Some(agent.runtime)),
+            Command::EndAgent { agent, .. } => planning.note_agent(*agent, None),
+            _ => {}
+        }
         handle.run(command, Echo::Id).await?;
     }
-    Ok(runtimes)
+    Ok(())
 }
 
 impl Server {
@@ -241,6 +242,17 @@ fn report_to(
         }
         drop(board);
         handle.report(commands);
+    })
+}
+
+fn watch_with(
+    handle: &driver::Handle,
+    progress: &super::tasks::ProgressBoard,
+) -> crate::agents::WatchSink {
+    let (handle, progress) = (handle.clone(), progress.clone());
+    Arc::new(move |task, attempt, sign| {
+        progress.lock().expect("nothing panics while it holds this lock").insert(task, sign);
+        handle.progressed(task, attempt);
     })
 }
 

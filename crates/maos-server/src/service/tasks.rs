@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use maos_api::error::{ApiError, ErrorCode};
 use maos_api::explain::Explanation;
-use maos_api::submission;
 use maos_api::task::{CancelAnswer, Page, Task, TaskEnvelope, TaskPage, TaskResults, TaskStatus};
 use maos_core::command::Command;
 use maos_core::ids::TaskId;
@@ -15,14 +14,14 @@ use maos_core::outcome::{Outcome, Source};
 use maos_core::payload::Payload;
 use maos_core::record::{Stage, TaskRecord};
 use maos_core::spec::{IdempotencyKey, TraceContext};
-use maos_core::time::WallTime;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::{Service, faults, new_id, present};
+use super::planning::Envelope;
+use super::{Service, faults, present};
 use crate::agents::{Progress, builtin};
 use crate::driver::Refused;
-use crate::planner::{self, Defaults, PlanContext};
+use crate::planner;
 use crate::store::TaskFilter;
 use maos_core::rejection::Rejection;
 
@@ -99,28 +98,11 @@ impl Service {
     }
 
     fn plan(&self, body: &[u8], options: SubmitOptions) -> Result<planner::Planned, ApiError> {
-        let parsed = submission::parse(body, &self.inner.bounds)?;
         let idempotency = options.idempotency_key.map(|key| IdempotencyKey {
             key: key.into(),
             body_hash: *blake3::hash(body).as_bytes(),
         });
-        let timeout_seconds = self.inner.config.api.default_task_timeout;
-        let wall = WallTime(super::now().0);
-        let context = PlanContext {
-            bounds: &self.inner.bounds,
-            defaults: Defaults { timeout_seconds, ..planner::DEFAULTS },
-            now: self.inner.driver.engine_time(wall),
-            wall,
-            demands: &self.inner.demands,
-            namespace: "default",
-            submitter: "",
-            idempotency,
-            trace: options.trace,
-            action_capability: &builtin::capability_of,
-            known_actions: &self.inner.known_actions,
-            agent_runtime: &|agent| self.runtime_of(agent),
-        };
-        planner::plan(parsed, &context, &mut new_id)
+        self.inner.planning.plan(body, Envelope { idempotency, trace: options.trace })
     }
 
     /// A task as it is; with a wait, once it has ended or the wait is over.

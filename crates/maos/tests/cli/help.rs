@@ -202,7 +202,7 @@ fn submitting() {
           --max-retries <N>            Retries after failures [default: 3]
           --strategy <STRATEGY>        How it is split into subtasks [possible values:
                                        sequential, parallel, pipeline, hierarchical,
-                                       fan_out_fan_in]
+                                       fan_out_fan_in, planner]
           --capability <NAME>          What its agent must be able to do; several with commas,
                                        or given again
           --agent-type <TYPE>          The type its agent must be of

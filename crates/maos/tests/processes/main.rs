@@ -3,5 +3,6 @@
 
 mod crash;
 mod house;
+mod plans;
 mod programs;
 mod runs;

@@ -1,0 +1,102 @@
+//! Planning: what the planner must know of this server, and the calls that need it.
+//!
+//! Shared by the service, which plans submissions, and the roster, whose agents may answer with
+//! subtasks.
+
+use std::collections::HashMap;
+use std::sync::RwLock;
+
+use maos_api::error::ApiError;
+use maos_api::submission::{self, Bounds};
+use maos_core::ids::AgentId;
+use maos_core::spec::{IdempotencyKey, Runtime, TaskSpec, TraceContext};
+use maos_core::time::WallTime;
+use serde_json::value::RawValue;
+
+use super::new_id;
+use crate::agents::builtin;
+use crate::config::Config;
+use crate::driver::Handle;
+use crate::planner::{self, Defaults, Demands, Expanded, PlanContext, Planned};
+
+/// What the planner must know of this server.
+pub(super) struct Planning {
+    driver: Handle,
+    pub(super) bounds: Bounds,
+    defaults: Defaults,
+    demands: Demands,
+    known_actions: Vec<&'static str>,
+    /// What does the work of the agents that serve.
+    runtimes: RwLock<HashMap<AgentId, Runtime>>,
+}
+
+/// What comes with a submission beside its body.
+#[derive(Default)]
+pub(super) struct Envelope {
+    pub(super) idempotency: Option<IdempotencyKey>,
+    pub(super) trace: Option<TraceContext>,
+}
+
+impl Planning {
+    pub(super) fn new(driver: Handle, config: &Config) -> Planning {
+        let timeout_seconds = config.api.default_task_timeout;
+        Planning {
+            driver,
+            bounds: planner::bounds(config.api.max_task_timeout),
+            defaults: Defaults { timeout_seconds, ..planner::DEFAULTS },
+            demands: Demands::default(),
+            known_actions: builtin::ACTIONS.iter().map(|action| action.name).collect(),
+            runtimes: RwLock::default(),
+        }
+    }
+
+    /// A submission as a graph.
+    pub(super) fn plan(&self, body: &[u8], envelope: Envelope) -> Result<Planned, ApiError> {
+        let parsed = submission::parse(body, &self.bounds)?;
+        self.with_context(envelope, |context| planner::plan(parsed, context, &mut new_id))
+    }
+
+    /// The answer of an attempt as subtasks of its task, at most `most` of them.
+    pub(super) fn expand(
+        &self,
+        task: &TaskSpec,
+        answer: &RawValue,
+        most: u32,
+    ) -> Result<Expanded, ApiError> {
+        let envelope = Envelope { trace: task.rare().trace.clone(), ..Envelope::default() };
+        self.with_context(envelope, |context| {
+            planner::expand(task, answer, most, context, &mut new_id)
+        })
+    }
+
+    pub(super) fn runtime_of(&self, agent: AgentId) -> Option<Runtime> {
+        let known = self.runtimes.read().expect("nothing panics while it holds this lock");
+        known.get(&agent).copied()
+    }
+
+    pub(super) fn note_agent(&self, agent: AgentId, runtime: Option<Runtime>) {
+        let mut known = self.runtimes.write().expect("nothing panics while it holds this lock");
+        match runtime {
+            Some(runtime) => known.insert(agent, runtime),
+            None => known.remove(&agent),
+        };
+    }
+
+    fn with_context<T>(&self, envelope: Envelope, plan: impl FnOnce(&PlanContext<'_>) -> T) -> T {
+        let wall = WallTime(super::now().0);
+        plan(&PlanContext {
+            bounds: &self.bounds,
+            defaults: self.defaults,
+            now: self.driver.engine_time(wall),
+            wall,
+            demands: &self.demands,
+            namespace: "default",
+            submitter: "",
+            idempotency: envelope.idempotency,
+            trace: envelope.trace,
+            action_capability: &builtin::capability_of,
+            known_actions: &self.known_actions,
+            agent_runtime: &|agent| self.runtime_of(agent),
+        })
+    }
+}
