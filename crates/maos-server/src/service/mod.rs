@@ -4,8 +4,10 @@
 //! no HTTP, so that `maos run` and an application that embeds MAOS use it as the server does.
 
 mod agents;
+mod cursor;
 mod faults;
 mod figures;
+mod lists;
 mod present;
 mod start;
 mod tasks;
@@ -30,7 +32,7 @@ use crate::planner;
 use crate::store::Store;
 
 pub use start::{Server, Setup, StartError, start};
-pub use tasks::{ACCEPTED, ListQuery, Snapshot, SubmitOptions};
+pub use tasks::{ACCEPTED, Snapshot, SubmitOptions};
 
 /// Answers requests. Cheap to clone.
 #[derive(Clone)]

@@ -1,4 +1,4 @@
-//! Tasks: submit, look, wait, cancel, retry, list, explain.
+//! Tasks: submit, look, wait, cancel, retry, explain.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -7,7 +7,7 @@ use std::time::Duration;
 use maos_api::error::{ApiError, ErrorCode};
 use maos_api::explain::Explanation;
 use maos_api::submission;
-use maos_api::task::{CancelAnswer, Page, Task, TaskEnvelope, TaskPage, TaskResults, TaskStatus};
+use maos_api::task::{CancelAnswer, Task, TaskEnvelope, TaskResults, TaskStatus};
 use maos_core::command::Command;
 use maos_core::ids::TaskId;
 use maos_core::node::{Answer, Echo, Query};
@@ -23,7 +23,6 @@ use super::{Service, faults, new_id, present};
 use crate::agents::{Progress, builtin};
 use crate::driver::Refused;
 use crate::planner::{self, Defaults, PlanContext};
-use crate::store::TaskFilter;
 use maos_core::rejection::Rejection;
 
 /// The message of an envelope whose submission was accepted just now, and not before.
@@ -39,17 +38,6 @@ pub struct SubmitOptions {
     pub idempotency_key: Option<String>,
     /// `traceparent`.
     pub trace: Option<TraceContext>,
-}
-
-/// What a listing is to hold.
-#[derive(Clone, Debug)]
-pub struct ListQuery {
-    /// From 1.
-    pub page: u64,
-    /// 1 to `Page::SIZE_MAX`.
-    pub page_size: u32,
-    /// Only these.
-    pub status: Option<TaskStatus>,
 }
 
 /// One task of a running plan, for whoever watches it.
@@ -98,7 +86,11 @@ impl Service {
         Ok(TaskEnvelope { task, execution_plan_id, message: message.to_owned(), warnings })
     }
 
-    fn plan(&self, body: &[u8], options: SubmitOptions) -> Result<planner::Planned, ApiError> {
+    pub(super) fn plan(
+        &self,
+        body: &[u8],
+        options: SubmitOptions,
+    ) -> Result<planner::Planned, ApiError> {
         let parsed = submission::parse(body, &self.inner.bounds)?;
         let idempotency = options.idempotency_key.map(|key| IdempotencyKey {
             key: key.into(),
@@ -216,31 +208,6 @@ impl Service {
         Ok(Explanation { task_id: id, status, waiting, blockers })
     }
 
-    /// A page of tasks, the newest first.
-    ///
-    /// # Errors
-    /// Why it cannot be told.
-    pub async fn list(&self, query: ListQuery) -> Result<TaskPage, ApiError> {
-        let Answer::Figures(figures) = self.ask(Query::Figures).await? else {
-            return Err(faults::internal(&"figures were something else"));
-        };
-        let store = self.inner.store.clone();
-        store.reach(figures.durable).await;
-        let filter = TaskFilter {
-            status: query.status.map(|status| status.name()),
-            offset: (query.page - 1).saturating_mul(query.page_size.into()),
-            limit: query.page_size,
-        };
-        let read = blocking(move || store.page(&filter)).await;
-        let (records, total) = read.map_err(|why| self.storage(&why))?;
-        let mut items = Vec::with_capacity(records.len());
-        for record in &records {
-            // Lists never load payloads from the blob store.
-            items.push(present::task(record, self.light(record)));
-        }
-        Ok(Page::new(items, query.page, query.page_size, total))
-    }
-
     /// All tasks of a plan, the root first, for whoever watches it run.
     ///
     /// # Errors
@@ -258,12 +225,16 @@ impl Service {
     }
 
     /// A plan that has left the engine; empty if there is none.
-    async fn stored_plan(&self, root: TaskId) -> Result<Vec<TaskRecord>, ApiError> {
+    pub(super) async fn stored_plan(&self, root: TaskId) -> Result<Vec<TaskRecord>, ApiError> {
         let store = self.inner.store.clone();
         blocking(move || store.plan(root)).await.map_err(|why| self.storage(&why))
     }
 
-    async fn record(&self, task: TaskId, wait: Duration) -> Result<TaskRecord, ApiError> {
+    pub(super) async fn record(
+        &self,
+        task: TaskId,
+        wait: Duration,
+    ) -> Result<TaskRecord, ApiError> {
         let answer = if wait.is_zero() {
             self.inner.driver.ask(Query::Task(task)).await
         } else {
@@ -281,7 +252,7 @@ impl Service {
     }
 
     /// A task that has left the engine.
-    async fn stored(&self, task: TaskId) -> Result<TaskRecord, ApiError> {
+    pub(super) async fn stored(&self, task: TaskId) -> Result<TaskRecord, ApiError> {
         let store = self.inner.store.clone();
         let found = blocking(move || store.task(task)).await.map_err(|why| self.storage(&why))?;
         found.ok_or_else(|| {
@@ -308,25 +279,9 @@ impl Service {
                 None => present::empty(),
             },
             result: self.result(record).await?,
+            omitted: Vec::new(),
         };
         Ok(present::task(record, documents))
-    }
-
-    /// What of a task's documents is at hand without the blob store.
-    fn light(&self, record: &TaskRecord) -> present::Documents {
-        let at_hand = |payload: Option<&Payload>| match payload {
-            Some(Payload::Inline(document)) => raw(document.to_vec()).ok(),
-            Some(Payload::Stored { .. }) | None => None,
-        };
-        let result = match &record.stage {
-            Stage::Completed(payload) => at_hand(Some(payload)),
-            _ => None,
-        };
-        present::Documents {
-            parameters: at_hand(Some(&record.spec.parameters)).unwrap_or_else(present::empty),
-            metadata: at_hand(record.spec.metadata.as_deref()).unwrap_or_else(present::empty),
-            result,
-        }
     }
 
     async fn document(&self, payload: &Payload) -> Result<Box<RawValue>, ApiError> {
@@ -397,11 +352,11 @@ fn snapshot(record: &TaskRecord, progress: Option<&Progress>) -> Snapshot {
     }
 }
 
-fn null() -> Box<RawValue> {
+pub(super) fn null() -> Box<RawValue> {
     RawValue::from_string("null".to_owned()).expect("null is JSON")
 }
 
-fn raw(json: Vec<u8>) -> Result<Box<RawValue>, ApiError> {
+pub(super) fn raw(json: Vec<u8>) -> Result<Box<RawValue>, ApiError> {
     let text = String::from_utf8(json).map_err(|why| faults::internal(&why))?;
     RawValue::from_string(text).map_err(|why| faults::internal(&why))
 }

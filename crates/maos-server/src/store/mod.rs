@@ -6,11 +6,16 @@
 
 mod backlog;
 pub mod backup;
+mod facets;
+mod listing;
 mod read;
 pub mod recovery;
+mod search;
 mod table;
 mod writer;
 
+#[cfg(test)]
+mod listing_tests;
 #[cfg(test)]
 mod samples;
 #[cfg(test)]
@@ -19,10 +24,11 @@ mod tests;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use hashbrown::HashMap;
 use maos_core::engine::Rows;
-use maos_core::ids::{Position, Sequence, TaskId};
+use maos_core::ids::{PlanId, Position, Sequence, TaskId};
 use maos_core::record::{AgentRecord, EngineRecord, TaskRecord};
 use rusqlite::ErrorCode;
 use thiserror::Error;
@@ -32,7 +38,7 @@ use crate::codec::CodecError;
 use crate::data_dir::DataDir;
 use crate::journal::JournalError;
 use backlog::Shared;
-pub use read::TaskFilter;
+pub use listing::{Count, Place, Start, TaskFilter, TaskList};
 
 /// Rows that may wait for the store's thread; at this many the store is full.
 pub const BACKLOG_ROWS_MAX: u64 = 2_000_000;
@@ -81,6 +87,18 @@ pub enum StoreError {
         /// Its format.
         found: u32,
         /// The newest format known here.
+        known: u32,
+    },
+    /// Written by an older release, in a form that no release after it reads.
+    #[error("`{}` has format {found}, this release reads format {known}\n\
+     hint: use the release that wrote it, or move the data directory away to start empty",
+     path.display())]
+    TooOld {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The format known here.
         known: u32,
     },
     /// The store has what the journal never had.
@@ -245,13 +263,32 @@ impl Store {
         Ok(tasks)
     }
 
-    /// A page of the tasks that are written, the newest first, and how many there are in all. Call
-    /// [`Store::reach`] before to have the others in it.
+    /// Waits until everything that was handed in before is written, at most for `patience`. Says
+    /// whether it is: what somebody was told of before is then in every listing.
+    pub async fn catch_up(&self, patience: Duration) -> bool {
+        tokio::time::timeout(patience, self.reach(Sequence(u64::MAX))).await.is_ok()
+    }
+
+    /// A page of the tasks that are written. Call [`Store::catch_up`] before to have the others in
+    /// it.
     ///
     /// # Errors
     /// When a row is damaged or the disk fails.
-    pub fn page(&self, filter: &TaskFilter) -> Result<(Vec<TaskRecord>, u64), StoreError> {
-        self.readers.page(filter)
+    pub fn list(
+        &self,
+        filter: &TaskFilter,
+        start: Start,
+        limit: u32,
+    ) -> Result<TaskList, StoreError> {
+        self.readers.list(filter, start, limit, listing::COST_MAX)
+    }
+
+    /// The root of the plan with this id, if it is written.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn root_of(&self, plan: PlanId) -> Result<Option<TaskId>, StoreError> {
+        self.readers.root_of(plan)
     }
 
     /// How many tasks that are written have which status, by its wire name.
@@ -262,12 +299,12 @@ impl Store {
         self.readers.counts()
     }
 
-    /// All agents that are written.
+    /// Agents that have ended and are written, the newest first, at most `most`.
     ///
     /// # Errors
     /// When a row is damaged or the disk fails.
-    pub fn agents(&self) -> Result<Vec<AgentRecord>, StoreError> {
-        self.readers.agents()
+    pub fn ended_agents(&self, most: u32) -> Result<Vec<AgentRecord>, StoreError> {
+        self.readers.ended_agents(most)
     }
 
     /// Writes what waits and ends the thread. What cannot be written stays in the journal.
