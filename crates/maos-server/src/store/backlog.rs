@@ -221,6 +221,15 @@ impl Shared {
         state.portions.iter().rev().find_map(|portion| portion.task(id).cloned())
     }
 
+    /// Whether anything of the plan with this root waits here.
+    pub(super) fn holds(&self, root: TaskId) -> bool {
+        let state = self.lock();
+        let holds = |portion: &Arc<Portion>| {
+            portion.index.contains_key(&root) || portion.members.contains_key(&root)
+        };
+        state.portions.iter().any(holds)
+    }
+
     /// The newest versions of a plan's tasks that wait here.
     pub(super) fn plan(&self, root: TaskId) -> Vec<TaskRecord> {
         // Only the last portion still changes. The others are read without the lock, so that the

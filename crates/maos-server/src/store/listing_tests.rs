@@ -285,3 +285,94 @@ async fn plans_and_ended_agents_are_found() {
     assert_eq!(ended.iter().map(|agent| agent.spec.id.0).collect::<Vec<_>>(), [8]);
     store.close();
 }
+
+/// What is left once these plans have gone must be found as if the others had never been there.
+fn check_left(store: &Store, left: &[TaskRecord]) {
+    for filter in filters() {
+        let expected = expected(left, &filter);
+        let page = store.list(&filter, Start::Skip(0), 100).unwrap();
+        let exact = Some(Count { tasks: expected.len() as u64, exact: true });
+        assert_eq!(page.count, exact, "{filter:?}");
+        assert_eq!(ids(&page), expected[..expected.len().min(100)], "{filter:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_plan_goes_whole_with_all_it_was_found_by_and_only_when_nothing_of_it_lives() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let tasks = varied(60);
+    store.write(changes(1, tasks.clone()));
+    assert!(store.catch_up(Duration::from_secs(30)).await);
+    // 110: completed. 100: its root is ready. 200: unknown. 101: no root. 120: pinned.
+    let pin = store.pin(TaskId(120));
+    let roots = [110, 100, 9_990, 101, 120].map(TaskId);
+    let outcomes = store.remove(&roots).unwrap();
+    use Removed::{Gone, InUse, NotThere};
+    assert_eq!(outcomes, [Gone(1), InUse, NotThere, NotThere, InUse]);
+    drop(pin);
+    assert_eq!(store.remove(&[TaskId(120)]).unwrap(), [Gone(1)]);
+    // One that waits to be written again is in use.
+    let mut whole: Vec<TaskRecord> =
+        tasks.iter().filter(|task| task.plan.root == TaskId(200)).cloned().collect();
+    for task in &mut whole {
+        task.stage = done();
+    }
+    store.write(changes(2, whole.clone()));
+    if store.backlog().rows > 0 {
+        let outcome = store.remove(&[TaskId(200)]).unwrap();
+        assert!(outcome == [InUse] || store.backlog().rows == 0, "{outcome:?}");
+    }
+    assert!(store.catch_up(Duration::from_secs(30)).await);
+    assert_eq!(store.remove(&[TaskId(200)]).unwrap(), [Gone(3)]);
+    assert!(store.take_removed() && !store.take_removed());
+    let gone = [110, 120, 200].map(TaskId);
+    let left: Vec<TaskRecord> =
+        tasks.into_iter().filter(|task| !gone.contains(&task.plan.root)).collect();
+    check_left(&store, &left);
+    // It may come back as a whole.
+    store.write(changes(3, whole.clone()));
+    assert!(store.catch_up(Duration::from_secs(30)).await);
+    assert_eq!(store.plan(TaskId(200)).unwrap().len(), 3);
+    store.close();
+}
+
+#[tokio::test]
+async fn retention_removes_the_oldest_ended_plans_and_keeps_the_living() {
+    for keep in [
+        Retention { ended_before: Some(WallTime(1_010)), tasks_max: None },
+        Retention { ended_before: None, tasks_max: Some(40) },
+        Retention::default(),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path());
+        let mut tasks = varied(60);
+        for task in &mut tasks {
+            task.times.ended = task.stage.ended().then_some(task.times.created);
+        }
+        store.write(changes(1, tasks.clone()));
+        assert!(store.catch_up(Duration::from_secs(30)).await);
+        let total = tasks.len();
+        let gone = usize::try_from(store.retain(&keep).unwrap()).unwrap();
+        let ended = |task: &TaskRecord| {
+            tasks.iter().filter(|other| other.plan.root == task.plan.root).all(|t| t.stage.ended())
+        };
+        let mut due: Vec<&TaskRecord> = tasks.iter().filter(|task| ended(task)).collect();
+        match keep {
+            Retention { ended_before: Some(before), .. } => {
+                due.retain(|task| task.times.created < before);
+            }
+            Retention { tasks_max: Some(most), .. } => {
+                due.truncate(total - usize::try_from(most).unwrap());
+            }
+            Retention { .. } => due.clear(),
+        }
+        assert_eq!(gone, due.len(), "{keep:?}");
+        let due: Vec<TaskId> = due.into_iter().map(|task| task.id).collect();
+        let left: Vec<TaskRecord> =
+            tasks.iter().filter(|task| !due.contains(&task.id)).cloned().collect();
+        check_left(&store, &left);
+        assert_eq!(store.retain(&keep).unwrap(), 0, "{keep:?}");
+        store.close();
+    }
+}

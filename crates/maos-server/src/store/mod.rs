@@ -10,6 +10,7 @@ mod facets;
 mod listing;
 mod read;
 pub mod recovery;
+mod removal;
 mod search;
 mod table;
 mod writer;
@@ -39,6 +40,7 @@ use crate::data_dir::DataDir;
 use crate::journal::JournalError;
 use backlog::Shared;
 pub use listing::{Count, Place, Start, TaskFilter, TaskList};
+pub use removal::{Pin, Removed, Retention};
 
 /// Rows that may wait for the store's thread; at this many the store is full.
 pub const BACKLOG_ROWS_MAX: u64 = 2_000_000;
@@ -160,6 +162,7 @@ pub enum StoreError {
 pub struct Store {
     shared: Arc<Shared>,
     readers: Arc<read::Readers>,
+    remover: Arc<removal::Remover>,
     synced: watch::Receiver<Position>,
     thread: Arc<Thread>,
 }
@@ -190,9 +193,10 @@ impl Store {
         shared.begin_at(rows.engine.position.sequence);
         let thread = writer::start(db, path.clone(), shared.clone(), reached, dir.clone())
             .map_err(|source| StoreError::Io { path: path.clone(), source })?;
+        let remover = Arc::new(removal::Remover::new(path.clone(), shared.clone()));
         let readers = Arc::new(read::Readers::new(path));
         let thread = Arc::new(Thread { shared: shared.clone(), running: Mutex::new(Some(thread)) });
-        Ok((Store { shared, readers, synced, thread }, rows))
+        Ok((Store { shared, readers, remover, synced, thread }, rows))
     }
 
     /// Hands in rows that are durable in the journal. Never blocks on the disk.
@@ -305,6 +309,45 @@ impl Store {
     /// When a row is damaged or the disk fails.
     pub fn ended_agents(&self, most: u32) -> Result<Vec<AgentRecord>, StoreError> {
         self.readers.ended_agents(most)
+    }
+
+    /// Whether a task that is written refers to the document with this hash.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn refers_to(&self, hash: &[u8; 32]) -> Result<bool, StoreError> {
+        self.readers.refers_to(hash)
+    }
+
+    /// Keeps the plan with this root in the store until the pin is dropped. A plan that is not
+    /// there by now went before.
+    #[must_use]
+    pub fn pin(&self, root: TaskId) -> Pin {
+        self.remover.pin(root)
+    }
+
+    /// Removes ended plans that are written, each whole, and says what became of each. The engine
+    /// must have let go of them.
+    ///
+    /// # Errors
+    /// When a row is damaged or the disk fails; some may be gone then.
+    pub fn remove(&self, roots: &[TaskId]) -> Result<Vec<Removed>, StoreError> {
+        self.remover.remove(roots)
+    }
+
+    /// Removes what need not be kept, the oldest first, in small transactions; says how many tasks
+    /// went.
+    ///
+    /// # Errors
+    /// When a row is damaged or the disk fails; some may be gone then.
+    pub fn retain(&self, keep: &Retention) -> Result<u64, StoreError> {
+        self.remover.retain(keep)
+    }
+
+    /// Whether anything was removed since this was asked last.
+    #[must_use]
+    pub fn take_removed(&self) -> bool {
+        self.remover.take_removed()
     }
 
     /// Writes what waits and ends the thread. What cannot be written stays in the journal.

@@ -321,7 +321,7 @@ pub(super) fn bytes(id: u128) -> [u8; 16] {
     id.to_be_bytes()
 }
 
-fn is_live(record: &TaskRecord) -> bool {
+pub(super) fn is_live(record: &TaskRecord) -> bool {
     !record.stage.ended() || !record.stopping.is_empty()
 }
 
