@@ -112,7 +112,8 @@ mod tests {
             (format!(r#"{{"operation":"retry","task_ids":["{ID}"],"x":1}}"#), "x"),
             (format!(r#"{{"task_ids":["{ID}"]}}"#), "operation"),
         ] {
-            let error = parse(body.as_bytes(), &BOUNDS).unwrap_err();
+            let bounds = Bounds { body_bytes_max: 1 << 20, ..BOUNDS };
+            let error = parse(body.as_bytes(), &bounds).unwrap_err();
             assert!(error.details["fields"].get(field).is_some(), "{field}: {error:?}");
         }
     }

@@ -60,6 +60,49 @@ pub struct TaskQuery {
     pub cursor: Option<String>,
 }
 
+impl Default for TaskQuery {
+    fn default() -> TaskQuery {
+        TaskQuery {
+            page: 1,
+            page_size: Page::<()>::SIZE_DEFAULT,
+            statuses: Vec::new(),
+            priorities: Vec::new(),
+            agent_id: None,
+            parent_task_id: None,
+            tags: Vec::new(),
+            created_after: None,
+            created_before: None,
+            search: None,
+            cursor: None,
+        }
+    }
+}
+
+impl TaskQuery {
+    /// The parameters that say this, without those that say what is so anyway.
+    #[must_use]
+    pub fn parameters(&self) -> Vec<(&'static str, String)> {
+        let joined = |names: Vec<&str>| (!names.is_empty()).then(|| names.join(","));
+        let statuses = self.statuses.iter().map(|status| status.name()).collect();
+        let priorities = self.priorities.iter().map(|priority| priority.name()).collect();
+        let size = (self.page_size != Page::<()>::SIZE_DEFAULT).then(|| self.page_size.to_string());
+        let parameters = [
+            ("page", (self.page != 1).then(|| self.page.to_string())),
+            ("page_size", size),
+            ("status", joined(statuses)),
+            ("priority", joined(priorities)),
+            ("agent_id", self.agent_id.map(|id| id.to_string())),
+            ("parent_task_id", self.parent_task_id.map(|id| id.to_string())),
+            ("tags", joined(self.tags.iter().map(String::as_str).collect())),
+            ("created_after", self.created_after.map(|time| time.to_string())),
+            ("created_before", self.created_before.map(|time| time.to_string())),
+            ("search", self.search.clone()),
+            ("cursor", self.cursor.clone()),
+        ];
+        parameters.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+    }
+}
+
 /// The query of `GET /api/v1/agents` as it came.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct RawAgentQuery {
@@ -257,6 +300,34 @@ mod tests {
         assert_eq!(query.tags, ["a", "b"]);
         assert_eq!((query.search, query.page, query.page_size), (None, 1, 20));
         assert_eq!(query.created_after.unwrap().to_string(), "2026-01-01T00:00:00Z");
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let time = |text: &str| Some(text.parse().unwrap());
+        let full = TaskQuery {
+            page: 7,
+            page_size: 3,
+            statuses: vec![TaskStatus::Failed, TaskStatus::Ready],
+            priorities: vec![Priority::High],
+            agent_id: Some(Uuid::from_u128(1)),
+            parent_task_id: Some(Uuid::from_u128(2)),
+            tags: vec!["a b".into(), "c".into()],
+            created_after: time("2026-01-01T00:00:00Z"),
+            created_before: time("2026-01-02T00:00:00.5Z"),
+            search: Some("x* y".into()),
+            cursor: None,
+        };
+        let next = TaskQuery { page: 1, cursor: Some("77".into()), ..full.clone() };
+        for query in [full, next, TaskQuery::default()] {
+            let written: serde_json::Map<_, _> = query
+                .parameters()
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value.into()))
+                .collect();
+            let raw: RawTaskQuery = serde_json::from_value(written.into()).unwrap();
+            assert_eq!(raw.read().unwrap(), query);
+        }
     }
 
     #[test]

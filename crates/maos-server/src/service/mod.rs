@@ -4,11 +4,14 @@
 //! no HTTP, so that `maos run` and an application that embeds MAOS use it as the server does.
 
 mod agents;
+mod bulk;
 mod cursor;
 mod faults;
 mod figures;
 mod lists;
+mod plans;
 mod present;
+mod retention;
 mod start;
 mod tasks;
 

@@ -16,6 +16,7 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use tracing::info;
 
+use super::retention::Keeper;
 use super::{Inner, Service, new_id, now};
 use crate::agents::builtin::{self, Builtin};
 use crate::agents::command::Commands;
@@ -78,6 +79,7 @@ pub struct Server {
     roster: Roster,
     supervisor: Arc<Supervisor>,
     store: store::Store,
+    keeper: Keeper,
 }
 
 /// Starts everything below HTTP.
@@ -100,7 +102,8 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
         state.live_count(),
         setup.data_dir.display()
     );
-    let payloads = Payloads::new(Arc::new(blobs));
+    let blobs = Arc::new(blobs);
+    let payloads = Payloads::new(blobs.clone());
     let supervisor = Supervisor::start(&setup.supervisor, &setup.data_dir).await?;
     let supervisor = Arc::new(supervisor);
     let runtimes = runtimes(&config, &setup, &supervisor)?;
@@ -134,6 +137,7 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
     handle.run(Command::SetCapacity { capacity }, Echo::Id).await?;
     let agent_runtimes = take_on(&handle, staff(&config, node, &known), &known).await?;
     let bounds = planner::bounds(config.api.max_task_timeout);
+    let keeper = Keeper::start(store.clone(), blobs, config.store);
     let inner = Inner {
         driver: handle,
         store: store.clone(),
@@ -150,7 +154,7 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
         agent_runtimes: agent_runtimes.into(),
     };
     let service = Service { inner: Arc::new(inner) };
-    Ok(Server { service, driver: running, roster, supervisor, store })
+    Ok(Server { service, driver: running, roster, supervisor, store, keeper })
 }
 
 /// Carries out what brings the agents in line; says what does the work of each from then on.
@@ -189,6 +193,7 @@ impl Server {
         self.service.stop_intake();
         self.roster.wind_down(grace).await;
         self.driver.stop().await;
+        self.keeper.stop().await;
         let store = self.store.clone();
         super::tasks::blocking(move || store.close()).await;
         self.supervisor.shutdown(Duration::from_secs(2)).await;

@@ -170,6 +170,11 @@ impl Service {
     pub async fn retry(&self, id: Uuid) -> Result<TaskEnvelope, ApiError> {
         self.check_intake()?;
         let task = TaskId(id.as_u128());
+        // From here to the answer the plan cannot be deleted: the engine takes up all of it.
+        let root = self.record(task, Duration::ZERO).await?.plan.root;
+        let store = self.inner.store.clone();
+        let _pin = blocking(move || store.pin(root)).await;
+        self.stored(root).await?;
         let mut answer = self.inner.driver.run(Command::Retry { task }, Echo::Task).await;
         if let Err(Refused::Rejection(Rejection::TaskNotFound(_))) = answer {
             let record = self.stored(task).await?;

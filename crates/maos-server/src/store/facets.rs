@@ -1,34 +1,81 @@
 //! What a task is found by beside its columns: words, tags, and the documents it refers to.
 //!
-//! Its law: `remove` takes back exactly what `put` and `put_documents` wrote, in the same
-//! transaction as the row itself. The search index keeps no text, so its entries are taken back
-//! with the words of the record.
+//! Its law: what was put is taken back exactly, in the same transaction as the row itself. The
+//! search index keeps no text, so its entries are taken back with the words of the record.
 
+use hashbrown::HashMap;
 use maos_core::payload::Payload;
 use maos_core::record::{Stage, TaskRecord};
-use rusqlite::{Transaction, params};
+use rusqlite::{OptionalExtension, Transaction, params};
 
-/// Writes what is fixed from a task's first row on.
-pub(super) fn put(
+/// The tags that one transaction meets: each is looked up once, and counted at the end.
+#[derive(Default)]
+pub(super) struct Tags {
+    /// Its id, and how many more tasks have it.
+    met: HashMap<Box<str>, (i64, u64)>,
+}
+
+impl Tags {
+    fn meet(&mut self, transaction: &Transaction<'_>, tag: &str) -> rusqlite::Result<i64> {
+        if let Some((id, more)) = self.met.get_mut(tag) {
+            *more += 1;
+            return Ok(*id);
+        }
+        let known = transaction
+            .prepare_cached("SELECT id FROM tags WHERE name = ?")?
+            .query_row([tag], |row| row.get(0))
+            .optional()?;
+        let id = match known {
+            Some(id) => id,
+            None => transaction
+                .prepare_cached("INSERT INTO tags (name, tasks) VALUES (?, 0) RETURNING id")?
+                .query_row([tag], |row| row.get(0))?,
+        };
+        self.met.insert(tag.into(), (id, 1));
+        Ok(id)
+    }
+
+    /// Adds what was met to the counts.
+    pub(super) fn count(self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+        for (id, more) in self.met.into_values() {
+            transaction
+                .prepare_cached("UPDATE tags SET tasks = tasks + ? WHERE id = ?")?
+                .execute(params![more, id])?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes the words of tasks whose first row was written, by their numbers.
+///
+/// It must come last in a transaction: a statement that could fail halfway makes the index write
+/// out everything it has gathered, which for each row by itself costs more than all the rest.
+pub(super) fn put_words(
     transaction: &Transaction<'_>,
-    number: i64,
-    record: &TaskRecord,
+    fresh: &[(i64, &TaskRecord)],
 ) -> rusqlite::Result<()> {
-    transaction
-        .prepare_cached("INSERT INTO search (rowid, name, description, tags) VALUES (?, ?, ?, ?)")?
-        .execute(params![
+    let sql = "INSERT INTO search (rowid, name, description, tags) VALUES (?, ?, ?, ?)";
+    let mut insert = transaction.prepare_cached(sql)?;
+    for (number, record) in fresh {
+        insert.execute(params![
             number,
             record.spec.name,
             record.spec.description.as_deref().unwrap_or_default(),
             words(record)
         ])?;
+    }
+    Ok(())
+}
+
+/// Writes the tags of a task whose first row was written.
+pub(super) fn put_tags(
+    transaction: &Transaction<'_>,
+    tags: &mut Tags,
+    number: i64,
+    record: &TaskRecord,
+) -> rusqlite::Result<()> {
     for tag in record.spec.tags.iter() {
-        let id: i64 = transaction
-            .prepare_cached(
-                "INSERT INTO tags (name, tasks) VALUES (?, 1)
-                 ON CONFLICT (name) DO UPDATE SET tasks = tasks + 1 RETURNING id",
-            )?
-            .query_row([tag], |row| row.get(0))?;
+        let id = tags.meet(transaction, tag)?;
         transaction.prepare_cached("INSERT INTO tagged VALUES (?, ?, ?)")?.execute(params![
             id,
             record.times.created.0,
@@ -60,23 +107,32 @@ pub(super) fn put_documents(
     Ok(())
 }
 
-/// Takes everything back, the row itself as well.
-pub(super) fn remove(
+/// Takes back the words of tasks, by their numbers. Last in a transaction, as [`put_words`].
+pub(super) fn remove_words(
     transaction: &Transaction<'_>,
-    number: i64,
-    record: &TaskRecord,
+    gone: &[(i64, TaskRecord)],
 ) -> rusqlite::Result<()> {
-    transaction
-        .prepare_cached(
-            "INSERT INTO search (search, rowid, name, description, tags)
-             VALUES ('delete', ?, ?, ?, ?)",
-        )?
-        .execute(params![
+    let mut delete = transaction.prepare_cached(
+        "INSERT INTO search (search, rowid, name, description, tags)
+         VALUES ('delete', ?, ?, ?, ?)",
+    )?;
+    for (number, record) in gone {
+        delete.execute(params![
             number,
             record.spec.name,
             record.spec.description.as_deref().unwrap_or_default(),
             words(record)
         ])?;
+    }
+    Ok(())
+}
+
+/// Takes everything else back, the row itself as well.
+pub(super) fn remove(
+    transaction: &Transaction<'_>,
+    number: i64,
+    record: &TaskRecord,
+) -> rusqlite::Result<()> {
     for tag in record.spec.tags.iter() {
         let id: i64 = transaction
             .prepare_cached("UPDATE tags SET tasks = tasks - 1 WHERE name = ? RETURNING id")?

@@ -17,7 +17,7 @@ use super::{StoreError, search, sqlite_fault};
 use crate::codec::Kind;
 
 /// What one page may cost: one for each candidate, more for one that must be looked at.
-pub(super) const COST_MAX: u64 = 100_000;
+pub(super) const COST_MAX: u64 = 250_000;
 const ROW_COST: u64 = 6;
 const TAG_COST: u64 = 4;
 /// Priorities by their stored numbers.

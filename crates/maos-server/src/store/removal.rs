@@ -157,20 +157,19 @@ impl Remover {
         let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         // Held to the end: whoever pins a plan then knows that it is there, or gone.
         let pins = self.pins();
-        let (mut outcomes, mut gone) = (Vec::new(), 0);
+        let (mut outcomes, mut gone) = (Vec::new(), Vec::new());
         for root in roots {
             let free = !pins.contains_key(root) && !self.shared.holds(*root);
-            let outcome = if free { remove_plan(&transaction, *root)? } else { Removed::InUse };
-            if let Removed::Gone(tasks) = outcome {
-                gone += tasks;
-            }
+            let outcome =
+                if free { remove_plan(&transaction, *root, &mut gone)? } else { Removed::InUse };
             outcomes.push(outcome);
-            if gone >= TRANSACTION_TASKS.min(most) {
+            if gone.len() as u64 >= TRANSACTION_TASKS.min(most) {
                 break;
             }
         }
+        facets::remove_words(&transaction, &gone)?;
         transaction.commit()?;
-        if gone > 0 {
+        if !gone.is_empty() {
             self.removed.store(true, Ordering::Release);
         }
         Ok(outcomes)
@@ -229,7 +228,11 @@ fn due(db: &Connection, keep: &Retention, from: i64) -> rusqlite::Result<(Due, O
     Ok((due, (excess > 0).then_some(excess)))
 }
 
-fn remove_plan(transaction: &Transaction<'_>, root: TaskId) -> rusqlite::Result<Removed> {
+fn remove_plan(
+    transaction: &Transaction<'_>,
+    root: TaskId,
+    gone: &mut Vec<(i64, TaskRecord)>,
+) -> rusqlite::Result<Removed> {
     let sql = "SELECT number, record FROM tasks WHERE id = ?1 AND root IS NULL
                UNION ALL SELECT number, record FROM tasks WHERE root = ?1";
     let mut tasks: Vec<(i64, TaskRecord)> = Vec::new();
@@ -251,5 +254,7 @@ fn remove_plan(transaction: &Transaction<'_>, root: TaskId) -> rusqlite::Result<
     for (number, record) in &tasks {
         facets::remove(transaction, *number, record)?;
     }
-    Ok(Removed::Gone(tasks.len() as u64))
+    let count = tasks.len() as u64;
+    gone.append(&mut tasks);
+    Ok(Removed::Gone(count))
 }

@@ -149,12 +149,20 @@ pub(super) fn write(db: &mut Connection, portion: &Portion) -> rusqlite::Result<
     // Deletions have a connection of their own: the lock is taken before anything is read.
     let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut next = next_number(&transaction)?;
+    let (mut tags, mut fresh) = (facets::Tags::default(), Vec::new());
     // In the order of the ids, so that the trees grow at their ends.
     let mut tasks: Vec<&TaskRecord> = portion.tasks().collect();
     tasks.sort_unstable_by_key(|record| record.id);
     for record in tasks {
-        put_task(&transaction, record, &mut next)?;
+        let number = put_task(&transaction, record, next)?;
+        if number == next {
+            // It is here for the first time: what it is found by does not change later.
+            facets::put_tags(&transaction, &mut tags, number, record)?;
+            fresh.push((number, record));
+            next += 1;
+        }
     }
+    tags.count(&transaction)?;
     for record in &portion.agents {
         transaction.prepare_cached("INSERT OR REPLACE INTO agents VALUES (?, ?, ?)")?.execute(
             params![
@@ -171,6 +179,7 @@ pub(super) fn write(db: &mut Connection, portion: &Portion) -> rusqlite::Result<
         .execute(params![portion.engine.at.0, FORGOTTEN_MAX])?;
     let engine = codec::seal_value(Kind::Engine, &portion.engine);
     transaction.prepare_cached("INSERT OR REPLACE INTO engine VALUES (1, ?)")?.execute([engine])?;
+    facets::put_words(&transaction, &fresh)?;
     transaction.commit()
 }
 
@@ -180,15 +189,16 @@ fn next_number(transaction: &Transaction<'_>) -> rusqlite::Result<i64> {
     Ok(highest.unwrap_or(0) + 1)
 }
 
+/// Writes a row and says its number: `next` if the task is here for the first time.
 fn put_task(
     transaction: &Transaction<'_>,
     record: &TaskRecord,
-    next: &mut i64,
-) -> rusqlite::Result<()> {
+    next: i64,
+) -> rusqlite::Result<i64> {
     let is_root = record.plan.root == record.id;
     let agent = holder(&record.stage).map(|agent| bytes(agent.0));
     let given = params![
-        *next,
+        next,
         bytes(record.id.0),
         is_root.then(|| bytes(record.plan.id.0)),
         (!is_root).then(|| bytes(record.plan.root.0)),
@@ -202,11 +212,6 @@ fn put_task(
         codec::seal_value(Kind::Task, record),
     ];
     let number: i64 = transaction.prepare_cached(PUT_TASK)?.query_row(given, |row| row.get(0))?;
-    if number == *next {
-        // It is here for the first time: what it is found by does not change later.
-        facets::put(transaction, number, record)?;
-        *next += 1;
-    }
     facets::put_documents(transaction, number, record)?;
     if is_root && record.plan.idempotency.is_some() {
         let plan = codec::seal_value(Kind::Plan, &*record.plan);
@@ -214,7 +219,7 @@ fn put_task(
             .prepare_cached("INSERT OR REPLACE INTO keys VALUES (?, ?, ?)")?
             .execute(params![bytes(record.id.0), record.plan.idempotency_until.0, plan])?;
     }
-    Ok(())
+    Ok(number)
 }
 
 /// What an engine needs to go on: whole plans with something live in them, agents, keys.

@@ -1,0 +1,167 @@
+//! The housekeeper: ended plans go by age and by number, and documents that nobody refers to go
+//! with them.
+//!
+//! Its law: a document goes only when no task has referred to it, and nobody has kept it, for an
+//! hour: whoever reads it, and a backup that copies it, has that long. It sleeps until something
+//! changes.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use maos_core::time::WallTime;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::tasks::blocking;
+use crate::blobs::Blobs;
+use crate::config;
+use crate::store::{Retention, Store};
+
+/// Changes of the store gather for this long before they are looked at.
+const GATHER: Duration = Duration::from_secs(1);
+/// How often age is looked at when nothing changes, and how long documents are kept.
+const HOUR: Duration = Duration::from_secs(3_600);
+const DAY_US: u64 = 24 * 3_600 * 1_000_000;
+/// Documents that one round finds at the most.
+const FOUND_MAX: usize = 1_000_000;
+
+/// The housekeeper at work.
+pub(super) struct Keeper {
+    task: JoinHandle<()>,
+    stop: CancellationToken,
+}
+
+struct Rounds {
+    store: Store,
+    blobs: Arc<Blobs>,
+    keep: config::Store,
+    /// Documents that nobody referred to when they were looked for last, and when that was.
+    doomed: (HashSet<[u8; 32]>, Instant),
+    /// Plans went since then.
+    removed: bool,
+}
+
+impl Keeper {
+    pub(super) fn start(store: Store, blobs: Arc<Blobs>, keep: config::Store) -> Keeper {
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        // What an earlier server left is looked for once.
+        let doomed = (HashSet::new(), Instant::now());
+        let rounds = Rounds { store, blobs, keep, doomed, removed: true };
+        let task = tokio::spawn(async move {
+            tokio::select! {
+                biased;
+                () = stopped.cancelled() => {}
+                () = rounds.run() => {}
+            }
+        });
+        Keeper { task, stop }
+    }
+
+    /// Ends it; what it has begun is finished by the store itself.
+    pub(super) async fn stop(self) {
+        self.stop.cancel();
+        if let Err(why) = self.task.await {
+            warn!("the housekeeper did not end well: {why}");
+        }
+    }
+}
+
+impl Rounds {
+    async fn run(mut self) {
+        let mut synced = self.store.synced();
+        let retains = self.keep.keep_days > 0 || self.keep.keep_tasks > 0;
+        let mut due = Instant::now() + HOUR;
+        loop {
+            if retains {
+                self.retain().await;
+            }
+            self.removed |= self.store.take_removed();
+            if Instant::now() >= due {
+                due += HOUR;
+                if self.removed || !self.doomed.0.is_empty() {
+                    self.collect().await;
+                }
+            }
+            let hour = due.saturating_duration_since(Instant::now());
+            tokio::select! {
+                biased;
+                changed = synced.changed(), if retains => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+                () = tokio::time::sleep(hour) => {}
+            }
+            tokio::time::sleep(GATHER).await;
+        }
+    }
+
+    async fn retain(&self) {
+        let aged = u64::from(self.keep.keep_days) * DAY_US;
+        let keep = Retention {
+            ended_before: (aged > 0).then(|| WallTime(super::now().0.saturating_sub(aged))),
+            tasks_max: (self.keep.keep_tasks > 0).then_some(self.keep.keep_tasks),
+        };
+        let store = self.store.clone();
+        match blocking(move || store.retain(&keep)).await {
+            Ok(0) => {}
+            Ok(gone) => info!(tasks = gone, "{gone} ended tasks were removed, as `[store]` says"),
+            Err(why) => warn!("ended tasks could not be removed: {why}"),
+        }
+    }
+
+    /// Removes the documents that were not referred to an hour ago either, and looks for others.
+    async fn collect(&mut self) {
+        // What the store does not have yet may refer to any of them.
+        if !self.store.catch_up(GATHER).await {
+            return;
+        }
+        self.removed = false;
+        let (store, blobs) = (self.store.clone(), self.blobs.clone());
+        let doomed = std::mem::take(&mut self.doomed.0);
+        let collected = blocking(move || collect(&store, &blobs, &doomed)).await;
+        match collected {
+            Ok((gone, found)) => {
+                if gone > 0 {
+                    info!("{gone} documents that no task refers to were removed");
+                }
+                self.doomed = (found, Instant::now());
+            }
+            Err(why) => {
+                warn!("documents could not be collected: {why}");
+                self.removed = true;
+            }
+        }
+    }
+}
+
+/// Removes those of `doomed` that still nobody refers to; says how many went, and which others
+/// nobody refers to.
+fn collect(
+    store: &Store,
+    blobs: &Blobs,
+    doomed: &HashSet<[u8; 32]>,
+) -> Result<(u64, HashSet<[u8; 32]>), crate::store::StoreError> {
+    let mut gone = 0;
+    for hash in doomed {
+        if !store.refers_to(hash)? && blobs.remove_quiet(hash, HOUR)? {
+            gone += 1;
+        }
+    }
+    let mut quiet = Vec::new();
+    blobs.visit_quiet(HOUR, &mut |hash| {
+        if quiet.len() < FOUND_MAX {
+            quiet.push(hash);
+        }
+    })?;
+    let mut found = HashSet::new();
+    for hash in quiet {
+        if !store.refers_to(&hash)? {
+            found.insert(hash);
+        }
+    }
+    Ok((gone, found))
+}
