@@ -34,6 +34,7 @@ struct Row {
 }
 
 fn main() {
+    maos_server::host::use_huge_pages(false);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let rows = runtime.expect("a runtime").block_on(measure());
     let mut out = std::io::stdout().lock();
@@ -83,10 +84,11 @@ async fn in_batches() -> Vec<Row> {
     let engine = server.engine().clone();
     let tasks = 1_000_000_u64;
     let before = Instant::now();
-    let feeders = (0..4_u64).map(|_| {
+    let feeders_count = 8;
+    let feeders = (0..feeders_count).map(|_| {
         let engine = engine.clone();
         tokio::spawn(async move {
-            for _ in 0..tasks / 4 / BATCH as u64 {
+            for _ in 0..tasks / feeders_count / BATCH as u64 {
                 let commands = (0..BATCH).map(|_| submission("noop")).collect();
                 let answers = engine.run_all(commands, Echo::Id).await.expect("a running engine");
                 assert!(answers.iter().all(Result::is_ok), "every submission is accepted");

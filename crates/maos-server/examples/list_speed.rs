@@ -166,7 +166,7 @@ fn task(number: u64) -> TaskRecord {
         _ => Stage::Cancelled { reason: "no longer wanted".into() },
     };
     let tags = [
-        (number % 3 == 0).then(|| "nightly".to_owned()),
+        number.is_multiple_of(3).then(|| "nightly".to_owned()),
         Some(format!("team-{}", number % 7)),
         Some(format!("batch-{}", number / 1_000)),
     ];

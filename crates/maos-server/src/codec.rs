@@ -26,6 +26,11 @@ const COMPRESS_BYTES_MIN: usize = 1_024;
 /// Most bytes of a body, compressed or not: a damaged length must not take all memory.
 pub const BODY_BYTES_MAX: usize = 512 << 20;
 
+/// Memory that a sealer keeps for the next group.
+const KEPT_BYTES_MAX: usize = 8 << 20;
+/// A compressed body begins with the length of the plain one.
+const LENGTH_BYTES: usize = 4;
+
 const PLAIN: u8 = 0;
 const LZ4: u8 = 1;
 
@@ -70,29 +75,52 @@ pub enum CodecError {
     },
 }
 
+/// Seals one value after another in the same memory: clearing fresh pages for each large group
+/// costs more than all the rest of sealing it.
+#[derive(Debug, Default)]
+pub struct Sealer {
+    body: Vec<u8>,
+    sealed: Vec<u8>,
+}
+
+impl Sealer {
+    /// Encodes and seals one value.
+    pub fn seal_value<T: Encode<()>>(&mut self, kind: Kind, value: &T) -> &[u8] {
+        self.body.clear();
+        minicbor::encode(value, &mut self.body).expect("writing to memory does not fail");
+        pack(kind, &self.body, &mut self.sealed);
+        &self.sealed
+    }
+
+    /// Encodes and seals a group of steps. Give the bytes back with [`Sealer::reuse`].
+    pub fn seal_steps(&mut self, steps: &[Step]) -> Vec<u8> {
+        self.body.clear();
+        minicbor::encode(steps, &mut self.body).expect("writing to memory does not fail");
+        pack(Kind::Steps, &self.body, &mut self.sealed);
+        self.body.shrink_to(KEPT_BYTES_MAX);
+        std::mem::take(&mut self.sealed)
+    }
+
+    /// Takes memory back.
+    pub fn reuse(&mut self, sealed: Vec<u8>) {
+        self.sealed = sealed;
+        self.sealed.clear();
+        self.sealed.shrink_to(KEPT_BYTES_MAX);
+    }
+}
+
 /// Seals `body`.
 #[must_use]
 pub fn seal(kind: Kind, body: &[u8]) -> Vec<u8> {
-    let mut sealed = Vec::with_capacity(HEADER_BYTES + body.len());
-    sealed.resize(HEADER_BYTES, 0);
-    sealed.extend_from_slice(body);
-    finish(kind, sealed)
-}
-
-/// Encodes and seals one value.
-#[must_use]
-pub fn seal_value<T: Encode<()>>(kind: Kind, value: &T) -> Vec<u8> {
-    let mut sealed = vec![0; HEADER_BYTES];
-    minicbor::encode(value, &mut sealed).expect("writing to memory does not fail");
-    finish(kind, sealed)
+    let mut sealed = Vec::new();
+    pack(kind, body, &mut sealed);
+    sealed
 }
 
 /// Encodes and seals a group of steps.
 #[must_use]
 pub fn seal_steps(steps: &[Step]) -> Vec<u8> {
-    let mut sealed = vec![0; HEADER_BYTES];
-    minicbor::encode(steps, &mut sealed).expect("writing to memory does not fail");
-    finish(Kind::Steps, sealed)
+    Sealer::default().seal_steps(steps)
 }
 
 /// The body of sealed bytes.
@@ -156,25 +184,35 @@ pub fn open_steps(sealed: &[u8]) -> Result<Vec<Step>, CodecError> {
     open_value(Kind::Steps, sealed)
 }
 
-fn finish(kind: Kind, mut sealed: Vec<u8>) -> Vec<u8> {
-    assert!(sealed.len() <= BODY_BYTES_MAX, "a body is smaller than {BODY_BYTES_MAX} bytes");
-    let mut compression = PLAIN;
-    if sealed.len() >= HEADER_BYTES + COMPRESS_BYTES_MIN {
-        let packed = lz4_flex::block::compress_prepend_size(&sealed[HEADER_BYTES..]);
-        if packed.len() + HEADER_BYTES < sealed.len() {
-            sealed.truncate(HEADER_BYTES);
-            sealed.extend_from_slice(&packed);
-            compression = LZ4;
-        }
-    }
-    sealed[..2].copy_from_slice(&MAGIC);
-    sealed[2] = FORMAT;
-    sealed[3] = kind as u8;
-    sealed[4] = compression;
+/// Makes `sealed` the header and `body`, compressed where that is shorter.
+fn pack(kind: Kind, body: &[u8], sealed: &mut Vec<u8>) {
+    assert!(body.len() <= BODY_BYTES_MAX, "a body is at most {BODY_BYTES_MAX} bytes");
+    let compression = if body.len() >= COMPRESS_BYTES_MIN && compress(body, sealed) {
+        LZ4
+    } else {
+        sealed.clear();
+        sealed.resize(HEADER_BYTES, 0);
+        sealed.extend_from_slice(body);
+        PLAIN
+    };
     let (header, body) = sealed.split_at_mut(HEADER_BYTES);
+    header[..2].copy_from_slice(&MAGIC);
+    header[2..8].copy_from_slice(&[FORMAT, kind as u8, compression, 0, 0, 0]);
     let sum = checksum(&header[..8], body);
     header[8..].copy_from_slice(&sum.to_le_bytes());
-    sealed
+}
+
+/// Puts room for a header, the length of `body` and the compressed `body` into `sealed`; `false`
+/// when that is no shorter.
+fn compress(body: &[u8], sealed: &mut Vec<u8>) -> bool {
+    const PREFIX: usize = HEADER_BYTES + LENGTH_BYTES;
+    let length = u32::try_from(body.len()).expect("bounded by BODY_BYTES_MAX");
+    sealed.resize(PREFIX + lz4_flex::block::get_maximum_output_size(body.len()), 0);
+    sealed[HEADER_BYTES..PREFIX].copy_from_slice(&length.to_le_bytes());
+    let packed = lz4_flex::block::compress_into(body, &mut sealed[PREFIX..])
+        .expect("there is room for the worst case");
+    sealed.truncate(PREFIX + packed);
+    LENGTH_BYTES + packed < body.len()
 }
 
 fn expand(body: &[u8]) -> Result<Vec<u8>, CodecError> {

@@ -69,6 +69,15 @@ impl Roster {
         }
     }
 
+    /// The report of an attempt that needs nobody's time; `None` for all others.
+    #[must_use]
+    pub fn at_once(order: &Order) -> Option<Command> {
+        match order {
+            Order::Start(start) => echo(start),
+            Order::Stop(..) => None,
+        }
+    }
+
     /// Carries out orders until there will be no more.
     pub async fn run(self, mut orders: mpsc::UnboundedReceiver<Vec<Order>>) {
         while let Some(batch) = orders.recv().await {

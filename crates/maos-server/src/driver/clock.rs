@@ -11,6 +11,7 @@ pub(super) struct Clocks {
     started: Instant,
     clock: Clock,
     last: Timestamp,
+    wall: WallTime,
     entropy: u64,
     /// Shown to whoever turns calendar times into the engine's.
     ahead_us: Arc<AtomicI64>,
@@ -21,22 +22,29 @@ impl Clocks {
     pub(super) fn resume(journaled: Timestamp, ahead_us: Arc<AtomicI64>) -> Clocks {
         let clock = Clock::resume(journaled, 0, wall());
         let entropy = RandomState::new().hash_one(journaled.0);
-        Clocks { started: Instant::now(), clock, last: journaled, entropy, ahead_us }
+        let wall = wall();
+        Clocks { started: Instant::now(), clock, last: journaled, wall, entropy, ahead_us }
     }
 
-    pub(super) fn read(&mut self) -> Moment {
+    pub(super) fn read(&mut self) -> Timestamp {
         let monotonic_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
         let wall = wall();
         self.last = self.clock.read(monotonic_us, wall);
         let ahead_us = i64::try_from(self.last.0).unwrap_or(i64::MAX)
             - i64::try_from(wall.0).unwrap_or(i64::MAX);
         self.ahead_us.store(ahead_us, Ordering::Relaxed);
-        Moment { at: self.last, wall, entropy: self.draw() }
+        self.wall = wall;
+        self.last
     }
 
     /// What was read last.
     pub(super) fn last(&self) -> Timestamp {
         self.last
+    }
+
+    /// What was read last, with randomness that nobody else gets.
+    pub(super) fn moment(&mut self) -> Moment {
+        Moment { at: self.last, wall: self.wall, entropy: self.draw() }
     }
 
     /// SplitMix64 by Steele, Lea and Flood: good enough to spread retries.

@@ -4,8 +4,8 @@
 //! Requests are bounded by the channel: whoever asks waits while the driver has enough to do.
 //! Reports are bounded by the slots of the agents, so that no report ever waits behind a request.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
 use maos_core::command::Command;
 use maos_core::ids::{AgentId, Attempt, TaskId};
@@ -29,40 +29,36 @@ pub(super) enum Message {
     Seen { agent: AgentId },
 }
 
+/// Who waits for what under one number.
 pub(super) enum ReplyTo {
     One(Reply),
-    Batch(Arc<BatchReply>, usize),
+    Batch(BatchReply),
 }
 
 /// Collects the answers of a batch; sent when the last one is there.
 pub(super) struct BatchReply {
-    state: Mutex<BatchState>,
-}
-
-struct BatchState {
     answers: Vec<Option<Result<Answer, Rejection>>>,
     missing: usize,
-    reply: Option<BatchSender>,
+    reply: BatchSender,
 }
 
 impl BatchReply {
-    pub(super) fn new(count: usize, reply: BatchSender) -> Arc<BatchReply> {
+    pub(super) fn new(count: usize, reply: BatchSender) -> BatchReply {
         let mut answers = Vec::new();
         answers.resize_with(count, || None);
-        let state = BatchState { answers, missing: count, reply: Some(reply) };
-        Arc::new(BatchReply { state: Mutex::new(state) })
+        BatchReply { answers, missing: count, reply }
     }
 
-    pub(super) fn set(&self, index: usize, answer: Result<Answer, Rejection>) {
-        let mut state = self.state.lock().expect("nothing panics while it holds this lock");
-        state.answers[index] = Some(answer);
-        state.missing -= 1;
-        if state.missing == 0
-            && let Some(reply) = state.reply.take()
-        {
-            let answers = std::mem::take(&mut state.answers);
-            drop(reply.send(answers.into_iter().flatten().collect()));
-        }
+    /// Notes one answer; whether it was the last.
+    pub(super) fn set(&mut self, index: usize, answer: Result<Answer, Rejection>) -> bool {
+        self.answers[index] = Some(answer);
+        self.missing -= 1;
+        self.missing == 0
+    }
+
+    pub(super) fn send(self) {
+        // Whoever asked may have gone away; what it asked for stands anyway.
+        drop(self.reply.send(self.answers.into_iter().flatten().collect()));
     }
 }
 
@@ -72,6 +68,10 @@ pub(super) struct Mailbox {
 }
 
 impl Mailbox {
+    pub(super) fn is_empty(&self) -> bool {
+        self.reports.is_empty() && self.requests.is_empty()
+    }
+
     /// Takes what is there already, reports first, up to `most` in all.
     pub(super) fn take_more(&mut self, taken: &mut Vec<Message>, most: usize, requests: bool) {
         while taken.len() < most {

@@ -11,6 +11,7 @@ mod tests;
 mod writer;
 
 use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use maos_core::event::Step;
 use maos_core::ids::{Epoch, Position, Sequence};
 use maos_core::node::{Action, Answer, Echo, Input, Node, RequestId};
 use maos_core::rejection::Rejection;
+use maos_core::time::Timestamp;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -36,7 +38,16 @@ use writer::{Ack, Group, Writer};
 /// Requests that are taken from the mailbox before the loop looks at anything else.
 const TAKE_MAX: usize = 512;
 /// Plans that leave memory in one turn of the loop.
-const EVICT_MAX: usize = 4_096;
+const EVICT_MAX: usize = 16_384;
+/// Groups of so few steps are appended by the loop itself, if it has nothing else to do.
+const STEPS_HERE_MAX: usize = 2;
+/// Groups that are appended so before the loop looks at its mailbox again.
+const ROUNDS_MAX: u32 = 8;
+/// While groups follow one another, rows are taken this seldom: a task that is over by then has
+/// one row, not one for each group that changed it.
+const ROWS_EVERY_US: u64 = 20_000;
+/// Bits of a request's id that tell the commands of one batch apart.
+const INDEX_BITS: u32 = 20;
 /// The journal is trimmed when the store is this many steps ahead of the last trim.
 const TRIM_STEPS: u64 = 20_000;
 
@@ -44,6 +55,8 @@ const TRIM_STEPS: u64 = 20_000;
 pub struct Ports {
     /// Where attempts go. Never more than the agents' slots.
     pub orders: mpsc::UnboundedSender<Vec<Order>>,
+    /// The report of an attempt that needs no agent's time: asked before a few orders are sent.
+    pub at_once: fn(&Order) -> Option<Command>,
     /// Takes rows that are durable in the journal; must not block.
     pub keep: Box<dyn FnMut(Changes) + Send>,
     /// The last position that the store has synced.
@@ -118,14 +131,16 @@ struct Driver {
     clocks: Clocks,
     writer: Writer,
     ports: Ports,
+    /// By number; what is asked under one number is told apart by an index.
     waiting: HashMap<u64, ReplyTo>,
-    next_request: u64,
+    next_number: u64,
     actions: Vec<Action>,
     /// Steps that wait for the journal to take them.
     gathering: Vec<Step>,
     gathering_first: Sequence,
     /// Rows as of the last step that is on its way to disk.
     in_flight: Option<Changes>,
+    rows_taken: Timestamp,
     orders: Vec<Order>,
     trimmed: Sequence,
     /// Reset by the journal's fault, so that it is logged once.
@@ -142,11 +157,12 @@ impl Driver {
             writer,
             ports,
             waiting: HashMap::new(),
-            next_request: 1,
+            next_number: 0,
             actions: Vec::new(),
             gathering: Vec::new(),
             gathering_first: first,
             in_flight: None,
+            rows_taken: Timestamp(0),
             orders: Vec::new(),
             trimmed: Sequence(0),
             healthy: true,
@@ -189,6 +205,10 @@ impl Driver {
                 Wake::Kept => self.let_go(),
             }
             self.catch_up();
+            let mut rounds = 0;
+            while rounds < ROUNDS_MAX && mailbox.is_empty() && self.commit_here() {
+                rounds += 1;
+            }
             self.commit();
         }
     }
@@ -204,6 +224,8 @@ impl Driver {
     }
 
     fn receive(&mut self, message: Message) {
+        // Once for all that came together: it is the same moment.
+        self.clocks.read();
         match message {
             Message::Command { command, echo, reply } => {
                 let id = reply.map(|reply| self.expect_reply(ReplyTo::One(reply)));
@@ -216,9 +238,10 @@ impl Driver {
             }
             Message::Batch { commands, echo, reply } => {
                 let batch = mailbox::BatchReply::new(commands.len(), reply);
-                for (index, command) in commands.into_iter().enumerate() {
-                    let id = self.expect_reply(ReplyTo::Batch(batch.clone(), index));
-                    self.feed(Input::Request { id: Some(id), command, echo });
+                let first = self.expect_reply(ReplyTo::Batch(batch));
+                for (index, command) in (0..).zip(commands) {
+                    let id = Some(RequestId(first.0 + index));
+                    self.feed(Input::Request { id, command, echo });
                 }
             }
             Message::Read { query, reply } => {
@@ -227,11 +250,11 @@ impl Driver {
             }
             Message::Wait { query, id, reply } => {
                 self.waiting.insert(id, ReplyTo::One(reply));
-                self.feed(Input::Read { id: RequestId(id), query });
+                self.feed(Input::Read { id: RequestId(id << INDEX_BITS), query });
             }
             Message::Forget { id } => {
                 self.waiting.remove(&id);
-                self.feed(Input::Forget { id: RequestId(id) });
+                self.feed(Input::Forget { id: RequestId(id << INDEX_BITS) });
             }
             Message::Progressed { task, attempt } => self.feed(Input::Progressed { task, attempt }),
             Message::Seen { agent } => self.feed(Input::Seen { agent }),
@@ -240,13 +263,13 @@ impl Driver {
 
     fn expect_reply(&mut self, reply: ReplyTo) -> RequestId {
         // Even: those of waits are odd and made by who waits.
-        self.next_request += 2;
-        self.waiting.insert(self.next_request & !1, reply);
-        RequestId(self.next_request & !1)
+        self.next_number += 2;
+        self.waiting.insert(self.next_number, reply);
+        RequestId(self.next_number << INDEX_BITS)
     }
 
     fn feed(&mut self, input: Input) {
-        let moment = self.clocks.read();
+        let moment = self.clocks.moment();
         let mut actions = std::mem::take(&mut self.actions);
         self.node.step(&moment, input, &mut actions);
         for action in actions.drain(..) {
@@ -273,11 +296,23 @@ impl Driver {
     }
 
     fn reply(&mut self, id: RequestId, answer: Result<Answer, Rejection>) {
-        match self.waiting.remove(&id.0) {
-            // Whoever asked may have gone away; what it asked for stands anyway.
-            Some(ReplyTo::One(reply)) => drop(reply.send(answer)),
-            Some(ReplyTo::Batch(batch, index)) => batch.set(index, answer),
-            None => {}
+        let (number, index) = (id.0 >> INDEX_BITS, id.0 & ((1 << INDEX_BITS) - 1));
+        let index = usize::try_from(index).expect("a batch's index is small");
+        let Entry::Occupied(mut waiting) = self.waiting.entry(number) else { return };
+        match waiting.get_mut() {
+            ReplyTo::Batch(batch) => {
+                if batch.set(index, answer)
+                    && let ReplyTo::Batch(batch) = waiting.remove()
+                {
+                    batch.send();
+                }
+            }
+            ReplyTo::One(_) => {
+                if let ReplyTo::One(reply) = waiting.remove() {
+                    // Whoever asked may have gone away; what it asked for stands anyway.
+                    drop(reply.send(answer));
+                }
+            }
         }
     }
 
@@ -297,12 +332,48 @@ impl Driver {
 
     /// Sends what has gathered on its way, if nothing else is.
     fn commit(&mut self) {
+        self.send_orders();
+        if let Some(group) = self.take_group() {
+            self.writer.append(group);
+        }
+    }
+
+    /// The same on this thread, for the little that there is on an idle server; `true` if that is
+    /// done, so that something new may have come of it.
+    fn commit_here(&mut self) -> bool {
+        if self.gathering.len() > STEPS_HERE_MAX || self.orders.len() > STEPS_HERE_MAX {
+            return false;
+        }
+        self.answer_at_once();
+        let Some(group) = self.take_group() else { return false };
+        let Some(ack) = self.writer.append_here(group) else { return false };
+        // Only the journal's thread says that there is a newer reign.
+        self.acknowledge(ack).is_none()
+    }
+
+    /// Has orders answered that need no agent's time, and sends the others.
+    fn answer_at_once(&mut self) {
+        let orders = std::mem::take(&mut self.orders);
+        for order in orders {
+            match (self.ports.at_once)(&order) {
+                Some(command) => self.feed(Input::Request { id: None, command, echo: Echo::Id }),
+                None => self.orders.push(order),
+            }
+        }
+        self.send_orders();
+    }
+
+    fn send_orders(&mut self) {
         if !self.orders.is_empty() {
             // The agents are gone only when the whole server stops.
             drop(self.ports.orders.send(std::mem::take(&mut self.orders)));
         }
+    }
+
+    /// What has gathered, if nothing else is on its way to disk.
+    fn take_group(&mut self) -> Option<Group> {
         if self.writer.busy || self.gathering.is_empty() {
-            return;
+            return None;
         }
         // The next group is likely to be as large as this one.
         let next = Vec::with_capacity(self.gathering.len());
@@ -310,14 +381,32 @@ impl Driver {
         let first = self.gathering_first;
         let last = Sequence(first.0 + steps.len() as u64 - 1);
         self.gathering_first = last.next();
+        let now = self.clocks.last();
+        if now.0 >= self.rows_taken.0 + ROWS_EVERY_US {
+            let changes = self.take_rows();
+            assert!(changes.engine.position.sequence == last, "rows are as of the last step");
+            self.in_flight = Some(changes);
+        }
+        Some(Group { epoch: self.node.epoch(), first, last, steps })
+    }
+
+    /// Everything that changed since this was done last, as of the last step.
+    fn take_rows(&mut self) -> Changes {
+        self.rows_taken = self.clocks.last();
         let state = self.node.state_mut();
         let mut changes = Changes { engine: state.engine_record(), ..Changes::default() };
-        assert!(changes.engine.position.sequence == last, "rows are as of the last step");
         changes.tasks.reserve(state.changed_count());
         state.take_changed_tasks(|row| changes.tasks.push(row));
         changes.agents = state.take_changed_agents();
-        self.in_flight = Some(changes);
-        self.writer.append(Group { epoch: self.node.epoch(), first, last, steps });
+        changes
+    }
+
+    /// Hands rows to the store, which finds them from now on, written or not: ended plans leave
+    /// memory.
+    fn hand_in(&mut self, changes: Changes) {
+        let position = changes.engine.position.sequence;
+        (self.ports.keep)(changes);
+        self.node.state_mut().evict(position, EVICT_MAX);
     }
 
     fn acknowledge(&mut self, ack: Ack) -> Option<Ended> {
@@ -327,10 +416,17 @@ impl Driver {
                     info!("the journal takes appends again");
                 }
                 self.writer.busy = false;
-                if let Some(changes) = self.in_flight.take() {
-                    (self.ports.keep)(changes);
-                }
+                let mut changes = self.in_flight.take();
                 self.feed(Input::Durable { through });
+                if self.node.inflight() == 0 {
+                    // Nothing more is on its way: the store need not wait for the rest.
+                    if let Some(changes) = changes.replace(self.take_rows()) {
+                        self.hand_in(changes);
+                    }
+                }
+                if let Some(changes) = changes {
+                    self.hand_in(changes);
+                }
             }
             Ack::Failed(fault) => {
                 if std::mem::replace(&mut self.healthy, false) {
@@ -347,11 +443,9 @@ impl Driver {
         None
     }
 
-    /// The store has more: ended plans leave memory, and the journal lets go of what it need not
-    /// keep.
+    /// The store has more on disk: the journal lets go of what it need not keep.
     fn let_go(&mut self) {
         let kept = self.ports.kept.borrow_and_update().sequence;
-        self.node.state_mut().evict(kept, EVICT_MAX);
         if kept.0 >= self.trimmed.0 + TRIM_STEPS {
             self.trimmed = kept;
             self.writer.trim(kept);
@@ -360,7 +454,7 @@ impl Driver {
 
     fn until_deadline(&mut self) -> Option<Duration> {
         let deadline = self.node.next_deadline()?;
-        let now = self.clocks.read().at;
+        let now = self.clocks.read();
         Some(Duration::from_micros(deadline.0.saturating_sub(now.0)))
     }
 }

@@ -105,7 +105,7 @@ impl Service {
         }
         let deadline = Instant::now() + LET_GO_MAX;
         loop {
-            let written = self.catch_up().await;
+            let written = self.catch_up().await?;
             match self.inner.driver.ask(Query::Task(task)).await {
                 Err(Refused::Rejection(Rejection::TaskNotFound(_))) => return Ok(()),
                 Err(refused) => return Err(faults::refused(refused)),

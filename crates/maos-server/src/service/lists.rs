@@ -7,13 +7,13 @@ use maos_api::error::ApiError;
 use maos_api::listing::{AgentQuery, TaskQuery};
 use maos_api::task::{Page, Priority as WirePriority, TaskPage, TaskStatus};
 use maos_core::ids::{AgentId, TaskId};
-use maos_core::node::AgentState;
+use maos_core::node::{AgentState, Answer, Query};
 use maos_core::spec::Priority;
 use maos_core::time::WallTime;
 
 use super::cursor::Cursor;
 use super::tasks::blocking;
-use super::{Service, present};
+use super::{Service, faults, present};
 use crate::store::{Count, Start, TaskFilter};
 
 /// How long a list waits until the store has what was answered before.
@@ -38,7 +38,7 @@ impl Service {
             Some(cursor) => Start::After(cursor.place),
             None => Start::Skip((query.page - 1).saturating_mul(page_size.into())),
         };
-        let complete = self.catch_up().await;
+        let complete = self.catch_up().await?;
         let store = self.inner.store.clone();
         let filtered = filter.clone();
         let read = blocking(move || store.list(&filtered, start, page_size)).await;
@@ -64,8 +64,11 @@ impl Service {
     }
 
     /// Waits until the store has everything that was answered before; says whether it has.
-    pub(super) async fn catch_up(&self) -> bool {
-        self.inner.store.catch_up(CATCH_UP_MAX).await
+    pub(super) async fn catch_up(&self) -> Result<bool, ApiError> {
+        let Answer::Figures(figures) = self.ask(Query::Figures).await? else {
+            return Err(faults::internal(&"figures were something else"));
+        };
+        Ok(self.inner.store.catch_up(figures.durable, CATCH_UP_MAX).await)
     }
 
     /// A page of agents: of those that serve, unless ended ones are asked for.
@@ -78,7 +81,7 @@ impl Service {
         let mut warnings = Vec::new();
         let ended = [AgentStatus::Offline, AgentStatus::Terminated];
         if query.statuses.iter().any(|status| ended.contains(status)) {
-            if !self.catch_up().await {
+            if !self.catch_up().await? {
                 warnings.push(BEHIND.to_owned());
             }
             let store = self.inner.store.clone();

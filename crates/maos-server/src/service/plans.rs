@@ -25,7 +25,7 @@ impl Service {
     /// That there is no such plan, or why it cannot be told.
     pub async fn execution_plan(&self, id: Uuid) -> Result<ExecutionPlan, ApiError> {
         // Which task is a plan's root, the store alone knows.
-        self.catch_up().await;
+        self.catch_up().await?;
         let store = self.inner.store.clone();
         let plan = PlanId(id.as_u128());
         let found = blocking(move || store.root_of(plan)).await;

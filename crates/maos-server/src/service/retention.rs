@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use maos_core::node::{Answer, Query};
 use maos_core::time::WallTime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +18,7 @@ use tracing::{info, warn};
 use super::tasks::blocking;
 use crate::blobs::Blobs;
 use crate::config;
+use crate::driver::Handle;
 use crate::store::{Retention, Store};
 
 /// Changes of the store gather for this long before they are looked at.
@@ -34,22 +36,28 @@ pub(super) struct Keeper {
 }
 
 struct Rounds {
+    driver: Handle,
     store: Store,
     blobs: Arc<Blobs>,
     keep: config::Store,
-    /// Documents that nobody referred to when they were looked for last, and when that was.
-    doomed: (HashSet<[u8; 32]>, Instant),
+    /// Documents that nobody referred to when they were looked for last, an hour ago.
+    doomed: HashSet<[u8; 32]>,
     /// Plans went since then.
     removed: bool,
 }
 
 impl Keeper {
-    pub(super) fn start(store: Store, blobs: Arc<Blobs>, keep: config::Store) -> Keeper {
+    pub(super) fn start(
+        driver: Handle,
+        store: Store,
+        blobs: Arc<Blobs>,
+        keep: config::Store,
+    ) -> Keeper {
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         // What an earlier server left is looked for once.
-        let doomed = (HashSet::new(), Instant::now());
-        let rounds = Rounds { store, blobs, keep, doomed, removed: true };
+        let doomed = HashSet::new();
+        let rounds = Rounds { driver, store, blobs, keep, doomed, removed: true };
         let task = tokio::spawn(async move {
             tokio::select! {
                 biased;
@@ -81,7 +89,7 @@ impl Rounds {
             self.removed |= self.store.take_removed();
             if Instant::now() >= due {
                 due += HOUR;
-                if self.removed || !self.doomed.0.is_empty() {
+                if self.removed || !self.doomed.is_empty() {
                     self.collect().await;
                 }
             }
@@ -116,19 +124,20 @@ impl Rounds {
     /// Removes the documents that were not referred to an hour ago either, and looks for others.
     async fn collect(&mut self) {
         // What the store does not have yet may refer to any of them.
-        if !self.store.catch_up(GATHER).await {
+        let Ok(Answer::Figures(figures)) = self.driver.ask(Query::Figures).await else { return };
+        if !self.store.catch_up(figures.durable, GATHER).await {
             return;
         }
         self.removed = false;
         let (store, blobs) = (self.store.clone(), self.blobs.clone());
-        let doomed = std::mem::take(&mut self.doomed.0);
+        let doomed = std::mem::take(&mut self.doomed);
         let collected = blocking(move || collect(&store, &blobs, &doomed)).await;
         match collected {
             Ok((gone, found)) => {
                 if gone > 0 {
                     info!("{gone} documents that no task refers to were removed");
                 }
-                self.doomed = (found, Instant::now());
+                self.doomed = found;
             }
             Err(why) => {
                 warn!("documents could not be collected: {why}");

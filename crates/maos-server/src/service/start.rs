@@ -112,6 +112,7 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
     let keeper = store.clone();
     let ports = Ports {
         orders,
+        at_once: Roster::at_once,
         keep: Box::new(move |changes| keeper.write(changes)),
         kept: store.synced(),
     };
@@ -137,7 +138,7 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
     handle.run(Command::SetCapacity { capacity }, Echo::Id).await?;
     let agent_runtimes = take_on(&handle, staff(&config, node, &known), &known).await?;
     let bounds = planner::bounds(config.api.max_task_timeout);
-    let keeper = Keeper::start(store.clone(), blobs, config.store);
+    let keeper = Keeper::start(handle.clone(), store.clone(), blobs, config.store);
     let inner = Inner {
         driver: handle,
         store: store.clone(),

@@ -17,12 +17,14 @@ use maos_core::record::{Stage, TaskRecord};
 use maos_core::spec::{IdempotencyKey, TraceContext};
 use maos_core::time::WallTime;
 use serde_json::value::RawValue;
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::{Service, faults, new_id, present};
 use crate::agents::{Progress, builtin};
 use crate::driver::Refused;
 use crate::planner::{self, Defaults, PlanContext};
+use crate::store::Pin;
 use maos_core::rejection::Rejection;
 
 /// The message of an envelope whose submission was accepted just now, and not before.
@@ -173,20 +175,40 @@ impl Service {
         // From here to the answer the plan cannot be deleted: the engine takes up all of it.
         let root = self.record(task, Duration::ZERO).await?.plan.root;
         let store = self.inner.store.clone();
-        let _pin = blocking(move || store.pin(root)).await;
+        let pin = blocking(move || store.pin(root)).await;
+        let _held = self.hold(pin, task);
         self.stored(root).await?;
         let mut answer = self.inner.driver.run(Command::Retry { task }, Echo::Task).await;
         if let Err(Refused::Rejection(Rejection::TaskNotFound(_))) = answer {
             let record = self.stored(task).await?;
             let tasks = self.stored_plan(record.plan.root).await?;
-            let revive = Command::Revive { tasks: tasks.into() };
-            self.inner.driver.run(revive, Echo::Id).await.map_err(faults::refused)?;
-            answer = self.inner.driver.run(Command::Retry { task }, Echo::Task).await;
+            // In one go: a plan at rest leaves the engine again as soon as its rows are written.
+            let both = vec![Command::Revive { tasks: tasks.into() }, Command::Retry { task }];
+            let answers = self.inner.driver.run_all(both, Echo::Task).await;
+            let last = answers.map_err(faults::refused)?.pop();
+            answer = last.map_or(Err(Refused::Stopped), |last| last.map_err(Refused::Rejection));
         }
         match answer.map_err(faults::refused)? {
             Answer::Task(record) => self.envelope(&record, "task runs again".to_owned()).await,
             _ => Err(faults::internal(&"a retry was answered with something else")),
         }
+    }
+
+    /// Keeps a pin until the store has what a task came to by the time that the answer is dropped:
+    /// whoever asked may go away at any moment, and what it asked for is done anyway.
+    fn hold(&self, pin: Pin, task: TaskId) -> oneshot::Sender<()> {
+        let (done, finished) = oneshot::channel();
+        let (driver, store) = (self.inner.driver.clone(), self.inner.store.clone());
+        tokio::spawn(async move {
+            drop(finished.await);
+            // Once this is answered the task's last change is durable in the journal.
+            drop(driver.ask(Query::Task(task)).await);
+            if let Ok(Answer::Figures(figures)) = driver.ask(Query::Figures).await {
+                store.reach(figures.durable).await;
+            }
+            drop(pin);
+        });
+        done
     }
 
     /// Why a task waits.

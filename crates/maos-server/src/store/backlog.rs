@@ -46,7 +46,6 @@ struct State {
     writing: bool,
     rows: u64,
     bytes: u64,
-    handed_in: Sequence,
     synced: Sequence,
     /// Somebody waits for this to be written.
     wanted: Sequence,
@@ -119,7 +118,6 @@ impl Shared {
 
     pub(super) fn add(&self, changes: Changes) {
         let mut state = self.lock();
-        state.handed_in = changes.engine.position.sequence;
         let writable = usize::from(state.writing);
         let fits = state.portions.len() > writable
             && state.portions.back().is_some_and(|last| !last.is_full());
@@ -194,17 +192,12 @@ impl Shared {
 
     /// Where the database stood when it was opened.
     pub(super) fn begin_at(&self, position: Sequence) {
-        let mut state = self.lock();
-        (state.synced, state.handed_in) = (position, position);
+        self.lock().synced = position;
     }
 
     pub(super) fn close(&self) {
         self.lock().closing = true;
         self.changed.notify_all();
-    }
-
-    pub(super) fn handed_in(&self) -> Sequence {
-        self.lock().handed_in
     }
 
     pub(super) fn figures(&self) -> Backlog {

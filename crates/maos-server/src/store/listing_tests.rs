@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use maos_core::event::AgentEnd;
-use maos_core::ids::{AgentId, Attempt, PlanId, TaskId};
+use maos_core::ids::{AgentId, Attempt, PlanId, Sequence, TaskId};
 use maos_core::record::{Stage, TaskRecord};
 use maos_core::spec::{Names, Priority, TaskSpec};
 use maos_core::time::{Timestamp, WallTime};
@@ -190,7 +190,7 @@ async fn a_cursor_holds_its_place_while_tasks_come_and_go() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
     store.write(changes(1, (1..=60).map(|id| task(id, id, ready())).collect()));
-    assert!(store.catch_up(Duration::from_secs(30)).await);
+    assert!(store.catch_up(Sequence(1), Duration::from_secs(30)).await);
     let all = TaskFilter::default();
     let mut found = Vec::new();
     let mut start = Start::Skip(0);
@@ -202,7 +202,7 @@ async fn a_cursor_holds_its_place_while_tasks_come_and_go() {
         let changed = (1..=60).map(|id| task(id, id, done()));
         let sequence = 1 + u64::try_from(round).unwrap();
         store.write(changes(sequence, changed.chain([task(new, new, ready())]).collect()));
-        assert!(store.catch_up(Duration::from_secs(30)).await);
+        assert!(store.catch_up(Sequence(sequence), Duration::from_secs(30)).await);
         match page.next {
             Some(place) => start = Start::After(place),
             None => break,
@@ -277,7 +277,7 @@ async fn plans_and_ended_agents_are_found() {
     // Found while they wait as well as once they are written.
     let plan = |root: u128| store.plan(TaskId(root)).unwrap().len();
     assert_eq!((plan(10), plan(11), plan(12)), (2, 0, 0));
-    assert!(store.catch_up(Duration::from_secs(30)).await);
+    assert!(store.catch_up(Sequence(1), Duration::from_secs(30)).await);
     assert_eq!((plan(10), plan(11), plan(12)), (2, 0, 0));
     assert_eq!(store.root_of(PlanId(10)).unwrap(), Some(TaskId(10)));
     assert_eq!(store.root_of(PlanId(11)).unwrap(), None);
@@ -303,7 +303,7 @@ async fn a_plan_goes_whole_with_all_it_was_found_by_and_only_when_nothing_of_it_
     let store = open(folder.path());
     let tasks = varied(60);
     store.write(changes(1, tasks.clone()));
-    assert!(store.catch_up(Duration::from_secs(30)).await);
+    assert!(store.catch_up(Sequence(1), Duration::from_secs(30)).await);
     // 110: completed. 100: its root is ready. 200: unknown. 101: no root. 120: pinned.
     let pin = store.pin(TaskId(120));
     let roots = [110, 100, 9_990, 101, 120].map(TaskId);
@@ -318,7 +318,7 @@ async fn a_plan_goes_whole_with_all_it_was_found_by_and_only_when_nothing_of_it_
         task.stage = done();
     }
     store.write(changes(2, whole.clone()));
-    assert!(store.catch_up(Duration::from_secs(30)).await);
+    assert!(store.catch_up(Sequence(2), Duration::from_secs(30)).await);
     assert_eq!(store.remove(&[TaskId(200)]).unwrap(), [Gone(3)]);
     assert!(store.take_removed() && !store.take_removed());
     let gone = [110, 120, 200].map(TaskId);
@@ -327,7 +327,7 @@ async fn a_plan_goes_whole_with_all_it_was_found_by_and_only_when_nothing_of_it_
     check_left(&store, &left);
     // It may come back as a whole.
     store.write(changes(3, whole.clone()));
-    assert!(store.catch_up(Duration::from_secs(30)).await);
+    assert!(store.catch_up(Sequence(3), Duration::from_secs(30)).await);
     assert_eq!(store.plan(TaskId(200)).unwrap().len(), 3);
     store.close();
 }
@@ -364,7 +364,7 @@ async fn retention_removes_the_oldest_ended_plans_and_keeps_the_living() {
             task.times.ended = task.stage.ended().then_some(task.times.created);
         }
         store.write(changes(1, tasks.clone()));
-        assert!(store.catch_up(Duration::from_secs(30)).await);
+        assert!(store.catch_up(Sequence(1), Duration::from_secs(30)).await);
         let total = tasks.len();
         let gone = usize::try_from(store.retain(&keep).unwrap()).unwrap();
         let ended = |task: &TaskRecord| {

@@ -231,10 +231,9 @@ impl Store {
         self.shared.health()
     }
 
-    /// Waits until everything up to `through` that was handed in is durable here. Returns at once
-    /// when less was handed in than that, as far as it goes.
+    /// Waits until everything up to `through` is durable here. That must be durable in the journal:
+    /// then it is handed in soon, or has been.
     pub async fn reach(&self, through: Sequence) {
-        let through = through.min(self.shared.handed_in());
         self.shared.hurry(through);
         let mut synced = self.synced.clone();
         // The thread is gone only when the store is closed: then there is nothing to wait for.
@@ -267,10 +266,10 @@ impl Store {
         Ok(tasks)
     }
 
-    /// Waits until everything that was handed in before is written, at most for `patience`. Says
-    /// whether it is: what somebody was told of before is then in every listing.
-    pub async fn catch_up(&self, patience: Duration) -> bool {
-        tokio::time::timeout(patience, self.reach(Sequence(u64::MAX))).await.is_ok()
+    /// As [`Store::reach`], but at most for `patience`; says whether it was enough. What somebody
+    /// was told of before is then in every listing.
+    pub async fn catch_up(&self, through: Sequence, patience: Duration) -> bool {
+        tokio::time::timeout(patience, self.reach(through)).await.is_ok()
     }
 
     /// A page of the tasks that are written. Call [`Store::catch_up`] before to have the others in

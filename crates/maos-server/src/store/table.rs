@@ -15,7 +15,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehav
 
 use super::backlog::Portion;
 use super::{StoreError, facets, sqlite_fault, unopened};
-use crate::codec::{self, Kind};
+use crate::codec::{self, Kind, Sealer};
 
 const FORMAT: u32 = 2;
 /// `MAOS`.
@@ -153,8 +153,9 @@ pub(super) fn write(db: &mut Connection, portion: &Portion) -> rusqlite::Result<
     // In the order of the ids, so that the trees grow at their ends.
     let mut tasks: Vec<&TaskRecord> = portion.tasks().collect();
     tasks.sort_unstable_by_key(|record| record.id);
+    let mut sealer = Sealer::default();
     for record in tasks {
-        let number = put_task(&transaction, record, next)?;
+        let number = put_task(&transaction, record, next, &mut sealer)?;
         if number == next {
             // It is here for the first time: what it is found by does not change later.
             facets::put_tags(&transaction, &mut tags, number, record)?;
@@ -168,7 +169,7 @@ pub(super) fn write(db: &mut Connection, portion: &Portion) -> rusqlite::Result<
             params![
                 bytes(record.spec.id.0),
                 record.end.is_some(),
-                codec::seal_value(Kind::Agent, record)
+                sealer.seal_value(Kind::Agent, record)
             ],
         )?;
     }
@@ -177,7 +178,7 @@ pub(super) fn write(db: &mut Connection, portion: &Portion) -> rusqlite::Result<
             "DELETE FROM keys WHERE root IN (SELECT root FROM keys WHERE until <= ? LIMIT ?)",
         )?
         .execute(params![portion.engine.at.0, FORGOTTEN_MAX])?;
-    let engine = codec::seal_value(Kind::Engine, &portion.engine);
+    let engine = sealer.seal_value(Kind::Engine, &portion.engine);
     transaction.prepare_cached("INSERT OR REPLACE INTO engine VALUES (1, ?)")?.execute([engine])?;
     facets::put_words(&transaction, &fresh)?;
     transaction.commit()
@@ -194,6 +195,7 @@ fn put_task(
     transaction: &Transaction<'_>,
     record: &TaskRecord,
     next: i64,
+    sealer: &mut Sealer,
 ) -> rusqlite::Result<i64> {
     let is_root = record.plan.root == record.id;
     let agent = holder(&record.stage).map(|agent| bytes(agent.0));
@@ -209,12 +211,12 @@ fn put_task(
         record.times.created.0,
         record.times.ended.map(|ended| ended.0),
         is_live(record),
-        codec::seal_value(Kind::Task, record),
+        sealer.seal_value(Kind::Task, record),
     ];
     let number: i64 = transaction.prepare_cached(PUT_TASK)?.query_row(given, |row| row.get(0))?;
     facets::put_documents(transaction, number, record)?;
     if is_root && record.plan.idempotency.is_some() {
-        let plan = codec::seal_value(Kind::Plan, &*record.plan);
+        let plan = sealer.seal_value(Kind::Plan, &*record.plan);
         transaction
             .prepare_cached("INSERT OR REPLACE INTO keys VALUES (?, ?, ?)")?
             .execute(params![bytes(record.id.0), record.plan.idempotency_until.0, plan])?;

@@ -21,7 +21,7 @@ const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 /// The thread yields to the engine and the journal when there is not enough processor for all.
 #[cfg(target_os = "linux")]
-const NICENESS: i32 = 10;
+const NICENESS: i32 = 19;
 
 pub(super) fn start(
     mut db: Connection,

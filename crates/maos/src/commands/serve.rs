@@ -43,6 +43,7 @@ pub(crate) fn run(arguments: &Serve) -> anyhow::Result<ExitCode> {
     let program = std::env::current_exe().context("this program's path cannot be read")?;
     let data_dir = std::path::absolute(&arguments.data_dir)?;
     let files = data_dir.join("files");
+    host::use_huge_pages(false);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         // Before anything is started: from here on a signal means an orderly end.
