@@ -341,7 +341,7 @@ pub struct Page<T> {
     /// Whether there is a page before this one.
     pub has_previous: bool,
     /// Ours: where the next page begins, at any depth; stays valid while tasks come and go. A page
-    /// with one may have fewer items than a full page, even none: the search for more goes on there.
+    /// with one may have fewer items than a full page, even none: the search goes on there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<String>,
     /// Ours: whether `total_items` is all there are; else there are more than were counted.

@@ -174,3 +174,37 @@ fn collect(
     }
     Ok((gone, found))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use maos_core::engine::Rows;
+
+    use super::*;
+    use crate::data_dir::DataDir;
+
+    #[test]
+    fn a_document_goes_in_the_second_round_that_finds_it_without_a_task() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = Arc::new(DataDir::open(folder.path()).unwrap());
+        let (store, Rows { .. }) = Store::open(&dir).unwrap();
+        let blobs = Blobs::open(&dir.blobs()).unwrap();
+        let [old, kept_again] = [b"old...", b"again."].map(|document| {
+            let hash = blobs.write(document).unwrap();
+            let name = blake3::Hash::from_bytes(hash).to_hex();
+            let file = dir.blobs().join(&name[..2]).join(&name[2..]);
+            let file = std::fs::File::options().write(true).open(file).unwrap();
+            file.set_modified(SystemTime::now() - 2 * HOUR).unwrap();
+            hash
+        });
+        let (gone, found) = collect(&store, &blobs, &HashSet::new()).unwrap();
+        assert_eq!((gone, &found), (0, &HashSet::from([old, kept_again])));
+        // Meanwhile somebody submits one of them again.
+        blobs.write(b"again.").unwrap();
+        let (gone, found) = collect(&store, &blobs, &found).unwrap();
+        assert_eq!((gone, found), (1, HashSet::new()));
+        assert!(blobs.read(&old).is_err() && blobs.read(&kept_again).is_ok());
+        store.close();
+    }
+}

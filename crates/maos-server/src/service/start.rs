@@ -102,7 +102,6 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
         state.live_count(),
         setup.data_dir.display()
     );
-    let blobs = Arc::new(blobs);
     let payloads = Payloads::new(blobs.clone());
     let supervisor = Supervisor::start(&setup.supervisor, &setup.data_dir).await?;
     let supervisor = Arc::new(supervisor);
@@ -204,7 +203,7 @@ impl Server {
 struct Recovered {
     store: store::Store,
     journal: Box<dyn crate::journal::Journal>,
-    blobs: crate::blobs::Blobs,
+    blobs: Arc<crate::blobs::Blobs>,
     node: NodeId,
     state: State,
 }
@@ -224,7 +223,7 @@ fn recover(data_dir: &Path) -> Result<Recovered, StartError> {
     Ok(Recovered {
         store: opened.store,
         journal: Box::new(opened.journal),
-        blobs: opened.blobs,
+        blobs: Arc::new(opened.blobs),
         node: opened.node,
         state,
     })

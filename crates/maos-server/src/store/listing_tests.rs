@@ -350,6 +350,32 @@ fn a_plan_that_waits_to_be_written_stays() {
     assert_eq!(remover.remove(&[TaskId(10)]).unwrap(), [Removed::Gone(2)]);
 }
 
+#[test]
+fn documents_are_referred_to_for_as_long_as_their_task_is_there() {
+    use maos_core::payload::Payload;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    let mut db = table::open(&path).unwrap();
+    let shared = Arc::new(Shared::default());
+    let stored = |byte| Payload::Stored { hash: [byte; 32], bytes: 2_000 };
+    let mut asked = task(10, 10, Stage::Completed(stored(2)));
+    let spec = TaskSpec {
+        parameters: stored(1),
+        metadata: Some(Box::new(stored(3))),
+        ..TaskSpec::clone(&asked.spec)
+    };
+    asked.spec = Arc::new(spec);
+    shared.add(changes(1, vec![asked]));
+    table::write(&mut db, &shared.take().unwrap()).unwrap();
+    shared.written();
+    let readers = read::Readers::new(path.clone());
+    let known = || [1, 2, 3, 4].map(|byte| readers.refers_to(&[byte; 32]).unwrap());
+    assert_eq!(known(), [true, true, true, false]);
+    let remover = removal::Remover::new(path, shared);
+    assert_eq!(remover.remove(&[TaskId(10)]).unwrap(), [Removed::Gone(1)]);
+    assert_eq!(known(), [false; 4]);
+}
+
 #[tokio::test]
 async fn retention_removes_the_oldest_ended_plans_and_keeps_the_living() {
     for keep in [
