@@ -8,7 +8,7 @@ use crate::event::{AgentEnd, Failure};
 use crate::ids::{AgentId, Attempt, Epoch, NodeId, TaskId};
 use crate::payload::Payload;
 use crate::record::TaskRecord;
-use crate::spec::{AgentSpec, Amounts, Plan};
+use crate::spec::{AgentSpec, Amounts, Expansion, Plan};
 
 /// A request to change the state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +92,8 @@ pub enum Command {
 pub enum Report {
     /// It has a result.
     Completed(Payload),
+    /// It made subtasks, whose results become the task's.
+    Expanded(Arc<Expansion>),
     /// It has none.
     Failed(Failure),
     /// It never came to a verdict: its program was ended or could not be started by our doing.

@@ -14,7 +14,7 @@ use minicbor::{Decode, Encode};
 use crate::ids::{AgentId, Attempt, Epoch, NodeId, TaskId};
 use crate::payload::{Payload, shared};
 use crate::record::TaskRecord;
-use crate::spec::{AgentSpec, Amounts, Plan};
+use crate::spec::{AgentSpec, Amounts, Expansion, Plan};
 use crate::time::{Moment, Timestamp};
 
 /// Everything that one input brought about, at one moment. Durable as a whole or not at all.
@@ -168,6 +168,19 @@ pub enum Event {
         /// Amounts by kind.
         #[n(0)]
         capacity: Amounts,
+    },
+    /// An attempt ended by making subtasks of its task, which goes on as their parent.
+    #[n(15)]
+    Expanded {
+        /// The task.
+        #[n(0)]
+        task: TaskId,
+        /// The attempt.
+        #[n(1)]
+        attempt: Attempt,
+        /// What it made.
+        #[cbor(n(2), with = "shared")]
+        expansion: Arc<Expansion>,
     },
     /// A server took over the journal.
     #[n(14)]

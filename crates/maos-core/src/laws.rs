@@ -84,7 +84,7 @@ fn timers_are_those_of_the_stages(state: &State) -> Result<(), Broken> {
     let mut wanted = BTreeSet::new();
     for (slot, task) in state.tasks.iter() {
         wanted.extend(task.stage_timer().map(|(at, timer)| (at, timer, slot)));
-        if let Some(deadline) = task.spec.deadline.filter(|_| !task.stage.ended()) {
+        if let Some(deadline) = task.spec.rare().deadline.filter(|_| !task.stage.ended()) {
             wanted.insert((deadline, Timer::Deadline, slot));
         }
     }

@@ -399,7 +399,7 @@ impl Node {
         actions.push(Action::Append { sequence, step: Step { moment: *moment, events } });
         self.state.drain_effects(|effect| {
             if let Effect::Start { task, attempt, spec, .. } = &effect
-                && let Some(silence_ms) = spec.no_progress_ms
+                && let Some(silence_ms) = spec.rare().no_progress_ms
             {
                 self.presence.attempt_started(moment.at, *task, *attempt, silence_ms);
             }

@@ -15,14 +15,18 @@ pub enum Payload {
     Inline(#[cbor(n(0), with = "shared_bytes")] Arc<[u8]>),
     /// A document in the blob store, durable there before the event that names it.
     #[n(1)]
-    Stored {
-        /// BLAKE3 of the document.
-        #[cbor(n(0), with = "minicbor::bytes")]
-        hash: [u8; 32],
-        /// Size of the document.
-        #[n(1)]
-        bytes: u64,
-    },
+    Stored(#[cbor(n(0), with = "shared")] Arc<StoredDocument>),
+}
+
+/// Where a document is that is too large to be carried.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct StoredDocument {
+    /// BLAKE3 of the document.
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub hash: [u8; 32],
+    /// Size of the document.
+    #[n(1)]
+    pub bytes: u64,
 }
 
 impl Payload {
@@ -32,12 +36,18 @@ impl Payload {
         Payload::Inline(Arc::from(document))
     }
 
+    /// A payload whose document is in the blob store.
+    #[must_use]
+    pub fn stored(hash: [u8; 32], bytes: u64) -> Payload {
+        Payload::Stored(Arc::new(StoredDocument { hash, bytes }))
+    }
+
     /// Size of the document in bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         match self {
             Payload::Inline(document) => document.len() as u64,
-            Payload::Stored { bytes, .. } => *bytes,
+            Payload::Stored(stored) => stored.bytes,
         }
     }
 }

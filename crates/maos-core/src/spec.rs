@@ -3,6 +3,7 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use minicbor::{Decode, Encode};
 
@@ -140,36 +141,97 @@ pub struct TaskSpec {
     /// Bound on one attempt's run.
     #[n(7)]
     pub timeout_ms: u64,
-    /// Bound on the wait for an agent, from the moment the task is ready.
-    #[n(8)]
-    pub queue_timeout_ms: Option<u64>,
-    /// Bound on the silence of a running attempt.
-    #[n(9)]
-    pub no_progress_ms: Option<u64>,
-    /// Bound on everything.
-    #[n(10)]
-    pub deadline: Option<Timestamp>,
     /// Failed attempts that are tried again.
-    #[n(11)]
+    #[n(8)]
     pub retries_max: u32,
     /// For a task with subtasks: what a failed one means.
-    #[n(12)]
+    #[n(9)]
     pub on_failure: FailurePolicy,
+    /// What few tasks ask for; see [`TaskSpec::rare`].
+    #[n(10)]
+    pub rare: Option<Box<Rare>>,
+}
+
+/// What few tasks ask for; apart, so that the many others take less room.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Rare {
+    /// Bound on the wait for an agent, from the moment the task is ready.
+    #[n(0)]
+    pub queue_timeout_ms: Option<u64>,
+    /// Bound on the silence of a running attempt.
+    #[n(1)]
+    pub no_progress_ms: Option<u64>,
+    /// Bound on everything.
+    #[n(2)]
+    pub deadline: Option<Timestamp>,
+    /// Not before this; for a leaf.
+    #[n(3)]
+    pub start_at: Option<Timestamp>,
     /// Tasks with the same key share one turn among submitters.
-    #[n(13)]
+    #[n(4)]
     pub fairness_key: Option<Name>,
     /// Tasks with the same key share one bound on how many run at once.
-    #[n(14)]
+    #[n(5)]
     pub concurrency_key: Option<Name>,
     /// Earlier results that its attempts are handed.
-    #[n(15)]
-    pub inputs: Box<[TaskInput]>,
+    #[n(6)]
+    pub inputs: Vec<TaskInput>,
     /// Its name within the plan, unique there.
-    #[n(16)]
+    #[n(7)]
     pub key: Option<Name>,
     /// Where it came from, for tracing.
-    #[n(17)]
-    pub trace: Option<Box<TraceContext>>,
+    #[n(8)]
+    pub trace: Option<TraceContext>,
+    /// Its result is a list of subtasks, which ask for this if they do not say otherwise.
+    #[n(9)]
+    pub plans: Option<Box<Demand>>,
+}
+
+static NOTHING_RARE: Rare = Rare {
+    queue_timeout_ms: None,
+    no_progress_ms: None,
+    deadline: None,
+    start_at: None,
+    fairness_key: None,
+    concurrency_key: None,
+    inputs: Vec::new(),
+    key: None,
+    trace: None,
+    plans: None,
+};
+
+impl Rare {
+    /// As a task holds it: nothing at all when there is nothing in it.
+    #[must_use]
+    pub fn boxed(self) -> Option<Box<Rare>> {
+        (self != NOTHING_RARE).then(|| Box::new(self))
+    }
+}
+
+impl TaskSpec {
+    /// A task that asks for nothing but its name, with the wire contract's bounds.
+    #[must_use]
+    pub fn new(name: &str) -> TaskSpec {
+        TaskSpec {
+            name: name.into(),
+            description: None,
+            priority: Priority::Medium,
+            parameters: Payload::inline(b"{}"),
+            metadata: None,
+            tags: Names::default(),
+            demand: Arc::default(),
+            timeout_ms: 300_000,
+            retries_max: 3,
+            on_failure: FailurePolicy::FailFast,
+            rare: None,
+        }
+    }
+
+    /// What few tasks ask for.
+    #[must_use]
+    pub fn rare(&self) -> &Rare {
+        self.rare.as_deref().unwrap_or(&NOTHING_RARE)
+    }
 }
 
 /// Where a task with subtasks takes its result from, once they have all ended.
@@ -202,6 +264,18 @@ pub struct PlanTask {
     pub depends_on: Box<[u32]>,
     /// For a parent: how its result comes about.
     #[n(4)]
+    pub collect: Collect,
+}
+
+/// Subtasks that an attempt made of its own task.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Expansion {
+    /// At least one; as in a plan whose root is left out: `parent` and `depends_on` point into this
+    /// list, and `parent: None` is the task itself.
+    #[n(0)]
+    pub tasks: Box<[PlanTask]>,
+    /// How the task's result comes about; `One` points into this list.
+    #[n(1)]
     pub collect: Collect,
 }
 

@@ -137,7 +137,7 @@ impl Task {
     pub(crate) fn stage_timer(&self) -> Option<(Timestamp, Timer)> {
         match &self.stage {
             Stage::Ready { since } => {
-                Some((since.plus_ms(self.spec.queue_timeout_ms?), Timer::Queue))
+                Some((since.plus_ms(self.spec.rare().queue_timeout_ms?), Timer::Queue))
             }
             Stage::Backoff { until } => Some((*until, Timer::Backoff)),
             Stage::Running { timeout, .. } => Some((*timeout, Timer::Attempt)),

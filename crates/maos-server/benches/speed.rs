@@ -12,9 +12,7 @@ use maos_core::command::Command;
 use maos_core::ids::{PlanId, TaskId};
 use maos_core::node::{Answer, Echo, Query};
 use maos_core::payload::Payload;
-use maos_core::spec::{
-    Collect, Demand, FailurePolicy, Names, Plan, PlanTask, Priority, TaskSpec, Work,
-};
+use maos_core::spec::{Collect, Demand, Names, Plan, PlanTask, TaskSpec, Work};
 use maos_server::config::Config;
 use maos_server::service::{Server, Setup, start};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -272,24 +270,9 @@ fn demand(action: &str) -> Arc<Demand> {
 
 fn submission(action: &str) -> Command {
     let spec = TaskSpec {
-        name: "bench".into(),
-        description: None,
-        priority: Priority::Medium,
         parameters: Payload::inline(parameters(action).as_bytes()),
-        metadata: None,
-        tags: Names::default(),
         demand: demand(action),
-        timeout_ms: 300_000,
-        queue_timeout_ms: None,
-        no_progress_ms: None,
-        deadline: None,
-        retries_max: 3,
-        on_failure: FailurePolicy::FailFast,
-        fairness_key: None,
-        concurrency_key: None,
-        inputs: [].into(),
-        key: None,
-        trace: None,
+        ..TaskSpec::new("bench")
     };
     let task = PlanTask {
         id: TaskId(uuid::Uuid::now_v7().as_u128()),

@@ -14,7 +14,7 @@ use maos_core::event::{Failure, FailureKind};
 use maos_core::ids::{AgentId, Attempt, Epoch, PlanId, Position, Sequence, TaskId};
 use maos_core::payload::Payload;
 use maos_core::record::{EngineRecord, PlanRecord, Stage, TaskRecord, Times};
-use maos_core::spec::{Demand, FailurePolicy, Names, Priority, TaskSpec};
+use maos_core::spec::{Demand, Names, Priority, TaskSpec};
 use maos_core::time::{Timestamp, WallTime};
 use maos_server::data_dir::DataDir;
 use maos_server::store::{Changes, Place, Start, Store, TaskFilter};
@@ -172,24 +172,12 @@ fn task(number: u64) -> TaskRecord {
     ];
     let priorities = [Priority::Low, Priority::Medium, Priority::High, Priority::Critical];
     let spec = TaskSpec {
-        name: format!("report {number} of strikes").into(),
         description: Some(format!("every strike at airport {} by month", number % 331).into()),
         priority: priorities[usize::try_from(number / 11 % 4).unwrap_or_default()],
         parameters: Payload::inline(b"{\"action\":\"data.summary\",\"path\":\"strikes.csv\"}"),
-        metadata: None,
         tags: Names::new(tags.into_iter().flatten().map(Into::into)),
         demand: Arc::new(Demand { capabilities: Names::new(["work".into()]), ..Demand::default() }),
-        timeout_ms: 300_000,
-        queue_timeout_ms: None,
-        no_progress_ms: None,
-        deadline: None,
-        retries_max: 3,
-        on_failure: FailurePolicy::FailFast,
-        fairness_key: None,
-        concurrency_key: None,
-        inputs: [].into(),
-        key: None,
-        trace: None,
+        ..TaskSpec::new(&format!("report {number} of strikes"))
     };
     let time = WallTime(BEGUN_US + number * APART_US);
     TaskRecord {

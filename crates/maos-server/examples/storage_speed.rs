@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use maos_core::ids::{Attempt, Epoch, PlanId, Position, Sequence, TaskId};
 use maos_core::payload::Payload;
 use maos_core::record::{EngineRecord, PlanRecord, Stage, TaskRecord, Times};
-use maos_core::spec::{Demand, FailurePolicy, Names, Priority, TaskSpec};
+use maos_core::spec::{Demand, Names, TaskSpec};
 use maos_core::time::Timestamp;
 use maos_server::codec::{self, Kind};
 use maos_server::data_dir::DataDir;
@@ -100,24 +100,9 @@ fn task(number: u128) -> TaskRecord {
         idempotency_until: Timestamp(0),
     };
     let spec = TaskSpec {
-        name: format!("task {number}").into(),
-        description: None,
-        priority: Priority::Medium,
         parameters: Payload::inline(b"{\"action\":\"noop\"}"),
-        metadata: None,
-        tags: Names::default(),
         demand: Arc::new(Demand { capabilities: Names::new(["work".into()]), ..Demand::default() }),
-        timeout_ms: 300_000,
-        queue_timeout_ms: None,
-        no_progress_ms: None,
-        deadline: None,
-        retries_max: 3,
-        on_failure: FailurePolicy::FailFast,
-        fairness_key: None,
-        concurrency_key: None,
-        inputs: [].into(),
-        key: None,
-        trace: None,
+        ..TaskSpec::new(&format!("task {number}"))
     };
     TaskRecord {
         id,

@@ -45,7 +45,7 @@ impl Payloads {
         }
         let bytes = document.len() as u64;
         let hash = self.blocking(move |blobs| blobs.write(&document)).await?;
-        Ok(Payload::Stored { hash, bytes })
+        Ok(Payload::stored(hash, bytes))
     }
 
     /// Keeps documents whose hashes are known already, such as a plan's.
@@ -69,7 +69,8 @@ impl Payloads {
     pub async fn bytes(&self, payload: &Payload) -> Result<Vec<u8>, PayloadError> {
         match payload {
             Payload::Inline(document) => Ok(document.to_vec()),
-            Payload::Stored { hash, .. } => {
+            Payload::Stored(stored) => {
+                let hash = &stored.hash;
                 let hash = *hash;
                 Ok(self.blocking(move |blobs| blobs.read(&hash)).await?)
             }

@@ -13,8 +13,7 @@ use maos_core::ids::{AgentId, Attempt, Epoch, NodeId, PlanId, TaskId};
 use maos_core::node::{Action, Echo, Input, Node, RequestId};
 use maos_core::payload::Payload;
 use maos_core::spec::{
-    AgentSpec, Amounts, Collect, Demand, FailurePolicy, Names, Plan, PlanTask, Priority, Runtime,
-    TaskSpec,
+    AgentSpec, Amounts, Collect, Demand, Names, Plan, PlanTask, Runtime, TaskSpec,
 };
 use maos_core::time::{Moment, Timestamp, WallTime};
 
@@ -39,24 +38,9 @@ fn demand() -> Arc<Demand> {
 
 fn submit(id: u64) -> Command {
     let spec = Arc::new(TaskSpec {
-        name: "task".into(),
-        description: None,
-        priority: Priority::Medium,
         parameters: Payload::inline(&[b'x'; 200]),
-        metadata: None,
-        tags: Names::default(),
         demand: demand(),
-        timeout_ms: 300_000,
-        queue_timeout_ms: None,
-        no_progress_ms: None,
-        deadline: None,
-        retries_max: 3,
-        on_failure: FailurePolicy::FailFast,
-        fairness_key: None,
-        concurrency_key: None,
-        inputs: [].into(),
-        key: None,
-        trace: None,
+        ..TaskSpec::new("task")
     });
     let id = TaskId(id.into());
     let task = PlanTask { id, spec, parent: None, depends_on: [].into(), collect: Collect::All };

@@ -9,7 +9,7 @@ use maos_core::node::{Input, Query, RequestId};
 use maos_core::payload::Payload;
 use maos_core::spec::{Amounts, Plan};
 
-use crate::plans::{AGENTS, huge_plan, some_agent, some_plan};
+use crate::plans::{AGENTS, huge_plan, some_agent, some_expansion, some_plan};
 use crate::rng::Rng;
 use crate::world::{Job, World};
 
@@ -190,6 +190,12 @@ impl World {
             0..=1 => failed(false),
             2 => failed(true),
             3 => Report::Lost("its program was ended".into()),
+            4 if self.rng.once_in(3) => {
+                let now = self.now();
+                let expansion = some_expansion(&mut self.rng, now, &mut self.next_id);
+                self.tasks.extend(expansion.tasks.iter().map(|task| task.id));
+                Report::Expanded(Arc::new(expansion))
+            }
             _ => Report::Completed(Payload::inline(b"1")),
         }
     }

@@ -10,7 +10,7 @@ use maos_core::engine::State;
 use maos_core::event::{Event, Step};
 use maos_core::ids::{Attempt, Sequence, TaskId};
 use maos_core::record::{Stage, TaskRecord};
-use maos_core::spec::Plan;
+use maos_core::spec::PlanTask;
 
 /// What the journal says of one task.
 #[derive(Clone, Debug)]
@@ -66,7 +66,10 @@ impl Ledger {
 
     fn check(&mut self, step: &Step, event: &Event) -> Result<(), String> {
         match event {
-            Event::Submitted { plan } => self.accept(plan),
+            Event::Submitted { plan } => {
+                self.submissions += 1;
+                self.accept(plan.root().id, &plan.tasks);
+            }
             Event::Started { task, attempt, timeout, .. } => {
                 let fact = self.facts.get_mut(task).ok_or("a task started that nobody sent")?;
                 if *attempt <= fact.last_attempt {
@@ -86,6 +89,14 @@ impl Ledger {
                 fact.completed_in = Some(fact.openings);
                 self.completions += 1;
             }
+            Event::Expanded { task, attempt, expansion } => {
+                let fact = self.facts.get(task).ok_or("a task was expanded that nobody sent")?;
+                if *attempt != fact.last_attempt {
+                    return Err(format!("{task} was expanded by attempt {attempt}"));
+                }
+                let root = fact.root;
+                self.accept(root, &expansion.tasks);
+            }
             Event::AttemptFailed { .. }
             | Event::Failed { .. }
             | Event::Collected { .. }
@@ -102,11 +113,10 @@ impl Ledger {
         Ok(())
     }
 
-    fn accept(&mut self, plan: &Plan) {
-        self.submissions += 1;
-        for task in &plan.tasks {
+    fn accept(&mut self, root: TaskId, tasks: &[PlanTask]) {
+        for task in tasks {
             let fact = Fact {
-                root: plan.root().id,
+                root,
                 timeout_ms: task.spec.timeout_ms,
                 last_attempt: Attempt(0),
                 openings: 0,
@@ -123,6 +133,7 @@ impl Ledger {
             Event::Submitted { .. }
             | Event::Started { .. }
             | Event::Completed { .. }
+            | Event::Expanded { .. }
             | Event::AttemptFailed { .. }
             | Event::Failed { .. }
             | Event::Collected { .. }

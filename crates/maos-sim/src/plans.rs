@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use maos_core::ids::{AgentId, NodeId, PlanId, TaskId};
 use maos_core::limits::STEP_EVENTS_MAX;
-use maos_core::payload::Payload;
 use maos_core::spec::{
-    AgentSpec, Amounts, Collect, Demand, FailurePolicy, IdempotencyKey, Name, Names, Plan,
-    PlanTask, Priority, Runtime, TaskSpec, Work,
+    AgentSpec, Amounts, Collect, Demand, Expansion, FailurePolicy, IdempotencyKey, Name, Names,
+    Plan, PlanTask, Priority, Rare, Runtime, TaskSpec, Work,
 };
 use maos_core::time::Timestamp;
 
@@ -30,26 +29,7 @@ fn names(words: &[&str]) -> Names {
 
 /// A task that any agent of the healed phase can do.
 pub(crate) fn plain(name: &str) -> TaskSpec {
-    TaskSpec {
-        name: name.into(),
-        description: None,
-        priority: Priority::Medium,
-        parameters: Payload::inline(b"{}"),
-        metadata: None,
-        tags: Names::default(),
-        demand: Arc::default(),
-        timeout_ms: 10_000,
-        queue_timeout_ms: None,
-        no_progress_ms: None,
-        deadline: None,
-        retries_max: 0,
-        on_failure: FailurePolicy::FailFast,
-        fairness_key: None,
-        concurrency_key: None,
-        inputs: [].into(),
-        key: None,
-        trace: None,
-    }
+    TaskSpec { timeout_ms: 10_000, retries_max: 0, ..TaskSpec::new(name) }
 }
 
 /// A task that no agent can do.
@@ -80,17 +60,25 @@ fn some_demand(rng: &mut Rng) -> Demand {
     }
 }
 
+fn some_rare(rng: &mut Rng, now: Timestamp) -> Rare {
+    Rare {
+        queue_timeout_ms: rng.once_in(5).then(|| 1_000 * (1 + rng.below(90))),
+        no_progress_ms: rng.once_in(5).then(|| 500 * (1 + rng.below(40))),
+        deadline: rng.once_in(8).then(|| now.plus_ms(1_000 * rng.below(200))),
+        start_at: rng.once_in(8).then(|| now.plus_ms(1_000 * rng.below(100))),
+        ..Rare::default()
+    }
+}
+
 fn some_spec(rng: &mut Rng, now: Timestamp) -> TaskSpec {
     let priorities = [Priority::Low, Priority::Medium, Priority::High, Priority::Critical];
     TaskSpec {
         priority: priorities[rng.index(priorities.len())],
         demand: Arc::new(some_demand(rng)),
         timeout_ms: 1_000 * (1 + rng.below(60)),
-        queue_timeout_ms: rng.once_in(5).then(|| 1_000 * (1 + rng.below(90))),
-        no_progress_ms: rng.once_in(5).then(|| 500 * (1 + rng.below(40))),
-        deadline: rng.once_in(8).then(|| now.plus_ms(1_000 * rng.below(200))),
         retries_max: u32::try_from(rng.below(4)).unwrap_or_default(),
         on_failure: POLICIES[rng.index(POLICIES.len())],
+        rare: some_rare(rng, now).boxed(),
         ..plain("task")
     }
 }
@@ -169,6 +157,27 @@ pub(crate) fn some_plan(rng: &mut Rng, now: Timestamp, next_id: &mut u64) -> Pla
         .once_in(4)
         .then(|| IdempotencyKey { key: format!("key {}", *next_id).into(), body_hash: [7; 32] });
     plan_of(tasks, key)
+}
+
+/// Subtasks that an attempt makes of its task.
+pub(crate) fn some_expansion(rng: &mut Rng, now: Timestamp, next_id: &mut u64) -> Expansion {
+    let mut drawing = Drawing { rng, now, next_id, tasks: Vec::new() };
+    drawing.add(None, Vec::new());
+    drawing.family(0, &[], 2);
+    // Without the root, everything moves up by one.
+    let collect = match drawing.tasks[0].collect {
+        Collect::All => Collect::All,
+        Collect::One(index) => Collect::One(index - 1),
+    };
+    let tasks = drawing.tasks.into_iter().skip(1).map(|mut task| {
+        task.parent = task.parent.and_then(|parent| parent.checked_sub(1));
+        task.depends_on.iter_mut().for_each(|needed| *needed -= 1);
+        if let Collect::One(index) = &mut task.collect {
+            *index -= 1;
+        }
+        task
+    });
+    Expansion { tasks: tasks.collect(), collect }
 }
 
 /// A plan in which more follows from one task's end than fits into one step.

@@ -10,11 +10,16 @@ use crate::dispatch::OrderKey;
 use crate::event::{AgentEnd, Event, Failure, FailureKind, Holding, Next};
 use crate::ids::{AgentId, Attempt, TaskId};
 use crate::limits::IDEMPOTENCY_MS;
-use crate::record::{CollectRecord, HeldAttempt, PlanRecord, Stage, Tally, Times};
+use crate::record::{CollectRecord, HeldAttempt, ParkReason, PlanRecord, Stage, Tally, Times};
 use crate::slab::Slot;
-use crate::spec::{AgentSpec, Collect, FailurePolicy, Plan, PlanTask};
+use crate::spec::{AgentSpec, Collect, Expansion, FailurePolicy, Plan, PlanTask};
 use crate::task::{Edges, Task, Timer};
 use crate::time::Timestamp;
+
+/// The slot of a plan's task.
+fn at(slots: &[Slot], index: u32) -> Slot {
+    slots[usize::try_from(index).expect("a u32 fits an address")]
+}
 
 /// What an attempt's end says about its agent.
 #[derive(Clone, Copy)]
@@ -36,6 +41,9 @@ impl State {
                 let slot = self.known(*task);
                 self.end_attempt(slot, *attempt, Holding::Nothing, Credit::Completed);
                 self.end_task(slot, Stage::Completed(result.clone()));
+            }
+            Event::Expanded { task, attempt, expansion } => {
+                self.apply_expanded(*task, *attempt, expansion);
             }
             Event::AttemptFailed { task, attempt, failure, holding, next } => {
                 self.apply_attempt_failed(*task, *attempt, failure, *holding, *next);
@@ -88,15 +96,52 @@ impl State {
             let root = slots.first().copied();
             slots.push(self.insert_planned(task, index, &record, root));
         }
-        if plan.tasks.len() > 1 {
-            self.link(plan, &slots);
+        if let Some((root, _)) = slots.split_first().filter(|(_, others)| !others.is_empty()) {
+            self.link(&plan.tasks, &slots, None);
+            let root = self.edges_mut(*root);
+            root.members = slots.clone();
+            root.restless = u32::try_from(slots.len()).expect("bounded by PLAN_TASKS_MAX");
         }
+        self.make_unhindered_ready(slots);
+    }
+
+    fn make_unhindered_ready(&mut self, slots: Vec<Slot>) {
         for slot in slots {
             let task = &self.tasks[slot];
             if task.missing == 0 && !task.is_parent() {
                 self.make_ready(slot);
             }
         }
+    }
+
+    fn apply_expanded(&mut self, id: TaskId, attempt: Attempt, expansion: &Expansion) {
+        let top = self.known(id);
+        self.end_attempt(top, attempt, Holding::Nothing, Credit::Completed);
+        self.set_stage(top, Stage::Active);
+        let root = self.tasks[top].root;
+        if self.tasks[root].edges.is_none() {
+            let edges = self.edges_mut(root);
+            (edges.members, edges.restless) = (Vec::from([root]), 1);
+        }
+        let before = self.tasks[root].edges().map_or(0, |edges| edges.members.len());
+        let first = u32::try_from(before).expect("bounded by PLAN_TASKS_MAX");
+        let plan = self.tasks[top].plan.clone();
+        self.counters.tasks_submitted += expansion.tasks.len() as u64;
+        let mut slots: Vec<Slot> = Vec::with_capacity(expansion.tasks.len());
+        for (task, index) in expansion.tasks.iter().zip(first..) {
+            slots.push(self.insert_planned(task, index, &plan, Some(root)));
+        }
+        self.link(&expansion.tasks, &slots, Some(top));
+        let one = |index: u32| self.tasks[at(&slots, index)].id;
+        let collect = match expansion.collect {
+            Collect::All => CollectRecord::All,
+            Collect::One(index) => CollectRecord::One(one(index)),
+        };
+        self.edges_mut(top).collect = Some(collect);
+        let root = self.edges_mut(root);
+        root.members.extend_from_slice(&slots);
+        root.restless += u32::try_from(slots.len()).expect("bounded by PLAN_TASKS_MAX");
+        self.make_unhindered_ready(slots);
     }
 
     fn insert_planned(
@@ -134,26 +179,25 @@ impl State {
         let fresh = self.tasks_by_id.insert(planned.id, slot).is_none();
         assert!(fresh, "a task's id is never used twice");
         self.live_count += 1;
-        if let Some(deadline) = planned.spec.deadline {
+        if let Some(deadline) = planned.spec.rare().deadline {
             self.timers.insert((deadline, Timer::Deadline, slot));
         }
         self.touch(slot);
         slot
     }
 
-    /// Draws the edges of a plan with more than one task.
-    fn link(&mut self, plan: &Plan, slots: &[Slot]) {
-        let at = |index: u32| slots[usize::try_from(index).expect("a u32 fits an address")];
-        for (planned, slot) in plan.tasks.iter().zip(slots) {
+    /// Draws the edges between new tasks; those without a parent among them are below `top`.
+    fn link(&mut self, tasks: &[PlanTask], slots: &[Slot], top: Option<Slot>) {
+        for (planned, slot) in tasks.iter().zip(slots) {
             let depends_on: Box<[Slot]> =
-                planned.depends_on.iter().map(|index| at(*index)).collect();
+                planned.depends_on.iter().map(|index| at(slots, *index)).collect();
             for needed in &depends_on {
                 self.edges_mut(*needed).dependents.push(*slot);
             }
             self.tasks[*slot].missing =
                 u32::try_from(depends_on.len()).expect("bounded by PLAN_TASKS_MAX");
             self.edges_mut(*slot).depends_on = depends_on;
-            if let Some(parent) = planned.parent.map(at) {
+            if let Some(parent) = planned.parent.map(|index| at(slots, index)).or(top) {
                 assert!(self.tasks[parent].index < self.tasks[*slot].index, "parents come first");
                 self.tasks[*slot].parent = Some(parent);
                 let edges = self.edges_mut(parent);
@@ -161,18 +205,15 @@ impl State {
                 edges.open += 1;
             }
         }
-        for (planned, slot) in plan.tasks.iter().zip(slots) {
+        for (planned, slot) in tasks.iter().zip(slots) {
             if self.tasks[*slot].subtasks().is_empty() {
                 continue;
             }
             self.edges_mut(*slot).collect = Some(match planned.collect {
                 Collect::All => CollectRecord::All,
-                Collect::One(index) => CollectRecord::One(self.tasks[at(index)].id),
+                Collect::One(index) => CollectRecord::One(self.tasks[at(slots, index)].id),
             });
         }
-        let root = self.edges_mut(slots[0]);
-        root.members = slots.to_vec();
-        root.restless = u32::try_from(slots.len()).expect("bounded by PLAN_TASKS_MAX");
     }
 
     fn apply_started(&mut self, id: TaskId, attempt: Attempt, agent: AgentId, timeout: Timestamp) {
@@ -307,7 +348,7 @@ impl State {
         task.retries_used = 0;
         task.losses = 0;
         task.times.ended = None;
-        if let Some(deadline) = task.spec.deadline {
+        if let Some(deadline) = task.spec.rare().deadline {
             self.timers.insert((deadline, Timer::Deadline, slot));
         }
         if was_at_rest && let Some(edges) = self.tasks[root].edges.as_mut() {
@@ -505,7 +546,7 @@ impl State {
         let task = &mut self.tasks[slot];
         task.times.ended = Some(self.moment.wall);
         let lane = task.lane.take().expect("a live task has a lane");
-        if let Some(deadline) = task.spec.deadline {
+        if let Some(deadline) = task.spec.rare().deadline {
             self.timers.remove(&(deadline, Timer::Deadline, slot));
         }
         let task = &self.tasks[slot];
@@ -578,6 +619,11 @@ impl State {
     }
 
     fn make_ready(&mut self, slot: Slot) {
+        let start_at = self.tasks[slot].spec.rare().start_at;
+        if let Some(until) = start_at.filter(|until| *until > self.moment.at) {
+            let reason = ParkReason::StartTime;
+            return self.set_stage(slot, Stage::Parked { reason, until: Some(until) });
+        }
         self.tasks[slot].times.ready = Some(self.moment.wall);
         self.set_stage(slot, Stage::Ready { since: self.moment.at });
     }

@@ -9,12 +9,14 @@ use super::{IdempotencyScope, State};
 use crate::command::{Command, Report};
 use crate::event::{AgentEnd, Event, Failure, FailureKind, Holding};
 use crate::ids::{AgentId, Attempt, TaskId};
-use crate::limits::{AGENTS_MAX, IDEMPOTENCY_KEYS_MAX, LANES_MAX, LIVE_TASKS_MAX};
+use crate::limits::{
+    AGENTS_MAX, IDEMPOTENCY_KEYS_MAX, LANES_MAX, LIVE_TASKS_MAX, PLAN_DEPTH_MAX, PLAN_TASKS_MAX,
+};
 use crate::record::Stage;
 use crate::rejection::Rejection;
 use crate::retry;
 use crate::slab::Slot;
-use crate::spec::{AgentSpec, Demand, Plan};
+use crate::spec::{AgentSpec, Demand, Expansion, Name, Plan, PlanTask};
 use crate::task::Task;
 use crate::time::Moment;
 
@@ -77,20 +79,26 @@ impl State {
             let bound = IDEMPOTENCY_KEYS_MAX.into();
             return Err(Rejection::Full { what: "remembered idempotency keys", bound });
         }
-        let live = self.live_count + plan.tasks.len() as u64;
-        if live > u64::from(LIVE_TASKS_MAX) {
-            return Err(Rejection::Full { what: "live tasks", bound: LIVE_TASKS_MAX.into() });
-        }
-        for task in &plan.tasks {
-            if self.tasks_by_id.contains_key(&task.id) {
-                return Err(Rejection::TaskExists(task.id));
-            }
-            self.check_demand(plan, &task.spec.demand)?;
-        }
+        self.check_tasks(&plan.namespace, &plan.tasks)?;
         Ok(vec![Event::Submitted { plan: plan.clone() }])
     }
 
-    fn check_demand(&self, plan: &Plan, demand: &Arc<Demand>) -> Result<(), Rejection> {
+    /// Whether there is room for these tasks, and what they ask for can ever be had.
+    fn check_tasks(&self, namespace: &Name, tasks: &[PlanTask]) -> Result<(), Rejection> {
+        let live = self.live_count + tasks.len() as u64;
+        if live > u64::from(LIVE_TASKS_MAX) {
+            return Err(Rejection::Full { what: "live tasks", bound: LIVE_TASKS_MAX.into() });
+        }
+        for task in tasks {
+            if self.tasks_by_id.contains_key(&task.id) {
+                return Err(Rejection::TaskExists(task.id));
+            }
+            self.check_demand(namespace, &task.spec.demand)?;
+        }
+        Ok(())
+    }
+
+    fn check_demand(&self, namespace: &Name, demand: &Arc<Demand>) -> Result<(), Rejection> {
         for (kind, wanted_milli) in demand.resources.iter() {
             let capacity = self.dispatch.pools.get(kind).and_then(|pool| pool.capacity_milli);
             if let Some(capacity_milli) = capacity.filter(|capacity| wanted_milli > *capacity) {
@@ -100,7 +108,7 @@ impl State {
         }
         let lanes = self.dispatch.lanes_count();
         let at_bound = lanes >= usize::try_from(LANES_MAX).unwrap_or(usize::MAX);
-        if at_bound && self.dispatch.find_lane(&plan.namespace, demand).is_none() {
+        if at_bound && self.dispatch.find_lane(namespace, demand).is_none() {
             return Err(Rejection::Full { what: "distinct demands", bound: LANES_MAX.into() });
         }
         Ok(())
@@ -151,6 +159,7 @@ impl State {
             Report::Completed(result) => {
                 Event::Completed { task: id, attempt, result: result.clone() }
             }
+            Report::Expanded(expansion) => self.decide_expanded(moment, task, attempt, expansion),
             Report::Failed(failure) => {
                 let next = retry::after_failure(task, failure, moment);
                 let failure = failure.clone();
@@ -158,6 +167,52 @@ impl State {
             }
             Report::Lost(message) => lost(task, attempt, message, Holding::Nothing),
         }])
+    }
+
+    /// Subtasks are accepted as a plan is; what cannot be has failed its attempt for good.
+    fn decide_expanded(
+        &self,
+        moment: &Moment,
+        task: &Task,
+        attempt: Attempt,
+        expansion: &Arc<Expansion>,
+    ) -> Event {
+        let id = task.id;
+        let Err(why) = self.check_expansion(task, expansion) else {
+            return Event::Expanded { task: id, attempt, expansion: expansion.clone() };
+        };
+        let message = alloc::format!("its subtasks cannot be taken: {why}").into();
+        let failure = Failure { kind: FailureKind::Reported, message, permanent: true };
+        let next = retry::after_failure(task, &failure, moment);
+        Event::AttemptFailed { task: id, attempt, failure, holding: Holding::Nothing, next }
+    }
+
+    fn check_expansion(&self, task: &Task, expansion: &Expansion) -> Result<(), Rejection> {
+        let added = expansion.tasks.len();
+        let members = self.tasks[task.root].edges().map_or(1, |root| root.members.len());
+        let most = usize::try_from(PLAN_TASKS_MAX).unwrap_or(usize::MAX);
+        if members - 1 + added > most {
+            return Err(Rejection::Full {
+                what: "subtasks of a plan",
+                bound: PLAN_TASKS_MAX.into(),
+            });
+        }
+        let mut depths: Vec<u32> = Vec::with_capacity(added);
+        let own = self.depth(task);
+        for planned in &expansion.tasks {
+            let above = planned.parent.and_then(|parent| usize::try_from(parent).ok());
+            depths.push(1 + above.map_or(own, |parent| depths[parent]));
+        }
+        if depths.iter().any(|depth| *depth > PLAN_DEPTH_MAX) {
+            return Err(Rejection::Full { what: "levels of a plan", bound: PLAN_DEPTH_MAX.into() });
+        }
+        self.check_tasks(&task.plan.namespace, &expansion.tasks)
+    }
+
+    /// How many parents are above a task.
+    fn depth(&self, task: &Task) -> u32 {
+        let above = core::iter::successors(task.parent, |slot| self.tasks[*slot].parent);
+        u32::try_from(above.count()).unwrap_or(u32::MAX)
     }
 
     fn decide_release(&self, id: TaskId, attempt: Attempt) -> Vec<Event> {
@@ -173,7 +228,7 @@ impl State {
         attempt: Attempt,
     ) -> Result<Vec<Event>, Rejection> {
         let (_, task) = self.running(id, attempt)?;
-        let silence_ms = task.spec.no_progress_ms.unwrap_or_default();
+        let silence_ms = task.spec.rare().no_progress_ms.unwrap_or_default();
         let failure = Failure {
             kind: FailureKind::NoProgress,
             message: alloc::format!("no sign of progress for {silence_ms} ms").into(),

@@ -137,7 +137,7 @@ impl State {
             }
             Timer::Backoff | Timer::Parked => Event::BackoffEnded { task: id },
             Timer::Queue => {
-                let waited_ms = task.spec.queue_timeout_ms.unwrap_or_default();
+                let waited_ms = task.spec.rare().queue_timeout_ms.unwrap_or_default();
                 let reason = self.why_ready_waits(slot);
                 let message = format!("no agent took it within {waited_ms} ms: {reason}");
                 let kind = FailureKind::QueueTimedOut;

@@ -174,7 +174,7 @@ impl State {
             spec.demand = shared;
         }
         let spec = spec.clone();
-        if let Some(deadline) = spec.deadline {
+        if let Some(deadline) = spec.rare().deadline {
             self.timers.insert((deadline, Timer::Deadline, slot));
         }
         self.index_stage(slot);

@@ -25,24 +25,10 @@ struct Bench {
 
 fn spec(name: &str) -> TaskSpec {
     TaskSpec {
-        name: name.into(),
-        description: None,
-        priority: Priority::Medium,
-        parameters: Payload::inline(b"{}"),
-        metadata: None,
-        tags: Names::default(),
         demand: Arc::new(Demand { capabilities: Names::new(["work".into()]), ..Demand::default() }),
         timeout_ms: 10_000,
-        queue_timeout_ms: None,
-        no_progress_ms: None,
-        deadline: None,
         retries_max: 1,
-        on_failure: FailurePolicy::FailFast,
-        fairness_key: None,
-        concurrency_key: None,
-        inputs: [].into(),
-        key: None,
-        trace: None,
+        ..TaskSpec::new(name)
     }
 }
 
@@ -378,10 +364,14 @@ fn resources_are_reserved_while_an_attempt_lasts_and_kept_for_one_that_waited_lo
 #[test]
 fn deadlines_and_queue_timeouts_end_what_waits() {
     let mut bench = Bench::new();
-    let waits = TaskSpec { queue_timeout_ms: Some(500), ..spec("a") };
+    let rare = Rare { queue_timeout_ms: Some(500), ..Rare::default() };
+    let waits = TaskSpec { rare: rare.boxed(), ..spec("a") };
     bench.run(single(5, waits));
     let deadline = Some(Timestamp(1_800_000));
-    bench.run(single(6, TaskSpec { deadline, ..spec("b") }));
+    bench.run(single(
+        6,
+        TaskSpec { rare: Rare { deadline, ..Rare::default() }.boxed(), ..spec("b") },
+    ));
     bench.later(500);
     let Stage::Failed(failure) = bench.stage(5) else { panic!() };
     assert_eq!(failure.kind, FailureKind::QueueTimedOut);

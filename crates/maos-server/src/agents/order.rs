@@ -20,7 +20,7 @@ pub struct Start {
     pub spec: Arc<TaskSpec>,
     /// What is left of its time.
     pub timeout: Duration,
-    /// Outcomes of the tasks that `spec.inputs` names, in that order.
+    /// Outcomes of the tasks that `spec.rare().inputs` names, in that order.
     pub inputs: Vec<Outcome>,
 }
 

@@ -203,7 +203,7 @@ impl Roster {
             return Ok(parameters);
         }
         let mut inputs = BTreeMap::new();
-        for (input, outcome) in start.spec.inputs.iter().zip(&start.inputs) {
+        for (input, outcome) in start.spec.rare().inputs.iter().zip(&start.inputs) {
             inputs.insert(input.key.to_string(), self.load(outcome).await?);
         }
         planner::resolve(parameters, &inputs).map_err(|why| failed(&why.to_string(), true))

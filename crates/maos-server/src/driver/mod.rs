@@ -320,7 +320,8 @@ impl Driver {
         match effect {
             Effect::Start { task, attempt, agent, spec, timeout } => {
                 let state = self.node.state();
-                let inputs = spec.inputs.iter().map(|input| state.outcome(input.task)).collect();
+                let inputs =
+                    spec.rare().inputs.iter().map(|input| state.outcome(input.task)).collect();
                 let timeout = Duration::from_micros(timeout.0.saturating_sub(self.clocks.last().0));
                 let start = Start { task, attempt, agent, spec, timeout, inputs };
                 Some(Order::Start(Box::new(start)))

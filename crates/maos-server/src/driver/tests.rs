@@ -5,9 +5,8 @@ use std::sync::Mutex;
 use maos_core::engine::State;
 use maos_core::ids::{NodeId, PlanId, TaskId};
 use maos_core::node::Query;
-use maos_core::payload::Payload;
 use maos_core::record::Stage;
-use maos_core::spec::{Collect, FailurePolicy, Names, Plan, PlanTask, Priority, TaskSpec};
+use maos_core::spec::{Collect, Plan, PlanTask, TaskSpec};
 
 use super::*;
 use crate::journal::MemoryJournal;
@@ -26,26 +25,7 @@ fn open(journal: MemoryJournal) -> (Running, Kept) {
 }
 
 fn submit(id: u128) -> Command {
-    let spec = TaskSpec {
-        name: "a".into(),
-        description: None,
-        priority: Priority::Medium,
-        parameters: Payload::inline(b"{}"),
-        metadata: None,
-        tags: Names::default(),
-        demand: Arc::default(),
-        timeout_ms: 1_000,
-        queue_timeout_ms: None,
-        no_progress_ms: None,
-        deadline: None,
-        retries_max: 0,
-        on_failure: FailurePolicy::FailFast,
-        fairness_key: None,
-        concurrency_key: None,
-        inputs: [].into(),
-        key: None,
-        trace: None,
-    };
+    let spec = TaskSpec { timeout_ms: 1_000, retries_max: 0, ..TaskSpec::new("a") };
     let (parent, depends_on, collect) = (None, [].into(), Collect::All);
     let task = PlanTask { id: TaskId(id), spec: Arc::new(spec), parent, depends_on, collect };
     let plan = Plan {

@@ -9,7 +9,9 @@ use maos_api::task::Strategy;
 use maos_core::ids::{PlanId, TaskId};
 use maos_core::limits::INLINE_PAYLOAD_BYTES_MAX;
 use maos_core::payload::Payload;
-use maos_core::spec::{Collect, Demand, Names, Plan, PlanTask, Runtime, TaskInput, TaskSpec, Work};
+use maos_core::spec::{
+    Collect, Demand, Names, Plan, PlanTask, Rare, Runtime, TaskInput, TaskSpec, Work,
+};
 
 use super::draft::{CollectRule, Drafts, Settings};
 use super::graph::Graph;
@@ -87,6 +89,18 @@ fn spec(
         key: (&**key).into(),
         task: task_ids[*task],
     };
+    let rare = Rare {
+        queue_timeout_ms: *queue_timeout_ms,
+        no_progress_ms: *no_progress_ms,
+        deadline: draft.deadline,
+        start_at: None,
+        fairness_key: fairness_key.clone(),
+        concurrency_key: concurrency_key.clone(),
+        inputs: graph.inputs[index].iter().map(input).collect(),
+        key: (!draft.key.is_empty()).then(|| (&*draft.key).into()),
+        trace: drafts.ctx.trace.clone(),
+        plans: None,
+    };
     TaskSpec {
         name: draft.name.clone(),
         description: draft.description.clone(),
@@ -99,16 +113,9 @@ fn spec(
         tags: tags.clone(),
         demand,
         timeout_ms: *timeout_ms,
-        queue_timeout_ms: *queue_timeout_ms,
-        no_progress_ms: *no_progress_ms,
-        deadline: draft.deadline,
         retries_max: *retries_max,
         on_failure: *on_failure,
-        fairness_key: fairness_key.clone(),
-        concurrency_key: concurrency_key.clone(),
-        inputs: graph.inputs[index].iter().map(input).collect(),
-        key: (!draft.key.is_empty()).then(|| (&*draft.key).into()),
-        trace: drafts.ctx.trace.clone().map(Box::new),
+        rare: rare.boxed(),
     }
 }
 
@@ -119,7 +126,7 @@ fn payload(json: &str, blobs: &mut Vec<([u8; 32], Vec<u8>)>) -> Payload {
     }
     let hash = *blake3::hash(json.as_bytes()).as_bytes();
     blobs.push((hash, json.as_bytes().to_vec()));
-    Payload::Stored { hash, bytes }
+    Payload::stored(hash, bytes)
 }
 
 /// Which agents can do a task.

@@ -99,7 +99,7 @@ fn exactly_the_graphs_that_can_end_are_accepted_and_parents_hold_back_what_is_be
         accepted += 1;
         // The core looks at the dependencies of leaves only.
         let number = |index: u32| {
-            let key = planned.tasks[index as usize].spec.key.as_deref().unwrap();
+            let key = planned.tasks[index as usize].spec.rare().key.as_deref().unwrap();
             key[1..].parse::<usize>().unwrap()
         };
         let mut edges = vec![Vec::new(); nodes.len()];

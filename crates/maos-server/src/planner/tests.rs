@@ -68,14 +68,14 @@ fn planned(body: &Value) -> Planned {
 
 /// A task in a line: indented below its parent, with what it waits for and what it is given.
 fn line(plan: &Plan, task: &PlanTask) -> String {
-    let key = |index: u32| plan.tasks[index as usize].spec.key.as_deref().unwrap_or("root");
+    let key = |index: u32| plan.tasks[index as usize].spec.rare().key.as_deref().unwrap_or("root");
     let mut line = String::new();
     let mut parent = task.parent;
     while let Some(above) = parent {
         line.push_str("  ");
         parent = plan.tasks[above as usize].parent;
     }
-    let _ = write!(line, "{}", task.spec.key.as_deref().unwrap_or("root"));
+    let _ = write!(line, "{}", task.spec.rare().key.as_deref().unwrap_or("root"));
     if !task.depends_on.is_empty() {
         let waits: Vec<&str> = task.depends_on.iter().map(|index| key(*index)).collect();
         let _ = write!(line, " after {}", waits.join("+"));
@@ -95,12 +95,13 @@ fn line(plan: &Plan, task: &PlanTask) -> String {
         Payload::Inline(json) => {
             let _ = write!(line, " {}", std::str::from_utf8(json).unwrap());
         }
-        Payload::Stored { bytes, .. } => {
+        Payload::Stored(stored) => {
+            let bytes = &stored.bytes;
             let _ = write!(line, " stored {bytes}");
         }
     }
-    if !task.spec.inputs.is_empty() {
-        let inputs: Vec<&str> = task.spec.inputs.iter().map(|input| &*input.key).collect();
+    if !task.spec.rare().inputs.is_empty() {
+        let inputs: Vec<&str> = task.spec.rare().inputs.iter().map(|input| &*input.key).collect();
         let _ = write!(line, " gets {}", inputs.join("+"));
     }
     line
@@ -574,10 +575,13 @@ fn subtasks_inherit_what_they_do_not_say() {
         assert_eq!(spec.tags.iter().collect::<Vec<_>>(), ["t"]);
         assert_eq!(spec.demand.resources.of("cpu_cores"), 500);
         assert_eq!(spec.demand.agent_type.as_deref(), Some("crew"));
-        assert_eq!((spec.queue_timeout_ms, spec.no_progress_ms), (Some(4_000), Some(3_000)));
+        assert_eq!(
+            (spec.rare().queue_timeout_ms, spec.rare().no_progress_ms),
+            (Some(4_000), Some(3_000))
+        );
         assert_eq!(spec.on_failure, FailurePolicy::Continue);
         assert_eq!(
-            (spec.fairness_key.as_deref(), spec.concurrency_key.as_deref()),
+            (spec.rare().fairness_key.as_deref(), spec.rare().concurrency_key.as_deref()),
             (Some("f"), Some("c"))
         );
     }
@@ -592,14 +596,17 @@ fn subtasks_inherit_what_they_do_not_say() {
     assert!(spec.tags.is_empty() && spec.demand.resources.is_empty());
     assert_eq!((spec.on_failure, spec.demand.agent_type.as_deref()), (FailurePolicy::Ignore, None));
     assert!(spec.demand.capabilities.contains("gpu"));
-    assert_eq!(spec.fairness_key.as_deref(), Some("g"));
+    assert_eq!(spec.rare().fairness_key.as_deref(), Some("g"));
 }
 
 #[test]
 fn defaults_hold_where_nothing_is_said() {
     let spec = planned(&json!({"name": "n", "metadata": {}})).plan.tasks[0].spec.clone();
     assert_eq!((spec.priority, spec.retries_max, spec.timeout_ms), (Priority::Medium, 3, 300_000));
-    assert_eq!((spec.queue_timeout_ms, spec.deadline, &spec.metadata), (None, None, &None));
+    assert_eq!(
+        (spec.rare().queue_timeout_ms, spec.rare().deadline, &spec.metadata),
+        (None, None, &None)
+    );
     assert_eq!(spec.on_failure, FailurePolicy::FailFast);
 }
 
@@ -677,7 +684,7 @@ fn a_named_agent_must_be_there_and_a_built_in_one_know_the_action() {
 fn deadlines_are_moved_to_the_engines_clock() {
     let in_a_minute = maos_api::time::UtcTime(WALL.0 + 60_000_000).to_string();
     let planned = planned(&json!({"name": "n", "deadline": in_a_minute}));
-    assert_eq!(planned.plan.tasks[0].spec.deadline, Some(Timestamp(65_000_000)));
+    assert_eq!(planned.plan.tasks[0].spec.rare().deadline, Some(Timestamp(65_000_000)));
     check_refused(
         json!({"deadline": "2020-01-01T00:00:00Z"}),
         ErrorCode::ValidationFailed,
@@ -693,7 +700,7 @@ fn large_payloads_are_set_aside() {
     let text = large.to_string();
     let spec = &planned.plan.tasks[0].spec;
     let hash = *blake3::hash(text.as_bytes()).as_bytes();
-    let stored = Payload::Stored { hash, bytes: text.len() as u64 };
+    let stored = Payload::stored(hash, text.len() as u64);
     assert_eq!((&spec.parameters, spec.metadata.as_deref()), (&stored, Some(&stored)));
     assert_eq!(planned.blobs[0], (hash, text.into_bytes()));
 

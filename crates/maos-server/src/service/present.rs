@@ -76,7 +76,7 @@ pub(super) fn task(record: &TaskRecord, documents: Documents) -> Task {
         resource_requirements: amounts(&spec.demand.resources),
         tags: words(&spec.tags),
         metadata: documents.metadata,
-        key: spec.key.as_deref().map(str::to_owned),
+        key: spec.rare().key.as_deref().map(str::to_owned),
         attempt: record.attempt.0,
         execution_plan_id: Some(Uuid::from_u128(record.plan.id.0)),
         error_kind: error_kind.map(|kind| kind.name().to_owned()),
@@ -192,7 +192,7 @@ pub(super) fn light(record: &TaskRecord) -> Task {
         Some(Payload::Inline(document)) => {
             String::from_utf8(document.to_vec()).ok().and_then(|t| RawValue::from_string(t).ok())
         }
-        Some(Payload::Stored { .. }) => {
+        Some(Payload::Stored(_)) => {
             omitted.push(field.to_owned());
             RawValue::from_string("null".to_owned()).ok()
         }
@@ -248,7 +248,7 @@ fn words(names: &Names) -> Vec<String> {
 fn inline_json(payload: Option<&Payload>) -> Box<RawValue> {
     let text = match payload {
         Some(Payload::Inline(document)) => String::from_utf8(document.to_vec()).unwrap_or_default(),
-        Some(Payload::Stored { .. }) | None => String::new(),
+        Some(Payload::Stored(_)) | None => String::new(),
     };
     RawValue::from_string(text).unwrap_or_else(|_| empty())
 }

@@ -245,7 +245,7 @@ impl Shared {
 fn task_bytes(record: &TaskRecord) -> u64 {
     let inline = |payload: &Payload| match payload {
         Payload::Inline(document) => document.len() as u64,
-        Payload::Stored { .. } => 0,
+        Payload::Stored(_) => 0,
     };
     let result = match &record.stage {
         Stage::Completed(payload) => inline(payload),

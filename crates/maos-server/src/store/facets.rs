@@ -98,10 +98,10 @@ pub(super) fn put_documents(
     };
     let payloads = [Some(&record.spec.parameters), record.spec.metadata.as_deref(), result];
     for payload in payloads.into_iter().flatten() {
-        if let Payload::Stored { hash, .. } = payload {
+        if let Payload::Stored(stored) = payload {
             transaction
                 .prepare_cached("INSERT OR IGNORE INTO documents VALUES (?, ?)")?
-                .execute(params![number, hash])?;
+                .execute(params![number, stored.hash])?;
         }
     }
     Ok(())

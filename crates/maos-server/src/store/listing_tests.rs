@@ -357,7 +357,7 @@ fn documents_are_referred_to_for_as_long_as_their_task_is_there() {
     let path = folder.path().join("store.db");
     let mut db = table::open(&path).unwrap();
     let shared = Arc::new(Shared::default());
-    let stored = |byte| Payload::Stored { hash: [byte; 32], bytes: 2_000 };
+    let stored = |byte| Payload::stored([byte; 32], 2_000);
     let mut asked = task(10, 10, Stage::Completed(stored(2)));
     let spec = TaskSpec {
         parameters: stored(1),

@@ -9,8 +9,7 @@ use maos_core::record::{
     AgentRecord, EngineRecord, HeldAttempt, PlanRecord, Stage, Tally, TaskRecord, Times,
 };
 use maos_core::spec::{
-    AgentSpec, Amounts, Collect, Demand, FailurePolicy, IdempotencyKey, Names, Plan, PlanTask,
-    Priority, Runtime, TaskSpec,
+    AgentSpec, Amounts, Collect, Demand, IdempotencyKey, Names, Plan, PlanTask, Runtime, TaskSpec,
 };
 use maos_core::time::{Moment, Timestamp, WallTime};
 
@@ -18,24 +17,11 @@ use super::Changes;
 
 fn spec(id: u128) -> Arc<TaskSpec> {
     Arc::new(TaskSpec {
-        name: format!("task {id}").into(),
-        description: None,
-        priority: Priority::Medium,
         parameters: Payload::inline(b"{\"action\":\"noop\"}"),
-        metadata: None,
-        tags: Names::default(),
         demand: Arc::new(Demand { capabilities: Names::new(["work".into()]), ..Demand::default() }),
         timeout_ms: 10_000,
-        queue_timeout_ms: None,
-        no_progress_ms: None,
-        deadline: None,
         retries_max: 1,
-        on_failure: FailurePolicy::FailFast,
-        fairness_key: None,
-        concurrency_key: None,
-        inputs: [].into(),
-        key: None,
-        trace: None,
+        ..TaskSpec::new(&format!("task {id}"))
     })
 }
 

@@ -16,10 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use maos_core::ids::{AgentId, Attempt, NodeId, TaskId};
-use maos_core::payload::Payload;
-use maos_core::spec::{
-    AgentSpec, Amounts, Demand, FailurePolicy, Names, Priority, Runtime, TaskSpec,
-};
+use maos_core::spec::{AgentSpec, Amounts, Demand, Names, Runtime, TaskSpec};
 use maos_server::agents::builtin::{Builtin, data};
 use maos_server::agents::{AllowedRoots, Assignment};
 use serde_json::Value;
@@ -109,23 +106,9 @@ fn agent() -> AgentSpec {
 
 fn task() -> TaskSpec {
     TaskSpec {
-        name: "a task".into(),
-        description: None,
-        priority: Priority::Medium,
-        parameters: Payload::inline(b"{}"),
-        metadata: None,
-        tags: Names::default(),
         demand: Arc::new(Demand::default()),
         timeout_ms: 60_000,
-        queue_timeout_ms: None,
-        no_progress_ms: None,
-        deadline: None,
         retries_max: 0,
-        on_failure: FailurePolicy::FailFast,
-        fairness_key: None,
-        concurrency_key: None,
-        inputs: Box::default(),
-        key: None,
-        trace: None,
+        ..TaskSpec::new("a task")
     }
 }

@@ -218,7 +218,8 @@ async fn many_tasks_are_cancelled_retried_and_deleted_each_by_itself() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plan_shows_its_groups_its_longest_way_and_what_it_takes() {
     let house = House::open_with(Config { pools: Default::default(), ..Config::default() }).await;
-    let body = json!({"name": "all", "timeout_seconds": 10, "resource_requirements": {"cpu_cores": 2},
+    let body = json!({"name": "all", "timeout_seconds": 10,
+    "resource_requirements": {"cpu_cores": 2},
     "subtasks": [
         {"name": "load", "key": "load"},
         {"name": "left", "key": "left", "depends_on": ["load"], "timeout_seconds": 5},
