@@ -134,6 +134,10 @@ codes! {
         "The path exists and does not take this method; the header `Allow` lists what it takes."
     AlreadyEnded "ALREADY_ENDED" 409 Never
         "The task has ended, so it cannot be cancelled or changed."
+    NotEnded "NOT_ENDED" 409 Never
+        "The task or something of its plan has not ended: only ended plans can be deleted."
+    NotARoot "NOT_A_ROOT" 409 Never
+        "The task is part of a plan, which goes as a whole: `details.root_task_id` names its root."
     NotRetryable "NOT_RETRYABLE" 409 Never
         "Only a failed or cancelled task can be retried."
     ParentEnded "PARENT_ENDED" 409 Never

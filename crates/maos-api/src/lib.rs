@@ -5,6 +5,7 @@
 //! no clock, and no socket but in the module `client`; bounds arrive as arguments.
 
 pub mod agent;
+pub mod bulk;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod document;
@@ -12,7 +13,9 @@ pub mod error;
 pub mod explain;
 pub mod fault;
 mod field;
+pub mod listing;
 pub mod paths;
+pub mod plan;
 pub mod submission;
 pub mod system;
 pub mod task;

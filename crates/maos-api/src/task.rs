@@ -201,7 +201,7 @@ pub struct Task {
     pub dependencies: Vec<Dependency>,
     /// Its direct subtasks, in order.
     pub subtasks: Vec<Uuid>,
-    /// As submitted; an object.
+    /// As submitted; an object. Null where `omitted` says so.
     pub parameters: Box<RawValue>,
     /// What it made.
     pub result: Option<Box<RawValue>>,
@@ -239,6 +239,11 @@ pub struct Task {
     /// Ours: why it has no result, for programs (`TIMED_OUT`, ...).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_kind: Option<String>,
+    /// Ours, in lists and plans: which of `parameters`, `result` and `metadata` are there and shown
+    /// as null, because lists never load what is larger than 1 KiB or put together from others. The
+    /// task itself has them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub omitted: Vec<String>,
 }
 
 /// The answer to submitting, reading and changing a task.
@@ -275,6 +280,51 @@ pub struct TaskResults {
     pub results: Box<RawValue>,
 }
 
+wire_names! {
+    /// What is done to each of many tasks.
+    BulkOperation: 3 {
+        /// End it and what is below it.
+        Cancel "cancel"
+        /// Run it again.
+        Retry "retry"
+        /// Forget it, once it has ended, with its whole plan.
+        Delete "delete"
+    }
+}
+
+/// The answer to `POST /api/v1/tasks/bulk`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BulkAnswer {
+    /// What was done.
+    pub operation: BulkOperation,
+    /// Tasks to which it was done.
+    pub successful_operations: u64,
+    /// Tasks that refused.
+    pub failed_operations: u64,
+    /// Tasks that were named.
+    pub total_operations: u64,
+    /// How each went, in the order of the request.
+    pub results: Vec<BulkResult>,
+}
+
+/// How it went with one of many tasks.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BulkResult {
+    /// The task.
+    pub task_id: Uuid,
+    /// Whether it was done.
+    pub success: bool,
+    /// Why not, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Why not, by the name of an error code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_code: Option<String>,
+    /// What a program needs to know of why not.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub details: Map<String, Value>,
+}
+
 /// One page of a listing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Page<T> {
@@ -292,9 +342,20 @@ pub struct Page<T> {
     pub has_next: bool,
     /// Whether there is a page before this one.
     pub has_previous: bool,
-    /// Ours: where the next page begins, for deep listings.
+    /// Ours: where the next page begins, at any depth; stays valid while tasks come and go. A page
+    /// with one may have fewer items than a full page, even none: the search goes on there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<String>,
+    /// Ours: whether `total_items` is all there are; else there are more than were counted.
+    #[serde(default = "exactly")]
+    pub total_is_exact: bool,
+    /// Ours: what the caller should know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+fn exactly() -> bool {
+    true
 }
 
 impl<T> Page<T> {
@@ -308,7 +369,6 @@ impl<T> Page<T> {
     pub fn new(items: Vec<T>, page: u64, page_size: u32, total_items: u64) -> Page<T> {
         let total_pages = total_items.div_ceil(u64::from(page_size.max(1)));
         let (has_next, has_previous) = (page < total_pages, page > 1 && total_pages > 0);
-        let next_cursor = None;
         Page {
             items,
             page,
@@ -317,7 +377,9 @@ impl<T> Page<T> {
             total_pages,
             has_next,
             has_previous,
-            next_cursor,
+            next_cursor: None,
+            total_is_exact: true,
+            warnings: Vec::new(),
         }
     }
 }

@@ -6,6 +6,8 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::RwLock;
+use std::time::{Duration, SystemTime};
 
 use thiserror::Error;
 
@@ -15,10 +17,15 @@ use crate::data_dir::{sync_folder, write_whole};
 /// Most bytes of one document.
 pub const BLOB_BYTES_MAX: usize = 64 << 20;
 
+/// A document that is kept again is marked as fresh when it was last marked this long ago.
+const FRESH: Duration = Duration::from_secs(15 * 60);
+
 /// Documents in a local directory. All calls block.
 #[derive(Debug)]
 pub struct Blobs {
     path: PathBuf,
+    /// Shared by those who keep, alone with who removes: what was just kept again stays.
+    gate: RwLock<()>,
 }
 
 /// Why a document could not be kept or fetched.
@@ -64,7 +71,7 @@ impl Blobs {
     /// When the folder cannot be made.
     pub fn open(path: &Path) -> Result<Blobs, BlobError> {
         fs::create_dir_all(path).map_err(|fault| io(path, fault))?;
-        Ok(Blobs { path: path.to_owned() })
+        Ok(Blobs { path: path.to_owned(), gate: RwLock::default() })
     }
 
     /// Keeps `document` durably; what is there already is not written again.
@@ -77,7 +84,14 @@ impl Blobs {
         }
         let hash = blake3::hash(document);
         let file = self.file(hash.as_bytes());
-        if file.exists() {
+        let _kept = self.gate.read().expect("nothing panics while it holds this lock");
+        if let Some(age) = age(&file)? {
+            if age > FRESH {
+                let opened = fs::File::options().write(true).open(&file);
+                opened
+                    .and_then(|file| file.set_modified(SystemTime::now()))
+                    .map_err(|fault| io(&file, fault))?;
+            }
             return Ok(*hash.as_bytes());
         }
         let folder = file.parent().expect("a document is in a folder of its own");
@@ -120,10 +134,69 @@ impl Blobs {
         Ok(document)
     }
 
+    /// Shows `visit` every document that nobody has kept for at least `quiet`, which must be longer
+    /// than a quarter of an hour: younger ones may be on their way into a plan.
+    ///
+    /// # Errors
+    /// When a folder cannot be read.
+    pub fn visit_quiet(
+        &self,
+        quiet: Duration,
+        visit: &mut dyn FnMut([u8; 32]),
+    ) -> Result<(), BlobError> {
+        assert!(quiet > FRESH, "a document is marked as fresh no more often than that");
+        for folder in fs::read_dir(&self.path).map_err(|fault| io(&self.path, fault))? {
+            let folder = folder.map_err(|fault| io(&self.path, fault))?.path();
+            if !folder.is_dir() {
+                continue;
+            }
+            for file in fs::read_dir(&folder).map_err(|fault| io(&folder, fault))? {
+                let file = file.map_err(|fault| io(&folder, fault))?.path();
+                let Some(hash) = hash_of(&file) else { continue };
+                if age(&file)?.is_some_and(|age| age >= quiet) {
+                    visit(hash);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a document unless somebody has kept it within `quiet`. Says whether it went.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn remove_quiet(&self, hash: &[u8; 32], quiet: Duration) -> Result<bool, BlobError> {
+        assert!(quiet > FRESH, "a document is marked as fresh no more often than that");
+        let file = self.file(hash);
+        let _alone = self.gate.write().expect("nothing panics while it holds this lock");
+        if age(&file)?.is_none_or(|age| age < quiet) {
+            return Ok(false);
+        }
+        fs::remove_file(&file).map_err(|fault| io(&file, fault))?;
+        Ok(true)
+    }
+
     fn file(&self, hash: &[u8; 32]) -> PathBuf {
         let name = blake3::Hash::from_bytes(*hash).to_hex();
         self.path.join(&name[..2]).join(&name[2..])
     }
+}
+
+/// How long ago a file was written or marked as fresh; `None` if it is not there.
+fn age(file: &Path) -> Result<Option<Duration>, BlobError> {
+    match fs::metadata(file).and_then(|metadata| metadata.modified()) {
+        // A clock that was set back makes it young: it is kept the longer.
+        Ok(modified) => Ok(Some(modified.elapsed().unwrap_or_default())),
+        Err(fault) if fault.kind() == ErrorKind::NotFound => Ok(None),
+        Err(fault) => Err(io(file, fault)),
+    }
+}
+
+/// The hash that a file is named by; `None` for a file that is no document.
+fn hash_of(file: &Path) -> Option<[u8; 32]> {
+    let folder = file.parent()?.file_name()?.to_str()?;
+    let name = format!("{folder}{}", file.file_name()?.to_str()?);
+    blake3::Hash::from_hex(name).ok().map(|hash| *hash.as_bytes())
 }
 
 fn io(path: &Path, source: std::io::Error) -> BlobError {
@@ -167,5 +240,29 @@ mod tests {
         let blobs = Blobs::open(folder.path()).unwrap();
         let refused = blobs.write(&vec![0; BLOB_BYTES_MAX + 1]);
         assert!(matches!(refused, Err(BlobError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn only_what_nobody_kept_for_long_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(folder.path()).unwrap();
+        let hour = Duration::from_secs(3_600);
+        let [young, old, again] = [b"young", b"old..", b"again"].map(|d| blobs.write(d).unwrap());
+        for hash in [&old, &again] {
+            let file = fs::File::options().write(true).open(blobs.file(hash)).unwrap();
+            file.set_modified(SystemTime::now() - 2 * hour).unwrap();
+        }
+        // On its way into a new plan: it is fresh from then on.
+        blobs.write(b"again").unwrap();
+        let mut quiet = Vec::new();
+        blobs.visit_quiet(hour, &mut |hash| quiet.push(hash)).unwrap();
+        assert_eq!(quiet, [old]);
+        assert!(!blobs.remove_quiet(&young, hour).unwrap());
+        assert!(!blobs.remove_quiet(&again, hour).unwrap());
+        assert!(
+            blobs.remove_quiet(&old, hour).unwrap() && !blobs.remove_quiet(&old, hour).unwrap()
+        );
+        assert!(matches!(blobs.read(&old), Err(BlobError::Missing { .. })));
+        assert_eq!(blobs.read(&again).unwrap(), b"again");
     }
 }

@@ -164,6 +164,8 @@ fn remedy(code: ErrorCode) -> &'static str {
             "`maos task watch ID` follows it to its end, `maos task why ID` says what it waits for"
         }
         E::AlreadyEnded | E::NotRetryable => "`maos task get ID` shows how it ended",
+        E::NotEnded => "`maos task cancel ID` ends it",
+        E::NotARoot => "delete the root that it names",
         E::ParentEnded => "`maos task get ID` names its parent: retry that one",
         E::AgentEnded => "`maos agent create` makes another one",
         E::PathNotFound | E::MethodNotAllowed => {

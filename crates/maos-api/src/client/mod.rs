@@ -20,9 +20,10 @@ use uuid::Uuid;
 use crate::agent::{AgentEnvelope, AgentPage, TerminateAnswer};
 use crate::error::ErrorBody;
 use crate::explain::Explanation;
+use crate::listing::TaskQuery;
 use crate::paths;
 use crate::system::{DetailedHealth, Health, SystemMetrics, SystemStatus};
-use crate::task::{CancelAnswer, TaskEnvelope, TaskPage, TaskResults, TaskStatus};
+use crate::task::{CancelAnswer, TaskEnvelope, TaskPage, TaskResults};
 
 use url::{Address, Query};
 use wire::{Exchange, Wire};
@@ -230,17 +231,15 @@ impl Client {
         self.call(Exchange::new(Method::PUT, path_of(paths::TASK_RETRY, id))).await
     }
 
-    /// A page of tasks, of one status or of all.
+    /// A page of the tasks that `query` asks for.
     ///
     /// # Errors
     /// Any [`ClientError`].
-    pub async fn tasks(
-        &self,
-        listing: &Listing,
-        status: Option<TaskStatus>,
-    ) -> Result<Answer<TaskPage>, ClientError> {
-        let query = listing.query().with("status", status.map(TaskStatus::name));
-        self.read(query.after(paths::TASKS)).await
+    pub async fn tasks(&self, query: &TaskQuery) -> Result<Answer<TaskPage>, ClientError> {
+        let parameters = query.parameters().into_iter();
+        let written = parameters
+            .fold(Query::default(), |written, (name, value)| written.with(name, Some(&value)));
+        self.read(written.after(paths::TASKS)).await
     }
 
     /// What a completed task made.

@@ -151,7 +151,7 @@ impl Layers {
 /// `MAOS_API_MAX_AGENTS` is `max_agents` of `api`. Variables of other sections are not ours.
 fn section_and_key(name: &str) -> Option<(&'static str, String)> {
     let rest = name.strip_prefix("MAOS_")?;
-    ["api", "files", "log", "resources"].into_iter().find_map(|section| {
+    ["api", "files", "store", "log", "resources"].into_iter().find_map(|section| {
         let key = rest.strip_prefix(&section.to_uppercase())?.strip_prefix('_')?;
         Some((section, key.to_lowercase()))
     })
@@ -269,6 +269,7 @@ mod tests {
             ("", &[("MAOS_API_PORT", "many")], "environment variable `MAOS_API_PORT`"),
             ("", &[("LOG_LEVEL", "LOUD")], "unknown variant `LOUD`"),
             ("[api]\nmax_agents = 0\n", &[], "`api.max_agents` is 0, it must be 1 to"),
+            ("", &[("MAOS_STORE_KEEP_DAYS", "40000")], "`store.keep_days` is 40000, it must be 0"),
             ("api = [", &[], "is not TOML"),
             ("", &[("MAOS_ENV", "moon")], "development, testing, staging or production"),
         ] {

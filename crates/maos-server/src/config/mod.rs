@@ -25,6 +25,8 @@ pub struct Config {
     pub api: Api,
     /// Where files are.
     pub files: Files,
+    /// How long what has ended is kept.
+    pub store: Store,
     /// What it says about itself.
     pub log: Log,
     /// The default pool of resources: amount by kind. A kind that is not here has no bound.
@@ -60,6 +62,16 @@ pub struct Files {
     /// Folders that `file.*` and `data.*` may touch; empty: `files` in the data directory for
     /// `maos serve`, the working directory for `maos run`.
     pub roots: Vec<PathBuf>,
+}
+
+/// `[store]`
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Store {
+    /// Plans that ended more than so many days ago are removed; 0: none.
+    pub keep_days: u32,
+    /// The oldest ended plans are removed while there are more tasks than that; 0: none.
+    pub keep_tasks: u64,
 }
 
 /// `[log]`
@@ -178,6 +190,7 @@ impl Default for Config {
                 shutdown_grace: 10,
             },
             files: Files { roots: Vec::new() },
+            store: Store::default(),
             log: Log { level: Level::Info, format: Format::Text },
             resources: kinds.map(|(kind, amount)| (kind.to_owned(), amount)).into(),
             pools: default_pools(),
@@ -221,6 +234,8 @@ impl Config {
         bounds("api.max_task_timeout", api.max_task_timeout, 1, 366 * 24 * 3_600)?;
         bounds("api.default_task_timeout", api.default_task_timeout, 1, api.max_task_timeout)?;
         bounds("api.shutdown_grace", api.shutdown_grace, 0, 3_600)?;
+        bounds("store.keep_days", self.store.keep_days.into(), 0, 36_600)?;
+        bounds("store.keep_tasks", self.store.keep_tasks, 0, 1_000_000_000_000)?;
         for (name, pool) in &self.pools {
             let most = u64::from(limits::AGENT_SLOTS_MAX);
             bounds(&format!("pools.{name}.slots"), pool.slots.into(), 1, most)?;

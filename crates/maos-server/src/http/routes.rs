@@ -10,18 +10,19 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::routing::{get, post, put};
 use futures_util::StreamExt;
-use maos_api::agent::{AgentEnvelope, AgentPage, TerminateAnswer};
+use maos_api::agent::{AgentEnvelope, TerminateAnswer};
 use maos_api::error::{ApiError, ErrorCode};
 use maos_api::explain::Explanation;
 use maos_api::paths;
 use maos_api::system::{Health, HealthStatus, SystemMetrics, SystemStatus};
-use maos_api::task::{CancelAnswer, Page, TaskEnvelope, TaskPage, TaskResults, TaskStatus};
+use maos_api::task::{CancelAnswer, TaskEnvelope, TaskResults};
 use maos_core::spec::TraceContext;
 use serde::Deserialize;
 
 use super::answer::{Answered, Failed, Json, json};
+use super::lists;
 use super::parts::{Id, Params, bad_query, number};
-use crate::service::{ListQuery, Service, SubmitOptions};
+use crate::service::{Service, SubmitOptions};
 
 /// Longest wait that a request may ask for.
 const WAIT_SECONDS_MAX: u64 = 60;
@@ -32,13 +33,16 @@ pub(super) fn all(service: Service) -> Router {
     Router::new()
         .route(paths::HEALTH, get(health))
         .route(paths::HEALTH_DETAILED, get(detailed_health))
-        .route(paths::TASKS, post(submit).get(list))
+        .route(paths::TASKS, post(submit).get(lists::tasks))
+        .route(paths::TASKS_BULK, post(lists::bulk))
+        .route(paths::PLAN, get(lists::plan))
+        .route(paths::PLANS_PREVIEW, post(lists::preview))
         .route(paths::TASK, get(task).delete(cancel))
         .route(paths::TASK_CANCEL, put(cancel))
         .route(paths::TASK_RETRY, put(retry))
         .route(paths::TASK_RESULTS, get(results))
         .route(paths::TASK_EXPLAIN, get(explain))
-        .route(paths::AGENTS, post(create_agent).get(agents))
+        .route(paths::AGENTS, post(create_agent).get(lists::agents))
         .route(paths::AGENT, get(agent).delete(terminate_agent))
         .route(paths::SYSTEM_STATUS, get(status))
         .route(paths::SYSTEM_METRICS, get(metrics))
@@ -117,60 +121,11 @@ async fn explain(State(service): State<Service>, Id(id): Id) -> Answered<Explana
     Ok(Json(service.explain(id).await?))
 }
 
-#[derive(Deserialize)]
-struct PageQuery {
-    page: Option<String>,
-    page_size: Option<String>,
-    status: Option<String>,
-}
-
-impl PageQuery {
-    fn page(&self) -> Result<(u64, u32), Failed> {
-        let most = u64::from(TaskPage::SIZE_MAX);
-        let page = match &self.page {
-            None => 1,
-            Some(text) => number("page", text, 1, 1_000_000_000)?,
-        };
-        let size = match &self.page_size {
-            None => u64::from(TaskPage::SIZE_DEFAULT),
-            Some(text) => number("page_size", text, 1, most)?,
-        };
-        Ok((page, u32::try_from(size).unwrap_or(Page::<()>::SIZE_MAX)))
-    }
-}
-
-async fn list(
-    State(service): State<Service>,
-    Params(query): Params<PageQuery>,
-) -> Answered<TaskPage> {
-    let (page, page_size) = query.page()?;
-    let status = match &query.status {
-        None => None,
-        Some(name) => Some(known_status(name)?),
-    };
-    Ok(Json(service.list(ListQuery { page, page_size, status }).await?))
-}
-
-fn known_status(name: &str) -> Result<TaskStatus, Failed> {
-    TaskStatus::ALL.into_iter().find(|status| status.name() == name).ok_or_else(|| {
-        let known = TaskStatus::ALL.map(TaskStatus::name).join(", ");
-        bad_query("status", format!("must be one of {known}"))
-    })
-}
-
 async fn create_agent(State(service): State<Service>, request: Request) -> Answered<AgentEnvelope> {
     let (parts, body) = request.into_parts();
     check_json(&parts.headers)?;
     let body = read(body, service.bounds().body_bytes_max).await?;
     Ok(Json(service.create_agent(&body).await?))
-}
-
-async fn agents(
-    State(service): State<Service>,
-    Params(query): Params<PageQuery>,
-) -> Answered<AgentPage> {
-    let (page, page_size) = query.page()?;
-    Ok(Json(service.agents(page, page_size).await?))
 }
 
 async fn agent(State(service): State<Service>, Id(id): Id) -> Answered<AgentEnvelope> {
@@ -190,7 +145,7 @@ async fn metrics(State(service): State<Service>) -> Answered<SystemMetrics> {
 }
 
 /// A missing content type is taken for JSON, as the contract's first clients send none.
-fn check_json(headers: &HeaderMap) -> Result<(), Failed> {
+pub(super) fn check_json(headers: &HeaderMap) -> Result<(), Failed> {
     let Some(kind) = headers.get(CONTENT_TYPE) else { return Ok(()) };
     let kind = kind.to_str().unwrap_or("not readable");
     let essence = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -202,7 +157,7 @@ fn check_json(headers: &HeaderMap) -> Result<(), Failed> {
 }
 
 /// A body within its bound, which holds whatever length was announced.
-async fn read(body: Body, bytes_max: u64) -> Result<Bytes, Failed> {
+pub(super) async fn read(body: Body, bytes_max: u64) -> Result<Bytes, Failed> {
     let too_large = || {
         let message = format!("the body has more than {bytes_max} bytes");
         Failed(ApiError::new(ErrorCode::BodyTooLarge, message).with("bytes_max", bytes_max))

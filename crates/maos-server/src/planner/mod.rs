@@ -153,8 +153,8 @@ pub fn plan(
     emit::emit(drafts, &graph, strategy, ids)
 }
 
-/// Makes the answer of an attempt into subtasks of its task: `{"subtasks": [..]}`, or the bare list,
-/// each entry as in a submission. At most `most` of them.
+/// Makes the answer of an attempt into subtasks of its task, at most `most`: `{"subtasks": [..]}`, or
+/// the bare list, each entry as in a submission.
 ///
 /// # Errors
 /// What is wrong with it, everything named.
@@ -173,8 +173,8 @@ pub fn expand(
         None => Some(answer),
     };
     let missing = || {
-        let message = "the answer holds no `subtasks`: `{\"subtasks\": [..]}` is wanted, with at \
-                       least one entry";
+        let message = "the answer holds no `subtasks`: `{\"subtasks\": [..]}` is wanted, with \
+                       at least one entry";
         ApiError::new(ErrorCode::ValidationFailed, message)
     };
     drafts.split_explicit(0, subtasks.ok_or_else(missing)?, &draft::PassedOn::default())?;

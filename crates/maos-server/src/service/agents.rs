@@ -1,10 +1,9 @@
-//! Agents: create, look, end.
+//! Agents: create, look at one, end.
 
 use std::sync::Arc;
 
-use maos_api::agent::{self, Agent, AgentEnvelope, AgentPage, AgentRuntime, TerminateAnswer};
+use maos_api::agent::{self, AgentEnvelope, AgentRuntime, TerminateAnswer};
 use maos_api::error::{ApiError, ErrorCode};
-use maos_api::task::Page;
 use maos_core::command::Command;
 use maos_core::event::AgentEnd;
 use maos_core::ids::AgentId;
@@ -86,22 +85,6 @@ impl Service {
         let agent = present::agent(&state, super::now());
         let message = format!("agent is {}", agent.status.name());
         Ok(AgentEnvelope { agent, message, warnings: Vec::new() })
-    }
-
-    /// A page of the agents that serve.
-    ///
-    /// # Errors
-    /// Why it cannot be told.
-    pub async fn agents(&self, page: u64, page_size: u32) -> Result<AgentPage, ApiError> {
-        let now = super::now();
-        let serving = self.serving().await?;
-        let total = serving.len() as u64;
-        let skip =
-            usize::try_from((page - 1).saturating_mul(page_size.into())).unwrap_or(usize::MAX);
-        let take = usize::try_from(page_size).unwrap_or(usize::MAX);
-        let items: Vec<Agent> =
-            serving.iter().skip(skip).take(take).map(|state| present::agent(state, now)).collect();
-        Ok(Page::new(items, page, page_size, total))
     }
 
     /// Ends an agent's service; what it runs is stopped and goes to others.

@@ -4,10 +4,15 @@
 //! no HTTP, so that `maos run` and an application that embeds MAOS use it as the server does.
 
 mod agents;
+mod bulk;
+mod cursor;
 mod faults;
 mod figures;
+mod lists;
 mod planning;
+mod plans;
 mod present;
+mod retention;
 mod start;
 mod tasks;
 
@@ -28,7 +33,7 @@ use crate::payloads::Payloads;
 use crate::store::Store;
 
 pub use start::{Server, Setup, StartError, start};
-pub use tasks::{ACCEPTED, ListQuery, Snapshot, SubmitOptions};
+pub use tasks::{ACCEPTED, Snapshot, SubmitOptions};
 
 /// Answers requests. Cheap to clone.
 #[derive(Clone)]

@@ -11,6 +11,7 @@ use maos_api::time::UtcTime;
 use maos_core::ids::TaskId;
 use maos_core::limits::HEARTBEAT_TIMEOUT_MS;
 use maos_core::node::AgentState;
+use maos_core::payload::Payload;
 use maos_core::record::{Stage, TaskRecord};
 use maos_core::spec::{Amounts, Names, Priority, Runtime};
 use maos_core::time::WallTime;
@@ -23,6 +24,8 @@ pub(super) struct Documents {
     pub(super) parameters: Box<RawValue>,
     pub(super) metadata: Box<RawValue>,
     pub(super) result: Option<Box<RawValue>>,
+    /// Fields whose document is there but was not fetched.
+    pub(super) omitted: Vec<String>,
 }
 
 pub(super) fn task(record: &TaskRecord, documents: Documents) -> Task {
@@ -77,6 +80,7 @@ pub(super) fn task(record: &TaskRecord, documents: Documents) -> Task {
         attempt: record.attempt.0,
         execution_plan_id: Some(Uuid::from_u128(record.plan.id.0)),
         error_kind: error_kind.map(|kind| kind.name().to_owned()),
+        omitted: documents.omitted,
     }
 }
 
@@ -181,6 +185,33 @@ pub(super) fn runtime(runtime: Runtime) -> AgentRuntime {
     }
 }
 
+/// A task as lists show it: with the documents that its row holds, and no others.
+pub(super) fn light(record: &TaskRecord) -> Task {
+    let mut omitted = Vec::new();
+    let mut at_hand = |field: &str, payload: Option<&Payload>| match payload {
+        Some(Payload::Inline(document)) => {
+            String::from_utf8(document.to_vec()).ok().and_then(|t| RawValue::from_string(t).ok())
+        }
+        Some(Payload::Stored(_)) => {
+            omitted.push(field.to_owned());
+            RawValue::from_string("null".to_owned()).ok()
+        }
+        None => None,
+    };
+    let parameters = at_hand("parameters", Some(&record.spec.parameters)).unwrap_or_else(empty);
+    let metadata = at_hand("metadata", record.spec.metadata.as_deref()).unwrap_or_else(empty);
+    let result = match &record.stage {
+        Stage::Completed(result @ Payload::Inline(_)) => at_hand("result", Some(result)),
+        // What is put together from other results, or lies in the blob store.
+        Stage::Completed(_) | Stage::Collected => {
+            omitted.push("result".to_owned());
+            None
+        }
+        _ => None,
+    };
+    task(record, Documents { parameters, metadata, result, omitted })
+}
+
 fn priority(priority: Priority) -> WirePriority {
     match priority {
         Priority::Low => WirePriority::Low,
@@ -205,7 +236,7 @@ pub(super) fn milli(amount: u64) -> f64 {
     amount / 1_000.0
 }
 
-fn amounts(amounts: &Amounts) -> BTreeMap<String, f64> {
+pub(super) fn amounts(amounts: &Amounts) -> BTreeMap<String, f64> {
     amounts.iter().map(|(kind, amount)| (kind.to_owned(), milli(amount))).collect()
 }
 
@@ -214,12 +245,10 @@ fn words(names: &Names) -> Vec<String> {
 }
 
 /// A document that is known to be small; `{}` if there is none.
-fn inline_json(payload: Option<&maos_core::payload::Payload>) -> Box<RawValue> {
+fn inline_json(payload: Option<&Payload>) -> Box<RawValue> {
     let text = match payload {
-        Some(maos_core::payload::Payload::Inline(document)) => {
-            String::from_utf8(document.to_vec()).unwrap_or_default()
-        }
-        Some(maos_core::payload::Payload::Stored(_)) | None => String::new(),
+        Some(Payload::Inline(document)) => String::from_utf8(document.to_vec()).unwrap_or_default(),
+        Some(Payload::Stored(_)) | None => String::new(),
     };
     RawValue::from_string(text).unwrap_or_else(|_| empty())
 }

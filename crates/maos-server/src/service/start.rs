@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use tracing::info;
 
 use super::planning::Planning;
+use super::retention::Keeper;
 use super::{Inner, Service, new_id, now};
 use crate::agents::builtin::Builtin;
 use crate::agents::command::Commands;
@@ -78,6 +79,7 @@ pub struct Server {
     roster: Roster,
     supervisor: Arc<Supervisor>,
     store: store::Store,
+    keeper: Keeper,
 }
 
 /// Starts everything below HTTP.
@@ -100,7 +102,7 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
         state.live_count(),
         setup.data_dir.display()
     );
-    let payloads = Payloads::new(Arc::new(blobs));
+    let payloads = Payloads::new(blobs.clone());
     let supervisor = Supervisor::start(&setup.supervisor, &setup.data_dir).await?;
     let supervisor = Arc::new(supervisor);
     let runtimes = runtimes(&config, &setup, &supervisor)?;
@@ -137,6 +139,7 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
     );
     handle.run(Command::SetCapacity { capacity }, Echo::Id).await?;
     take_on(&handle, &planning, staff(&config, node, &known), &known).await?;
+    let keeper = Keeper::start(handle.clone(), store.clone(), blobs, config.store);
     let inner = Inner {
         driver: handle,
         store: store.clone(),
@@ -150,7 +153,7 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
         planning,
     };
     let service = Service { inner: Arc::new(inner) };
-    Ok(Server { service, driver: running, roster, supervisor, store })
+    Ok(Server { service, driver: running, roster, supervisor, store, keeper })
 }
 
 /// Carries out what brings the agents in line; `planning` knows them from then on.
@@ -191,6 +194,7 @@ impl Server {
         self.service.stop_intake();
         self.roster.wind_down(grace).await;
         self.driver.stop().await;
+        self.keeper.stop().await;
         let store = self.store.clone();
         super::tasks::blocking(move || store.close()).await;
         self.supervisor.shutdown(Duration::from_secs(2)).await;
@@ -200,7 +204,7 @@ impl Server {
 struct Recovered {
     store: store::Store,
     journal: Box<dyn crate::journal::Journal>,
-    blobs: crate::blobs::Blobs,
+    blobs: Arc<crate::blobs::Blobs>,
     node: NodeId,
     state: State,
 }
@@ -220,7 +224,7 @@ fn recover(data_dir: &Path) -> Result<Recovered, StartError> {
     Ok(Recovered {
         store: opened.store,
         journal: Box::new(opened.journal),
-        blobs: opened.blobs,
+        blobs: Arc::new(opened.blobs),
         node: opened.node,
         state,
     })

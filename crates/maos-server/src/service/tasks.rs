@@ -1,4 +1,4 @@
-//! Tasks: submit, look, wait, cancel, retry, list, explain.
+//! Tasks: submit, look, wait, cancel, retry, explain.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use maos_api::error::{ApiError, ErrorCode};
 use maos_api::explain::Explanation;
-use maos_api::task::{CancelAnswer, Page, Task, TaskEnvelope, TaskPage, TaskResults, TaskStatus};
+use maos_api::task::{CancelAnswer, Task, TaskEnvelope, TaskResults, TaskStatus};
 use maos_core::command::Command;
 use maos_core::ids::TaskId;
 use maos_core::node::{Answer, Echo, Query};
@@ -15,6 +15,7 @@ use maos_core::payload::Payload;
 use maos_core::record::{Stage, TaskRecord};
 use maos_core::spec::{IdempotencyKey, TraceContext};
 use serde_json::value::RawValue;
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::planning::Envelope;
@@ -22,7 +23,7 @@ use super::{Service, faults, present};
 use crate::agents::{Progress, builtin};
 use crate::driver::Refused;
 use crate::planner;
-use crate::store::TaskFilter;
+use crate::store::Pin;
 use maos_core::rejection::Rejection;
 
 /// The message of an envelope whose submission was accepted just now, and not before.
@@ -38,17 +39,6 @@ pub struct SubmitOptions {
     pub idempotency_key: Option<String>,
     /// `traceparent`.
     pub trace: Option<TraceContext>,
-}
-
-/// What a listing is to hold.
-#[derive(Clone, Debug)]
-pub struct ListQuery {
-    /// From 1.
-    pub page: u64,
-    /// 1 to `Page::SIZE_MAX`.
-    pub page_size: u32,
-    /// Only these.
-    pub status: Option<TaskStatus>,
 }
 
 /// One task of a running plan, for whoever watches it.
@@ -97,7 +87,11 @@ impl Service {
         Ok(TaskEnvelope { task, execution_plan_id, message: message.to_owned(), warnings })
     }
 
-    fn plan(&self, body: &[u8], options: SubmitOptions) -> Result<planner::Planned, ApiError> {
+    pub(super) fn plan(
+        &self,
+        body: &[u8],
+        options: SubmitOptions,
+    ) -> Result<planner::Planned, ApiError> {
         let idempotency = options.idempotency_key.map(|key| IdempotencyKey {
             key: key.into(),
             body_hash: *blake3::hash(body).as_bytes(),
@@ -160,6 +154,12 @@ impl Service {
     pub async fn retry(&self, id: Uuid) -> Result<TaskEnvelope, ApiError> {
         self.check_intake()?;
         let task = TaskId(id.as_u128());
+        // From here to the answer the plan cannot be deleted: the engine takes up all of it.
+        let root = self.record(task, Duration::ZERO).await?.plan.root;
+        let store = self.inner.store.clone();
+        let pin = blocking(move || store.pin(root)).await;
+        let _held = self.hold(pin, task);
+        self.stored(root).await?;
         let mut answer = self.inner.driver.run(Command::Retry { task }, Echo::Task).await;
         if let Err(Refused::Rejection(Rejection::TaskNotFound(_))) = answer {
             let record = self.stored(task).await?;
@@ -174,6 +174,23 @@ impl Service {
             Answer::Task(record) => self.envelope(&record, "task runs again".to_owned()).await,
             _ => Err(faults::internal(&"a retry was answered with something else")),
         }
+    }
+
+    /// Keeps a pin until the store has what a task came to by the time that the answer is dropped:
+    /// whoever asked may go away at any moment, and what it asked for is done anyway.
+    fn hold(&self, pin: Pin, task: TaskId) -> oneshot::Sender<()> {
+        let (done, finished) = oneshot::channel();
+        let (driver, store) = (self.inner.driver.clone(), self.inner.store.clone());
+        tokio::spawn(async move {
+            drop(finished.await);
+            // Once this is answered the task's last change is durable in the journal.
+            drop(driver.ask(Query::Task(task)).await);
+            if let Ok(Answer::Figures(figures)) = driver.ask(Query::Figures).await {
+                store.reach(figures.durable).await;
+            }
+            drop(pin);
+        });
+        done
     }
 
     /// Why a task waits.
@@ -200,31 +217,6 @@ impl Service {
         Ok(Explanation { task_id: id, status, waiting, blockers })
     }
 
-    /// A page of tasks, the newest first.
-    ///
-    /// # Errors
-    /// Why it cannot be told.
-    pub async fn list(&self, query: ListQuery) -> Result<TaskPage, ApiError> {
-        let Answer::Figures(figures) = self.ask(Query::Figures).await? else {
-            return Err(faults::internal(&"figures were something else"));
-        };
-        let store = self.inner.store.clone();
-        store.reach(figures.durable).await;
-        let filter = TaskFilter {
-            status: query.status.map(|status| status.name()),
-            offset: (query.page - 1).saturating_mul(query.page_size.into()),
-            limit: query.page_size,
-        };
-        let read = blocking(move || store.page(&filter)).await;
-        let (records, total) = read.map_err(|why| self.storage(&why))?;
-        let mut items = Vec::with_capacity(records.len());
-        for record in &records {
-            // Lists never load payloads from the blob store.
-            items.push(present::task(record, self.light(record)));
-        }
-        Ok(Page::new(items, query.page, query.page_size, total))
-    }
-
     /// All tasks of a plan, the root first, for whoever watches it run.
     ///
     /// # Errors
@@ -242,12 +234,16 @@ impl Service {
     }
 
     /// A plan that has left the engine; empty if there is none.
-    async fn stored_plan(&self, root: TaskId) -> Result<Vec<TaskRecord>, ApiError> {
+    pub(super) async fn stored_plan(&self, root: TaskId) -> Result<Vec<TaskRecord>, ApiError> {
         let store = self.inner.store.clone();
         blocking(move || store.plan(root)).await.map_err(|why| self.storage(&why))
     }
 
-    async fn record(&self, task: TaskId, wait: Duration) -> Result<TaskRecord, ApiError> {
+    pub(super) async fn record(
+        &self,
+        task: TaskId,
+        wait: Duration,
+    ) -> Result<TaskRecord, ApiError> {
         let answer = if wait.is_zero() {
             self.inner.driver.ask(Query::Task(task)).await
         } else {
@@ -265,7 +261,7 @@ impl Service {
     }
 
     /// A task that has left the engine.
-    async fn stored(&self, task: TaskId) -> Result<TaskRecord, ApiError> {
+    pub(super) async fn stored(&self, task: TaskId) -> Result<TaskRecord, ApiError> {
         let store = self.inner.store.clone();
         let found = blocking(move || store.task(task)).await.map_err(|why| self.storage(&why))?;
         found.ok_or_else(|| {
@@ -292,25 +288,9 @@ impl Service {
                 None => present::empty(),
             },
             result: self.result(record).await?,
+            omitted: Vec::new(),
         };
         Ok(present::task(record, documents))
-    }
-
-    /// What of a task's documents is at hand without the blob store.
-    fn light(&self, record: &TaskRecord) -> present::Documents {
-        let at_hand = |payload: Option<&Payload>| match payload {
-            Some(Payload::Inline(document)) => raw(document.to_vec()).ok(),
-            Some(Payload::Stored(_)) | None => None,
-        };
-        let result = match &record.stage {
-            Stage::Completed(payload) => at_hand(Some(payload)),
-            _ => None,
-        };
-        present::Documents {
-            parameters: at_hand(Some(&record.spec.parameters)).unwrap_or_else(present::empty),
-            metadata: at_hand(record.spec.metadata.as_deref()).unwrap_or_else(present::empty),
-            result,
-        }
     }
 
     async fn document(&self, payload: &Payload) -> Result<Box<RawValue>, ApiError> {
@@ -381,11 +361,11 @@ fn snapshot(record: &TaskRecord, progress: Option<&Progress>) -> Snapshot {
     }
 }
 
-fn null() -> Box<RawValue> {
+pub(super) fn null() -> Box<RawValue> {
     RawValue::from_string("null".to_owned()).expect("null is JSON")
 }
 
-fn raw(json: Vec<u8>) -> Result<Box<RawValue>, ApiError> {
+pub(super) fn raw(json: Vec<u8>) -> Result<Box<RawValue>, ApiError> {
     let text = String::from_utf8(json).map_err(|why| faults::internal(&why))?;
     RawValue::from_string(text).map_err(|why| faults::internal(&why))
 }

@@ -32,6 +32,8 @@ pub(super) struct Portion {
     groups: Vec<Vec<TaskRecord>>,
     /// Where the newest version of each task is: its group, its place there.
     index: HashMap<TaskId, (usize, usize)>,
+    /// The subtasks of each plan by its root; a root is found by its own id.
+    members: HashMap<TaskId, Vec<TaskId>>,
     agent_index: HashMap<AgentId, usize>,
     bytes: u64,
 }
@@ -64,7 +66,10 @@ impl Portion {
         let group = self.groups.len();
         for (place, record) in changes.tasks.iter().enumerate() {
             self.bytes += task_bytes(record);
-            self.index.insert(record.id, (group, place));
+            let fresh = self.index.insert(record.id, (group, place)).is_none();
+            if fresh && record.id != record.plan.root {
+                self.members.entry(record.plan.root).or_default().push(record.id);
+            }
         }
         self.groups.push(changes.tasks);
         for record in changes.agents {
@@ -85,6 +90,12 @@ impl Portion {
 
     fn task(&self, id: TaskId) -> Option<&TaskRecord> {
         self.index.get(&id).map(|(group, place)| &self.groups[*group][*place])
+    }
+
+    fn plan(&self, root: TaskId) -> Vec<TaskRecord> {
+        let members = self.members.get(&root).map(Vec::as_slice).unwrap_or_default();
+        let tasks = std::iter::once(&root).chain(members).filter_map(|id| self.task(*id));
+        tasks.filter(|task| task.plan.root == root).cloned().collect()
     }
 
     fn is_full(&self) -> bool {
@@ -203,21 +214,28 @@ impl Shared {
         state.portions.iter().rev().find_map(|portion| portion.task(id).cloned())
     }
 
+    /// Whether anything of the plan with this root waits here.
+    pub(super) fn holds(&self, root: TaskId) -> bool {
+        let state = self.lock();
+        let holds = |portion: &Arc<Portion>| {
+            portion.index.contains_key(&root) || portion.members.contains_key(&root)
+        };
+        state.portions.iter().any(holds)
+    }
+
     /// The newest versions of a plan's tasks that wait here.
     pub(super) fn plan(&self, root: TaskId) -> Vec<TaskRecord> {
-        // Only the last portion still changes. The others are searched without the lock, so that
-        // the engine, which hands in rows, waits for one portion's search at the most.
-        let of_plan = |portion: &Arc<Portion>| -> Vec<TaskRecord> {
-            portion.tasks().filter(|task| task.plan.root == root).cloned().collect()
-        };
+        // Only the last portion still changes. The others are read without the lock, so that the
+        // engine, which hands in rows, does not wait for large plans.
         let (frozen, last) = {
             let state = self.lock();
             let count = state.portions.len().saturating_sub(1);
             let frozen: Vec<Arc<Portion>> = state.portions.iter().take(count).cloned().collect();
-            (frozen, state.portions.back().map(of_plan).unwrap_or_default())
+            let last = state.portions.back().map(|portion| portion.plan(root));
+            (frozen, last.unwrap_or_default())
         };
         let mut newest: HashMap<TaskId, TaskRecord> = HashMap::new();
-        for record in frozen.iter().flat_map(of_plan).chain(last) {
+        for record in frozen.iter().flat_map(|portion| portion.plan(root)).chain(last) {
             newest.insert(record.id, record);
         }
         newest.into_values().collect()

@@ -40,8 +40,12 @@ pub fn backup(from: &Path, to: &Path) -> Result<(), StoreError> {
         if let Some(folder) = target.parent() {
             fs::create_dir_all(folder).map_err(|fault| io(folder, fault))?;
         }
-        copy(&from.join(&name), &target)?;
-        names.push(name);
+        match copy(&from.join(&name), &target) {
+            Ok(()) => names.push(name),
+            // Nothing has referred to it for a while: it was collected just now.
+            Err(StoreError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}
+            Err(fault) => return Err(fault),
+        }
     }
     let mut manifest = format!("{MANIFEST_HEAD}\n");
     for name in names {

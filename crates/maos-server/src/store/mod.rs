@@ -6,11 +6,17 @@
 
 mod backlog;
 pub mod backup;
+mod facets;
+mod listing;
 mod read;
 pub mod recovery;
+mod removal;
+mod search;
 mod table;
 mod writer;
 
+#[cfg(test)]
+mod listing_tests;
 #[cfg(test)]
 mod samples;
 #[cfg(test)]
@@ -19,10 +25,11 @@ mod tests;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use hashbrown::HashMap;
 use maos_core::engine::Rows;
-use maos_core::ids::{Position, Sequence, TaskId};
+use maos_core::ids::{PlanId, Position, Sequence, TaskId};
 use maos_core::record::{AgentRecord, EngineRecord, TaskRecord};
 use rusqlite::ErrorCode;
 use thiserror::Error;
@@ -32,7 +39,8 @@ use crate::codec::CodecError;
 use crate::data_dir::DataDir;
 use crate::journal::JournalError;
 use backlog::Shared;
-pub use read::TaskFilter;
+pub use listing::{Count, Place, Start, TaskFilter, TaskList};
+pub use removal::{Pin, Removed, Retention};
 
 /// Rows that may wait for the store's thread; at this many the store is full.
 pub const BACKLOG_ROWS_MAX: u64 = 2_000_000;
@@ -81,6 +89,18 @@ pub enum StoreError {
         /// Its format.
         found: u32,
         /// The newest format known here.
+        known: u32,
+    },
+    /// Written by an older release, in a form that no release after it reads.
+    #[error("`{}` has format {found}, this release reads format {known}\n\
+     hint: use the release that wrote it, or move the data directory away to start empty",
+     path.display())]
+    TooOld {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The format known here.
         known: u32,
     },
     /// The store has what the journal never had.
@@ -142,6 +162,7 @@ pub enum StoreError {
 pub struct Store {
     shared: Arc<Shared>,
     readers: Arc<read::Readers>,
+    remover: Arc<removal::Remover>,
     synced: watch::Receiver<Position>,
     thread: Arc<Thread>,
 }
@@ -172,9 +193,10 @@ impl Store {
         shared.begin_at(rows.engine.position.sequence);
         let thread = writer::start(db, path.clone(), shared.clone(), reached, dir.clone())
             .map_err(|source| StoreError::Io { path: path.clone(), source })?;
+        let remover = Arc::new(removal::Remover::new(path.clone(), shared.clone()));
         let readers = Arc::new(read::Readers::new(path));
         let thread = Arc::new(Thread { shared: shared.clone(), running: Mutex::new(Some(thread)) });
-        Ok((Store { shared, readers, synced, thread }, rows))
+        Ok((Store { shared, readers, remover, synced, thread }, rows))
     }
 
     /// Hands in rows that are durable in the journal. Never blocks on the disk.
@@ -244,13 +266,32 @@ impl Store {
         Ok(tasks)
     }
 
-    /// A page of the tasks that are written, the newest first, and how many there are in all. Call
-    /// [`Store::reach`] before to have the others in it.
+    /// As [`Store::reach`], but at most for `patience`; says whether it was enough. What somebody
+    /// was told of before is then in every listing.
+    pub async fn catch_up(&self, through: Sequence, patience: Duration) -> bool {
+        tokio::time::timeout(patience, self.reach(through)).await.is_ok()
+    }
+
+    /// A page of the tasks that are written. Call [`Store::catch_up`] before to have the others in
+    /// it.
     ///
     /// # Errors
     /// When a row is damaged or the disk fails.
-    pub fn page(&self, filter: &TaskFilter) -> Result<(Vec<TaskRecord>, u64), StoreError> {
-        self.readers.page(filter)
+    pub fn list(
+        &self,
+        filter: &TaskFilter,
+        start: Start,
+        limit: u32,
+    ) -> Result<TaskList, StoreError> {
+        self.readers.list(filter, start, limit, listing::COST_MAX)
+    }
+
+    /// The root of the plan with this id, if it is written.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn root_of(&self, plan: PlanId) -> Result<Option<TaskId>, StoreError> {
+        self.readers.root_of(plan)
     }
 
     /// How many tasks that are written have which status, by its wire name.
@@ -261,12 +302,51 @@ impl Store {
         self.readers.counts()
     }
 
-    /// All agents that are written.
+    /// Agents that have ended and are written, the newest first, at most `most`.
     ///
     /// # Errors
     /// When a row is damaged or the disk fails.
-    pub fn agents(&self) -> Result<Vec<AgentRecord>, StoreError> {
-        self.readers.agents()
+    pub fn ended_agents(&self, most: u32) -> Result<Vec<AgentRecord>, StoreError> {
+        self.readers.ended_agents(most)
+    }
+
+    /// Whether a task that is written refers to the document with this hash.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn refers_to(&self, hash: &[u8; 32]) -> Result<bool, StoreError> {
+        self.readers.refers_to(hash)
+    }
+
+    /// Keeps the plan with this root in the store until the pin is dropped. A plan that is not
+    /// there by now went before.
+    #[must_use]
+    pub fn pin(&self, root: TaskId) -> Pin {
+        self.remover.pin(root)
+    }
+
+    /// Removes ended plans that are written, each whole, and says what became of each. The engine
+    /// must have let go of them.
+    ///
+    /// # Errors
+    /// When a row is damaged or the disk fails; some may be gone then.
+    pub fn remove(&self, roots: &[TaskId]) -> Result<Vec<Removed>, StoreError> {
+        self.remover.remove(roots)
+    }
+
+    /// Removes what need not be kept, the oldest first, in small transactions; says how many tasks
+    /// went.
+    ///
+    /// # Errors
+    /// When a row is damaged or the disk fails; some may be gone then.
+    pub fn retain(&self, keep: &Retention) -> Result<u64, StoreError> {
+        self.remover.retain(keep)
+    }
+
+    /// Whether anything was removed since this was asked last.
+    #[must_use]
+    pub fn take_removed(&self) -> bool {
+        self.remover.take_removed()
     }
 
     /// Writes what waits and ends the thread. What cannot be written stays in the journal.

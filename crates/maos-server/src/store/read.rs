@@ -1,29 +1,21 @@
 //! Reading from the store: connections of their own, which the writer never waits for.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use maos_core::ids::TaskId;
+use maos_core::ids::{PlanId, TaskId};
 use maos_core::record::{AgentRecord, TaskRecord};
-use rusqlite::{Connection, OpenFlags, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
-use super::table::{STATUS_NAMES, bytes, read_all, status_number};
+use super::table::{STATUS_NAMES, bytes, read_all};
 use super::{StoreError, sqlite_fault};
 use crate::codec::Kind;
 
 /// Connections that are kept open; more are opened when needed and closed again.
 const KEPT_MAX: usize = 4;
-
-/// Which tasks a listing holds.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct TaskFilter {
-    /// Only those with this status, by its wire name.
-    pub status: Option<&'static str>,
-    /// How many are passed over.
-    pub offset: u64,
-    /// At most this many.
-    pub limit: u32,
-}
+/// What each of them keeps in memory, in KiB; negative, as SQLite wants it.
+const CACHE_KIB: i64 = -8_192;
+const STATEMENTS_MAX: usize = 64;
 
 #[derive(Debug)]
 pub(super) struct Readers {
@@ -36,16 +28,25 @@ impl Readers {
         Readers { path, idle: Mutex::default() }
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(super) fn with<T>(
         &self,
         read: impl FnOnce(&Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let idle = self.idle.lock().expect("nothing panics while it holds this lock").pop();
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let open = || {
+            let db = Connection::open_with_flags(&self.path, flags)?;
+            db.pragma_update(None, "cache_size", CACHE_KIB)?;
+            db.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+            Ok(db)
+        };
         let db = match idle {
             Some(db) => db,
-            None => Connection::open_with_flags(&self.path, flags)
-                .map_err(|fault| sqlite_fault(&self.path, fault))?,
+            None => open().map_err(|fault| sqlite_fault(&self.path, fault))?,
         };
         let found = read(&db)?;
         let mut idle = self.idle.lock().expect("nothing panics while it holds this lock");
@@ -66,13 +67,27 @@ impl Readers {
         self.with(|db| read_all(db, &self.path, Kind::Task, sql, [bytes(root.0)]))
     }
 
-    pub(super) fn agents(&self) -> Result<Vec<AgentRecord>, StoreError> {
-        self.with(|db| read_all(db, &self.path, Kind::Agent, "SELECT record FROM agents", ()))
+    /// The root of the plan with this id.
+    pub(super) fn root_of(&self, plan: PlanId) -> Result<Option<TaskId>, StoreError> {
+        let sql = "SELECT id FROM tasks WHERE plan = ?";
+        let read = |db: &Connection| {
+            let mut query = db.prepare_cached(sql)?;
+            let found = query.query_row([bytes(plan.0)], |row| row.get::<_, [u8; 16]>(0));
+            Ok(found.optional()?.map(|id| TaskId(u128::from_be_bytes(id))))
+        };
+        self.with(|db| read(db).map_err(|fault| sqlite_fault(&self.path, fault)))
+    }
+
+    /// Agents that have ended, the newest first, at most `most`.
+    pub(super) fn ended_agents(&self, most: u32) -> Result<Vec<AgentRecord>, StoreError> {
+        let sql = "SELECT record FROM agents WHERE ended = 1 ORDER BY id DESC LIMIT ?";
+        self.with(|db| read_all(db, &self.path, Kind::Agent, sql, [most]))
     }
 
     pub(super) fn counts(&self) -> Result<Vec<(&'static str, u64)>, StoreError> {
         let read = |db: &Connection| {
-            let mut query = db.prepare_cached("SELECT tasks FROM counts ORDER BY status")?;
+            let sql = "SELECT sum(tasks) FROM counts GROUP BY status ORDER BY status";
+            let mut query = db.prepare_cached(sql)?;
             let counts = query.query_map((), |row| row.get(0))?;
             counts.collect::<rusqlite::Result<Vec<u64>>>()
         };
@@ -80,25 +95,11 @@ impl Readers {
         Ok(STATUS_NAMES.into_iter().zip(counts).collect())
     }
 
-    pub(super) fn page(&self, filter: &TaskFilter) -> Result<(Vec<TaskRecord>, u64), StoreError> {
-        let offset = i64::try_from(filter.offset).unwrap_or(i64::MAX);
-        let counts = self.counts()?;
-        let Some(wanted) = filter.status else {
-            let sql = "SELECT record FROM tasks WHERE number IN
-                       (SELECT number FROM tasks ORDER BY number DESC LIMIT ? OFFSET ?)
-                       ORDER BY number DESC";
-            let given = params![filter.limit, offset];
-            let tasks = self.with(|db| read_all(db, &self.path, Kind::Task, sql, given))?;
-            return Ok((tasks, counts.iter().map(|(_, tasks)| tasks).sum()));
+    /// Whether a task that is written refers to the document with this hash.
+    pub(super) fn refers_to(&self, hash: &[u8; 32]) -> Result<bool, StoreError> {
+        let read = |db: &Connection| {
+            db.prepare_cached("SELECT 1 FROM documents WHERE hash = ? LIMIT 1")?.exists([hash])
         };
-        let Some(number) = status_number(wanted) else {
-            return Ok((Vec::new(), 0));
-        };
-        let sql = "SELECT record FROM tasks WHERE number IN
-                   (SELECT number FROM tasks WHERE status = ? ORDER BY number DESC LIMIT ? OFFSET ?)
-                   ORDER BY number DESC";
-        let given = params![number, filter.limit, offset];
-        let tasks = self.with(|db| read_all(db, &self.path, Kind::Task, sql, given))?;
-        Ok((tasks, counts.iter().find(|(name, _)| *name == wanted).map_or(0, |(_, n)| *n)))
+        self.with(|db| read(db).map_err(|fault| sqlite_fault(&self.path, fault)))
     }
 }

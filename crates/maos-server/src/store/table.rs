@@ -11,13 +11,13 @@ use maos_core::engine::Rows;
 use maos_core::ids::{AgentId, Position, TaskId};
 use maos_core::record::{AgentRecord, EngineRecord, PlanRecord, Stage, TaskRecord};
 use minicbor::Decode;
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
 use super::backlog::Portion;
-use super::{StoreError, sqlite_fault, unopened};
+use super::{StoreError, facets, sqlite_fault, unopened};
 use crate::codec::{self, Kind, Sealer};
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// `MAOS`.
 const APPLICATION_ID: u32 = 0x4D41_4F53;
 /// Expired idempotency keys that one transaction forgets.
@@ -27,47 +27,82 @@ const FORGOTTEN_MAX: u32 = 10_000;
 pub(super) const STATUS_NAMES: [&str; 7] =
     ["pending", "ready", "running", "retrying", "completed", "failed", "cancelled"];
 
+/// The order of every listing is `created`, then `number`, the newest first: each index that a
+/// listing walks ends in both. `number` grows by insertion and is never reused while rows above it
+/// are there.
 const SCHEMA: &str = "
     CREATE TABLE engine (id INTEGER PRIMARY KEY CHECK (id = 1), record BLOB NOT NULL) STRICT;
     CREATE TABLE tasks (
         number INTEGER PRIMARY KEY,
         id BLOB NOT NULL UNIQUE,
+        plan BLOB,
         root BLOB,
         parent BLOB,
         status INTEGER NOT NULL,
         priority INTEGER NOT NULL,
-        name TEXT NOT NULL,
         agent BLOB,
         created INTEGER NOT NULL,
-        updated INTEGER NOT NULL,
         ended INTEGER,
         live INTEGER NOT NULL,
         record BLOB NOT NULL
     ) STRICT;
-    CREATE INDEX tasks_by_status ON tasks (status);
-    CREATE INDEX tasks_live ON tasks (live) WHERE live = 1;
+    CREATE INDEX tasks_by_group ON tasks (status, priority, created);
+    CREATE INDEX tasks_by_parent ON tasks (parent, created) WHERE parent IS NOT NULL;
+    CREATE INDEX tasks_by_agent ON tasks (agent, created) WHERE agent IS NOT NULL;
+    CREATE INDEX tasks_by_plan ON tasks (plan) WHERE plan IS NOT NULL;
     CREATE INDEX tasks_by_root ON tasks (root) WHERE root IS NOT NULL;
-    CREATE TABLE counts (status INTEGER PRIMARY KEY, tasks INTEGER NOT NULL) STRICT;
-    INSERT INTO counts VALUES (0,0),(1,0),(2,0),(3,0),(4,0),(5,0),(6,0);
+    CREATE INDEX tasks_live ON tasks (live) WHERE live = 1;
+    CREATE TABLE counts (
+        status INTEGER NOT NULL, priority INTEGER NOT NULL, tasks INTEGER NOT NULL,
+        PRIMARY KEY (status, priority)
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO counts SELECT s.value, p.value, 0
+        FROM json_each('[0,1,2,3,4,5,6]') s, json_each('[0,1,2,3]') p;
     CREATE TRIGGER task_new AFTER INSERT ON tasks BEGIN
-        UPDATE counts SET tasks = tasks + 1 WHERE status = new.status;
+        UPDATE counts SET tasks = tasks + 1
+            WHERE status = new.status AND priority = new.priority;
     END;
-    CREATE TRIGGER task_moved AFTER UPDATE OF status ON tasks WHEN old.status <> new.status BEGIN
-        UPDATE counts SET tasks = tasks - 1 WHERE status = old.status;
-        UPDATE counts SET tasks = tasks + 1 WHERE status = new.status;
+    CREATE TRIGGER task_moved AFTER UPDATE OF status, priority ON tasks
+    WHEN old.status <> new.status OR old.priority <> new.priority BEGIN
+        UPDATE counts SET tasks = tasks - 1
+            WHERE status = old.status AND priority = old.priority;
+        UPDATE counts SET tasks = tasks + 1
+            WHERE status = new.status AND priority = new.priority;
     END;
-    CREATE TABLE agents (id BLOB PRIMARY KEY, record BLOB NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TRIGGER task_gone AFTER DELETE ON tasks BEGIN
+        UPDATE counts SET tasks = tasks - 1
+            WHERE status = old.status AND priority = old.priority;
+    END;
+    CREATE TABLE tags (
+        id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, tasks INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE tagged (
+        tag INTEGER NOT NULL, created INTEGER NOT NULL, number INTEGER NOT NULL,
+        PRIMARY KEY (tag, created, number)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE documents (
+        number INTEGER NOT NULL, hash BLOB NOT NULL, PRIMARY KEY (number, hash)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX documents_by_hash ON documents (hash);
+    CREATE VIRTUAL TABLE search USING fts5(
+        name, description, tags, content = '', columnsize = 0,
+        tokenize = 'unicode61 remove_diacritics 2'
+    );
+    CREATE TABLE agents (id BLOB PRIMARY KEY, ended INTEGER NOT NULL, record BLOB NOT NULL)
+        STRICT, WITHOUT ROWID;
+    CREATE INDEX agents_ended ON agents (ended, id);
     CREATE TABLE keys (root BLOB PRIMARY KEY, until INTEGER NOT NULL, plan BLOB NOT NULL)
         STRICT, WITHOUT ROWID;
     CREATE INDEX keys_by_end ON keys (until);
 ";
 
 const PUT_TASK: &str = "
-    INSERT INTO tasks (id, root, parent, status, priority, name, agent, created, updated, ended,
+    INSERT INTO tasks (number, id, plan, root, parent, status, priority, agent, created, ended,
                        live, record)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
-    ON CONFLICT (id) DO UPDATE SET status = ?4, priority = ?5, name = ?6, agent = ?7, updated = ?9,
-                                   ended = ?10, live = ?11, record = ?12
+    ON CONFLICT (id) DO UPDATE SET status = ?6, priority = ?7, agent = ?8, ended = ?10,
+                                   live = ?11, record = ?12
+    RETURNING number
 ";
 
 /// Opens the file, or makes it; refuses what is damaged, foreign or newer.
@@ -85,6 +120,9 @@ pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     }
     if format > FORMAT {
         return Err(StoreError::TooNew { path: path.to_owned(), found: format, known: FORMAT });
+    }
+    if !new && format < FORMAT {
+        return Err(StoreError::TooOld { path: path.to_owned(), found: format, known: FORMAT });
     }
     prepare(&mut db, new).map_err(wrong)?;
     Ok(db)
@@ -108,18 +146,32 @@ fn prepare(db: &mut Connection, new: bool) -> rusqlite::Result<()> {
 
 /// Writes a portion in one transaction.
 pub(super) fn write(db: &mut Connection, portion: &Portion) -> rusqlite::Result<()> {
-    let transaction = db.transaction()?;
+    // Deletions have a connection of their own: the lock is taken before anything is read.
+    let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let mut next = next_number(&transaction)?;
+    let (mut tags, mut fresh) = (facets::Tags::default(), Vec::new());
     // In the order of the ids, so that the trees grow at their ends.
     let mut tasks: Vec<&TaskRecord> = portion.tasks().collect();
     tasks.sort_unstable_by_key(|record| record.id);
     let mut sealer = Sealer::default();
     for record in tasks {
-        put_task(&transaction, record, &mut sealer)?;
+        let number = put_task(&transaction, record, next, &mut sealer)?;
+        if number == next {
+            // It is here for the first time: what it is found by does not change later.
+            facets::put_tags(&transaction, &mut tags, number, record)?;
+            fresh.push((number, record));
+            next += 1;
+        }
     }
+    tags.count(&transaction)?;
     for record in &portion.agents {
-        transaction
-            .prepare_cached("INSERT OR REPLACE INTO agents VALUES (?, ?)")?
-            .execute(params![bytes(record.spec.id.0), sealer.seal_value(Kind::Agent, record)])?;
+        transaction.prepare_cached("INSERT OR REPLACE INTO agents VALUES (?, ?, ?)")?.execute(
+            params![
+                bytes(record.spec.id.0),
+                record.end.is_some(),
+                sealer.seal_value(Kind::Agent, record)
+            ],
+        )?;
     }
     transaction
         .prepare_cached(
@@ -128,37 +180,48 @@ pub(super) fn write(db: &mut Connection, portion: &Portion) -> rusqlite::Result<
         .execute(params![portion.engine.at.0, FORGOTTEN_MAX])?;
     let engine = sealer.seal_value(Kind::Engine, &portion.engine);
     transaction.prepare_cached("INSERT OR REPLACE INTO engine VALUES (1, ?)")?.execute([engine])?;
+    facets::put_words(&transaction, &fresh)?;
     transaction.commit()
 }
 
+fn next_number(transaction: &Transaction<'_>) -> rusqlite::Result<i64> {
+    let mut query = transaction.prepare_cached("SELECT max(number) FROM tasks")?;
+    let highest: Option<i64> = query.query_row((), |row| row.get(0))?;
+    Ok(highest.unwrap_or(0) + 1)
+}
+
+/// Writes a row and says its number: `next` if the task is here for the first time.
 fn put_task(
     transaction: &Transaction<'_>,
     record: &TaskRecord,
+    next: i64,
     sealer: &mut Sealer,
-) -> rusqlite::Result<()> {
+) -> rusqlite::Result<i64> {
     let is_root = record.plan.root == record.id;
     let agent = holder(&record.stage).map(|agent| bytes(agent.0));
-    transaction.prepare_cached(PUT_TASK)?.execute(params![
+    let given = params![
+        next,
         bytes(record.id.0),
+        is_root.then(|| bytes(record.plan.id.0)),
         (!is_root).then(|| bytes(record.plan.root.0)),
         record.parent.map(|parent| bytes(parent.0)),
         status(&record.stage),
         record.spec.priority as u8,
-        record.spec.name,
         agent,
         record.times.created.0,
-        record.times.updated.0,
         record.times.ended.map(|ended| ended.0),
         is_live(record),
         sealer.seal_value(Kind::Task, record),
-    ])?;
+    ];
+    let number: i64 = transaction.prepare_cached(PUT_TASK)?.query_row(given, |row| row.get(0))?;
+    facets::put_documents(transaction, number, record)?;
     if is_root && record.plan.idempotency.is_some() {
         let plan = sealer.seal_value(Kind::Plan, &*record.plan);
         transaction
             .prepare_cached("INSERT OR REPLACE INTO keys VALUES (?, ?, ?)")?
             .execute(params![bytes(record.id.0), record.plan.idempotency_until.0, plan])?;
     }
-    Ok(())
+    Ok(number)
 }
 
 /// What an engine needs to go on: whole plans with something live in them, agents, keys.
@@ -265,7 +328,7 @@ pub(super) fn bytes(id: u128) -> [u8; 16] {
     id.to_be_bytes()
 }
 
-fn is_live(record: &TaskRecord) -> bool {
+pub(super) fn is_live(record: &TaskRecord) -> bool {
     !record.stage.ended() || !record.stopping.is_empty()
 }
 

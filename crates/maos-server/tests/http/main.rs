@@ -3,4 +3,5 @@
 
 mod errors;
 mod house;
+mod lists;
 mod tasks;

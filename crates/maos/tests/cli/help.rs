@@ -41,7 +41,7 @@ fn the_commands() {
     Commands:
       submit   Submit a task, or a file of them
       get      Show a task
-      list     List the tasks
+      list     List the tasks, the newest first
       cancel   Cancel a task and all below it
       retry    Run a failed or cancelled task again, under the same id
       why      Say what a task waits for, since when, who holds it, and what would let it go
@@ -221,20 +221,32 @@ fn submitting() {
 #[test]
 fn listing_cancelling_and_watching() {
     assert_snapshot!(help("task list"), @r"
-    List the tasks
+    List the tasks, the newest first
 
     Usage: maos task list [OPTIONS]
 
     Options:
-          --status <STATUS>  Only those that stand there [possible values: pending, ready,
-                             running, completed, failed, cancelled, retrying]
-          --page <N>         Which page, from 1
-          --page-size <N>    Tasks on a page, 1 to 100
-          --server <URL>     The server to talk to [env: MAOS_SERVER] [default:
-                             http://127.0.0.1:8000]
-          --json             Print one JSON document on standard output
-      -h, --help             Print help
-      -V, --version          Print version
+          --status <STATUS>        Only those that stand there; several with commas [possible
+                                   values: pending, ready, running, completed, failed,
+                                   cancelled, retrying]
+          --priority <PRIORITY>    Only those that matter so much; several with commas
+                                   [possible values: low, medium, high, critical]
+          --tag <TAG>              Only those with this tag; may be given again
+          --search <WORDS>         Only those with these words in name, description or tags;
+                                   `word*` for a beginning
+          --parent <ID>            Only the direct subtasks of this task
+          --agent <ID>             Only those that this agent holds at the moment
+          --created-after <TIME>   Only those created at this time or later, such as
+                                   2026-01-31T12:00:00Z
+          --created-before <TIME>  Only those created before this time
+          --page <N>               Which page, from 1
+          --page-size <N>          Tasks on a page, 1 to 100
+          --cursor <WORD>          Go on where an earlier page ended
+          --server <URL>           The server to talk to [env: MAOS_SERVER] [default:
+                                   http://127.0.0.1:8000]
+          --json                   Print one JSON document on standard output
+      -h, --help                   Print help
+      -V, --version                Print version
     ");
     assert_snapshot!(help("task cancel"), @r"
     Cancel a task and all below it

@@ -21,8 +21,8 @@ cat <<'PLAN'
 {"subtasks": [
   {"key": "one", "parameters": {"action": "noop", "value": 1}},
   {"key": "two", "parameters": {"action": "noop", "value": 2}},
-  {"key": "sum", "parameters": {"action": "compute.evaluate", "expression": "a + b",
-    "values": {"a": {"$from": "one", "pointer": "/value"}, "b": {"$from": "two", "pointer": "/value"}}}}
+  {"key": "sum", "parameters": {"action": "compute.sum", "values": [
+    {"$from": "one", "pointer": "/value"}, {"$from": "two", "pointer": "/value"}]}}
 ]}
 PLAN
 "#;

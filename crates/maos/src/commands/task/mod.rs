@@ -1,5 +1,6 @@
 //! `maos task`: what is to be done.
 
+mod list;
 mod show;
 mod submit;
 mod watch;
@@ -8,13 +9,11 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use maos_api::client::{Client, Listing};
-use maos_api::task::{Page, TaskStatus};
+use maos_api::task::Page;
 use uuid::Uuid;
 
-use crate::layout::{Screen, indented, moment};
+use crate::layout::indented;
 use crate::remote::Remote;
-use crate::values::one_of;
 use crate::words;
 
 /// What the command line said.
@@ -35,21 +34,8 @@ enum Command {
         /// The task's id
         id: Uuid,
     },
-    /// List the tasks
-    List {
-        /// Only those that stand there
-        #[arg(
-            long,
-            value_parser = one_of(TaskStatus::ALL, TaskStatus::name)
-        )]
-        status: Option<TaskStatus>,
-        /// Which page, from 1
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-        page: Option<u64>,
-        /// Tasks on a page, 1 to 100
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
-        page_size: Option<u32>,
-    },
+    /// List the tasks, the newest first
+    List(Box<list::List>),
     /// Cancel a task and all below it
     Cancel {
         /// The task's id
@@ -90,10 +76,7 @@ pub(crate) async fn run(arguments: &TaskArguments) -> anyhow::Result<ExitCode> {
             let answer = client.task(*id, 0).await?;
             show::task(&answer.task, &answer.raw, json)?;
         }
-        Command::List { status, page, page_size } => {
-            let listing = Listing { page: *page, page_size: *page_size };
-            list(&client, json, &listing, *status).await?;
-        }
+        Command::List(wanted) => list::run(&client, json, wanted).await?,
         Command::Cancel { id, reason } => {
             let answer = client.cancel(*id, reason.as_deref()).await?;
             message(&answer.message, &answer.raw, json)?;
@@ -114,45 +97,13 @@ pub(crate) async fn run(arguments: &TaskArguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn list(
-    client: &Client,
-    json: bool,
-    listing: &Listing,
-    status: Option<TaskStatus>,
-) -> anyhow::Result<()> {
-    let page = client.tasks(listing, status).await?;
-    if json {
-        return Ok(words::print_raw(&page.raw)?);
-    }
-    if page.items.is_empty() {
-        words::say("no tasks here\nhint: `maos task submit --name hello --action noop`");
-        return Ok(());
-    }
-    let screen = Screen::stdout();
-    let rows: Vec<[String; 5]> = page
-        .items
-        .iter()
-        .map(|task| {
-            [
-                task.id.to_string(),
-                screen.task_status(task.status),
-                task.priority.name().to_owned(),
-                moment(task.created_at),
-                words::one_line(&task.name),
-            ]
-        })
-        .collect();
-    words::print(&screen.table(["ID", "STATUS", "PRIORITY", "CREATED", "NAME"], &rows))?;
-    say_page(&page, "task");
-    Ok(())
-}
-
 /// Says which part of a listing is shown, if it is not all of it.
 pub(crate) fn say_page<T>(page: &Page<T>, thing: &str) {
     if page.total_pages > 1 {
+        let more = if page.total_is_exact { "" } else { "more than " };
         let Page { page, total_pages, total_items, .. } = page;
         words::say(&format!(
-            "page {page} of {total_pages}, {total_items} {thing}s: --page shows another"
+            "page {page} of {more}{total_pages}, {more}{total_items} {thing}s: --page shows another"
         ));
     }
 }

@@ -1,0 +1,210 @@
+//! The housekeeper: ended plans go by age and by number, and documents that nobody refers to go
+//! with them.
+//!
+//! Its law: a document goes only when no task has referred to it, and nobody has kept it, for an
+//! hour: whoever reads it, and a backup that copies it, has that long. It sleeps until something
+//! changes.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use maos_core::node::{Answer, Query};
+use maos_core::time::WallTime;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::tasks::blocking;
+use crate::blobs::Blobs;
+use crate::config;
+use crate::driver::Handle;
+use crate::store::{Retention, Store};
+
+/// Changes of the store gather for this long before they are looked at.
+const GATHER: Duration = Duration::from_secs(1);
+/// How often age is looked at when nothing changes, and how long documents are kept.
+const HOUR: Duration = Duration::from_secs(3_600);
+const DAY_US: u64 = 24 * 3_600 * 1_000_000;
+/// Documents that one round finds at the most.
+const FOUND_MAX: usize = 1_000_000;
+
+/// The housekeeper at work.
+pub(super) struct Keeper {
+    task: JoinHandle<()>,
+    stop: CancellationToken,
+}
+
+struct Rounds {
+    driver: Handle,
+    store: Store,
+    blobs: Arc<Blobs>,
+    keep: config::Store,
+    /// Documents that nobody referred to when they were looked for last, an hour ago.
+    doomed: HashSet<[u8; 32]>,
+    /// Plans went since then.
+    removed: bool,
+}
+
+impl Keeper {
+    pub(super) fn start(
+        driver: Handle,
+        store: Store,
+        blobs: Arc<Blobs>,
+        keep: config::Store,
+    ) -> Keeper {
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        // What an earlier server left is looked for once.
+        let doomed = HashSet::new();
+        let rounds = Rounds { driver, store, blobs, keep, doomed, removed: true };
+        let task = tokio::spawn(async move {
+            tokio::select! {
+                biased;
+                () = stopped.cancelled() => {}
+                () = rounds.run() => {}
+            }
+        });
+        Keeper { task, stop }
+    }
+
+    /// Ends it; what it has begun is finished by the store itself.
+    pub(super) async fn stop(self) {
+        self.stop.cancel();
+        if let Err(why) = self.task.await {
+            warn!("the housekeeper did not end well: {why}");
+        }
+    }
+}
+
+impl Rounds {
+    async fn run(mut self) {
+        let mut synced = self.store.synced();
+        let retains = self.keep.keep_days > 0 || self.keep.keep_tasks > 0;
+        let mut due = Instant::now() + HOUR;
+        loop {
+            if retains {
+                self.retain().await;
+            }
+            self.removed |= self.store.take_removed();
+            if Instant::now() >= due {
+                due += HOUR;
+                if self.removed || !self.doomed.is_empty() {
+                    self.collect().await;
+                }
+            }
+            let hour = due.saturating_duration_since(Instant::now());
+            tokio::select! {
+                biased;
+                changed = synced.changed(), if retains => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+                () = tokio::time::sleep(hour) => {}
+            }
+            tokio::time::sleep(GATHER).await;
+        }
+    }
+
+    async fn retain(&self) {
+        let aged = u64::from(self.keep.keep_days) * DAY_US;
+        let keep = Retention {
+            ended_before: (aged > 0).then(|| WallTime(super::now().0.saturating_sub(aged))),
+            tasks_max: (self.keep.keep_tasks > 0).then_some(self.keep.keep_tasks),
+        };
+        let store = self.store.clone();
+        match blocking(move || store.retain(&keep)).await {
+            Ok(0) => {}
+            Ok(gone) => info!(tasks = gone, "{gone} ended tasks were removed, as `[store]` says"),
+            Err(why) => warn!("ended tasks could not be removed: {why}"),
+        }
+    }
+
+    /// Removes the documents that were not referred to an hour ago either, and looks for others.
+    async fn collect(&mut self) {
+        // What the store does not have yet may refer to any of them.
+        let Ok(Answer::Figures(figures)) = self.driver.ask(Query::Figures).await else { return };
+        if !self.store.catch_up(figures.durable, GATHER).await {
+            return;
+        }
+        self.removed = false;
+        let (store, blobs) = (self.store.clone(), self.blobs.clone());
+        let doomed = std::mem::take(&mut self.doomed);
+        let collected = blocking(move || collect(&store, &blobs, &doomed)).await;
+        match collected {
+            Ok((gone, found)) => {
+                if gone > 0 {
+                    info!("{gone} documents that no task refers to were removed");
+                }
+                self.doomed = found;
+            }
+            Err(why) => {
+                warn!("documents could not be collected: {why}");
+                self.removed = true;
+            }
+        }
+    }
+}
+
+/// Removes those of `doomed` that still nobody refers to; says how many went, and which others
+/// nobody refers to.
+fn collect(
+    store: &Store,
+    blobs: &Blobs,
+    doomed: &HashSet<[u8; 32]>,
+) -> Result<(u64, HashSet<[u8; 32]>), crate::store::StoreError> {
+    let mut gone = 0;
+    for hash in doomed {
+        if !store.refers_to(hash)? && blobs.remove_quiet(hash, HOUR)? {
+            gone += 1;
+        }
+    }
+    let mut quiet = Vec::new();
+    blobs.visit_quiet(HOUR, &mut |hash| {
+        if quiet.len() < FOUND_MAX {
+            quiet.push(hash);
+        }
+    })?;
+    let mut found = HashSet::new();
+    for hash in quiet {
+        if !store.refers_to(&hash)? {
+            found.insert(hash);
+        }
+    }
+    Ok((gone, found))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use maos_core::engine::Rows;
+
+    use super::*;
+    use crate::data_dir::DataDir;
+
+    #[test]
+    fn a_document_goes_in_the_second_round_that_finds_it_without_a_task() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = Arc::new(DataDir::open(folder.path()).unwrap());
+        let (store, Rows { .. }) = Store::open(&dir).unwrap();
+        let blobs = Blobs::open(&dir.blobs()).unwrap();
+        let [old, kept_again] = [b"old...", b"again."].map(|document| {
+            let hash = blobs.write(document).unwrap();
+            let name = blake3::Hash::from_bytes(hash).to_hex();
+            let file = dir.blobs().join(&name[..2]).join(&name[2..]);
+            let file = std::fs::File::options().write(true).open(file).unwrap();
+            file.set_modified(SystemTime::now() - 2 * HOUR).unwrap();
+            hash
+        });
+        let (gone, found) = collect(&store, &blobs, &HashSet::new()).unwrap();
+        assert_eq!((gone, &found), (0, &HashSet::from([old, kept_again])));
+        // Meanwhile somebody submits one of them again.
+        blobs.write(b"again.").unwrap();
+        let (gone, found) = collect(&store, &blobs, &found).unwrap();
+        assert_eq!((gone, found), (1, HashSet::new()));
+        assert!(blobs.read(&old).is_err() && blobs.read(&kept_again).is_ok());
+        store.close();
+    }
+}
