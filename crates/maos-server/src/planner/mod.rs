@@ -153,8 +153,8 @@ pub fn plan(
     emit::emit(drafts, &graph, strategy, ids)
 }
 
-/// Makes the answer of an attempt into subtasks of its task, at most `most`: `{"subtasks": [..]}`, or
-/// the bare list, each entry as in a submission.
+/// Makes the answer of an attempt into subtasks of its task, at most `most`: the answer is
+/// `{"subtasks": [..]}` or the bare list, each entry as in a submission.
 ///
 /// # Errors
 /// What is wrong with it, everything named.
