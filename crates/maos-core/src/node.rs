@@ -19,7 +19,7 @@ use crate::record::{AgentRecord, Counters, TaskRecord};
 use crate::rejection::Rejection;
 use crate::spec::Runtime;
 use crate::time::{Moment, Timestamp};
-use crate::view::Blocker;
+use crate::view::{Blocker, Keys};
 
 /// Names a request between the shell and the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -100,6 +100,8 @@ pub enum Query {
     Agents,
     /// One agent.
     Agent(AgentId),
+    /// What holds for the keys that tasks share.
+    Keys,
     /// Figures.
     Figures,
 }
@@ -151,6 +153,8 @@ pub enum Answer {
     Plan(Vec<TaskRecord>),
     /// Agents.
     Agents(Vec<AgentState>),
+    /// What holds for the keys that tasks share.
+    Keys(Box<Keys>),
     /// Figures.
     Figures(Box<Figures>),
 }
@@ -352,6 +356,7 @@ impl Node {
             | Command::RegisterAgent { .. }
             | Command::EndAgent { .. }
             | Command::SetCapacity { .. }
+            | Command::SetKey { .. }
             | Command::BeginEpoch { .. }
             | Command::Tick => Answer::Done,
         }
@@ -447,6 +452,7 @@ impl Node {
                     .ok_or(Rejection::AgentNotFound(agent));
                 (answer, self.decided)
             }
+            Query::Keys => (Ok(Answer::Keys(Box::new(self.state.keys()))), self.decided),
             Query::Figures => (Ok(Answer::Figures(Box::new(self.figures()))), self.decided),
         };
         if rests_on <= self.durable {
@@ -575,6 +581,7 @@ impl Node {
             | Command::RegisterAgent { .. }
             | Command::EndAgent { .. }
             | Command::SetCapacity { .. }
+            | Command::SetKey { .. }
             | Command::Tick => return,
         }
         let workers = self

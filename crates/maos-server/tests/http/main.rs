@@ -5,5 +5,6 @@ mod batches;
 mod claude;
 mod errors;
 mod house;
+mod keys;
 mod lists;
 mod tasks;
