@@ -87,6 +87,7 @@ impl Asked {
             | Query::Explain(_)
             | Query::Agents
             | Query::Agent(_)
+            | Query::Holds(_)
             | Query::Figures => Asked { rests_on: None, kind: Kind::Read },
         }
     }
@@ -161,6 +162,7 @@ impl Promises {
                 | Answer::Accepted { task: None, .. }
                 | Answer::Outcome(_)
                 | Answer::Agents(_)
+                | Answer::Holds(..)
                 | Answer::Figures(_),
             )
             | Err(_) => Ok(()),

@@ -7,6 +7,7 @@ mod answer;
 mod lists;
 mod parts;
 mod routes;
+mod workers;
 
 use std::io;
 use std::net::SocketAddr;

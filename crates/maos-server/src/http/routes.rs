@@ -20,8 +20,8 @@ use maos_core::spec::TraceContext;
 use serde::Deserialize;
 
 use super::answer::{Answered, Failed, Json, json};
-use super::lists;
 use super::parts::{Id, Params, bad_query, number};
+use super::{lists, workers};
 use crate::service::{Service, SubmitOptions};
 
 /// Longest wait that a request may ask for.
@@ -44,6 +44,7 @@ pub(super) fn all(service: Service) -> Router {
         .route(paths::TASK_EXPLAIN, get(explain))
         .route(paths::AGENTS, post(create_agent).get(lists::agents))
         .route(paths::AGENT, get(agent).delete(terminate_agent))
+        .route(paths::AGENT_POLL, post(workers::poll))
         .route(paths::SYSTEM_STATUS, get(status))
         .route(paths::SYSTEM_METRICS, get(metrics))
         .with_state(service)

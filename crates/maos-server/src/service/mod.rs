@@ -15,6 +15,7 @@ mod present;
 mod retention;
 mod start;
 mod tasks;
+mod workers;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,6 +28,8 @@ use maos_core::ids::NodeId;
 use maos_core::node::{Answer, Query};
 use uuid::Uuid;
 
+use crate::agents::Sinks;
+use crate::agents::worker::Workers;
 use crate::config::Config;
 use crate::driver::Handle;
 use crate::payloads::Payloads;
@@ -52,6 +55,8 @@ struct Inner {
     started_at: UtcTime,
     stopping: AtomicBool,
     progress: tasks::ProgressBoard,
+    workers: Arc<Workers>,
+    sinks: Sinks,
 }
 
 impl Service {
@@ -70,6 +75,7 @@ impl Service {
     /// Takes nothing new from now on; what runs goes on.
     pub fn stop_intake(&self) {
         self.inner.stopping.store(true, Ordering::Release);
+        self.inner.workers.close();
     }
 
     /// Whether intake was stopped.

@@ -5,3 +5,4 @@ mod errors;
 mod house;
 mod lists;
 mod tasks;
+mod workers;
