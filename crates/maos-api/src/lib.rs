@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod bulk;
+pub mod claude;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod document;

@@ -24,6 +24,16 @@ pub const TASK_EXPLAIN: &str = "/api/v1/tasks/{id}/explain";
 pub const PLAN: &str = "/api/v1/plans/{id}";
 /// The graph that a submission would become.
 pub const PLANS_PREVIEW: &str = "/api/v1/plans/preview";
+/// Submitting a task as Claude Code's clients do.
+pub const CLAUDE_TASKS: &str = "/api/v1/claude/tasks";
+/// One such task.
+pub const CLAUDE_TASK: &str = "/api/v1/claude/tasks/{id}";
+/// Ending one.
+pub const CLAUDE_TASK_CANCEL: &str = "/api/v1/claude/tasks/{id}/cancel";
+/// What one made.
+pub const CLAUDE_TASK_RESULTS: &str = "/api/v1/claude/tasks/{id}/results";
+/// How the system is, as these clients ask.
+pub const CLAUDE_STATUS: &str = "/api/v1/claude/orchestrator/status";
 /// Creating and listing agents.
 pub const AGENTS: &str = "/api/v1/agents";
 /// One agent.

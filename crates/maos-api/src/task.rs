@@ -280,6 +280,26 @@ pub struct TaskResults {
     pub results: Box<RawValue>,
 }
 
+/// How it went with one of many submissions.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum BatchResult {
+    /// It was accepted, now or before under the same key.
+    Accepted {
+        /// The task.
+        task_id: Uuid,
+    },
+    /// It was not.
+    Refused {
+        /// Why, in words.
+        error: String,
+        /// Why, by the name of an error code.
+        error_code: String,
+        /// What a program needs to know of it.
+        details: Map<String, Value>,
+    },
+}
+
 wire_names! {
     /// What is done to each of many tasks.
     BulkOperation: 3 {

@@ -8,6 +8,8 @@
 pub const SUBMISSION_BYTES_MAX: u64 = 4 << 20;
 /// Most bytes of a body with many submissions.
 pub const BATCH_BYTES_MAX: u64 = 64 << 20;
+/// Most submissions in one body.
+pub const BATCH_TASKS_MAX: u32 = 10_000;
 /// Most bytes of one task's result.
 pub const RESULT_BYTES_MAX: u64 = 16 << 20;
 /// Deepest nesting of lists and objects in a body or a result.

@@ -4,6 +4,7 @@
 //! too. It must not know the driver, the journal or the store.
 
 mod answer;
+mod claude;
 mod lists;
 mod parts;
 mod routes;

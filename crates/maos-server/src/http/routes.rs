@@ -14,14 +14,16 @@ use maos_api::agent::{AgentEnvelope, TerminateAnswer};
 use maos_api::error::{ApiError, ErrorCode};
 use maos_api::explain::Explanation;
 use maos_api::paths;
+use maos_api::submission::Bounds;
 use maos_api::system::{Health, HealthStatus, SystemMetrics, SystemStatus};
-use maos_api::task::{CancelAnswer, TaskEnvelope, TaskResults};
+use maos_api::task::{BatchResult, CancelAnswer, TaskEnvelope, TaskResults};
+use maos_core::limits::BATCH_BYTES_MAX;
 use maos_core::spec::TraceContext;
 use serde::Deserialize;
 
 use super::answer::{Answered, Failed, Json, json};
 use super::parts::{Id, Params, bad_query, number};
-use super::{lists, workers};
+use super::{claude, lists, workers};
 use crate::service::{Service, SubmitOptions};
 
 /// Longest wait that a request may ask for.
@@ -44,7 +46,16 @@ pub(super) fn all(service: Service) -> Router {
         .route(paths::TASK_EXPLAIN, get(explain))
         .route(paths::AGENTS, post(create_agent).get(lists::agents))
         .route(paths::AGENT, get(agent).delete(terminate_agent))
+<<<<<<< HEAD
         .route(paths::AGENT_POLL, post(workers::poll))
+=======
+        .route(paths::TASKS_BATCH, post(batch))
+        .route(paths::CLAUDE_TASKS, post(claude::submit))
+        .route(paths::CLAUDE_TASK, get(claude::task).delete(claude::cancel))
+        .route(paths::CLAUDE_TASK_CANCEL, put(claude::cancel))
+        .route(paths::CLAUDE_TASK_RESULTS, get(claude::results))
+        .route(paths::CLAUDE_STATUS, get(claude::status))
+>>>>>>> main
         .route(paths::SYSTEM_STATUS, get(status))
         .route(paths::SYSTEM_METRICS, get(metrics))
         .with_state(service)
@@ -63,20 +74,53 @@ async fn detailed_health(State(service): State<Service>) -> Response {
     json(status, serde_json::to_vec(&health).unwrap_or_default())
 }
 
-async fn submit(State(service): State<Service>, request: Request) -> Answered<TaskEnvelope> {
+async fn submit(
+    State(service): State<Service>,
+    Params(query): Params<WaitQuery>,
+    request: Request,
+) -> Answered<TaskEnvelope> {
+    let wait = query.wait()?;
+    let (options, body) = body_of(request, service.bounds().body_bytes_max).await?;
+    let accepted = service.submit(&body, options).await?;
+    if wait.is_zero() {
+        return Ok(Json(accepted));
+    }
+    let ended = service.task(accepted.task.id, wait).await?;
+    Ok(Json(TaskEnvelope { warnings: accepted.warnings, ..ended }))
+}
+
+async fn batch(State(service): State<Service>, request: Request) -> Answered<Vec<BatchResult>> {
+    let (options, body) = body_of(request, BATCH_BYTES_MAX).await?;
+    Ok(Json(service.submit_batch(body, options).await?))
+}
+
+/// The body of a submission, with what its headers say.
+pub(super) async fn body_of(
+    request: Request,
+    bytes_max: u64,
+) -> Result<(SubmitOptions, Bytes), Failed> {
     let (parts, body) = request.into_parts();
     check_json(&parts.headers)?;
     let options = SubmitOptions {
         idempotency_key: idempotency_key(&parts.headers)?,
         trace: trace(&parts.headers),
     };
-    let body = read(body, service.bounds().body_bytes_max).await?;
-    Ok(Json(service.submit(&body, options).await?))
+    Ok((options, read(body, bytes_max).await?))
 }
 
 #[derive(Deserialize)]
-struct WaitQuery {
+pub(super) struct WaitQuery {
     wait_seconds: Option<String>,
+}
+
+impl WaitQuery {
+    pub(super) fn wait(&self) -> Result<Duration, Failed> {
+        let seconds = match &self.wait_seconds {
+            None => 0,
+            Some(text) => number("wait_seconds", text, 0, WAIT_SECONDS_MAX)?,
+        };
+        Ok(Duration::from_secs(seconds))
+    }
 }
 
 async fn task(
@@ -84,16 +128,24 @@ async fn task(
     Id(id): Id,
     Params(query): Params<WaitQuery>,
 ) -> Answered<TaskEnvelope> {
-    let wait = match query.wait_seconds {
-        None => 0,
-        Some(text) => number("wait_seconds", &text, 0, WAIT_SECONDS_MAX)?,
-    };
-    Ok(Json(service.task(id, Duration::from_secs(wait)).await?))
+    Ok(Json(service.task(id, query.wait()?).await?))
 }
 
 #[derive(Deserialize)]
-struct ReasonQuery {
+pub(super) struct ReasonQuery {
     reason: Option<String>,
+}
+
+impl ReasonQuery {
+    pub(super) fn reason(self, bounds: &Bounds) -> Result<Option<String>, Failed> {
+        let most = usize::try_from(bounds.name_chars_max).unwrap_or(usize::MAX);
+        match &self.reason {
+            Some(reason) if reason.chars().count() > most || reason.contains('\0') => {
+                Err(bad_query("reason", format!("must be at most {most} characters without NUL")))
+            }
+            Some(_) | None => Ok(self.reason),
+        }
+    }
 }
 
 async fn cancel(
@@ -101,13 +153,7 @@ async fn cancel(
     Id(id): Id,
     Params(query): Params<ReasonQuery>,
 ) -> Answered<CancelAnswer> {
-    let most = usize::try_from(service.bounds().name_chars_max).unwrap_or(usize::MAX);
-    if let Some(reason) = &query.reason
-        && (reason.chars().count() > most || reason.contains('\0'))
-    {
-        return Err(bad_query("reason", format!("must be at most {most} characters without NUL")));
-    }
-    Ok(Json(service.cancel(id, query.reason).await?))
+    Ok(Json(service.cancel(id, query.reason(service.bounds())?).await?))
 }
 
 async fn retry(State(service): State<Service>, Id(id): Id) -> Answered<TaskEnvelope> {

@@ -129,7 +129,7 @@ impl Service {
         })
     }
 
-    async fn figures(&self) -> Result<Box<Figures>, ApiError> {
+    pub(super) async fn figures(&self) -> Result<Box<Figures>, ApiError> {
         match self.ask(Query::Figures).await? {
             Answer::Figures(figures) => Ok(figures),
             _ => Err(faults::internal(&"figures were something else")),

@@ -4,7 +4,9 @@
 //! no HTTP, so that `maos run` and an application that embeds MAOS use it as the server does.
 
 mod agents;
+mod batch;
 mod bulk;
+mod claude;
 mod cursor;
 mod faults;
 mod figures;

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 use maos_core::ids::{AgentId, Sequence, TaskId};
@@ -14,11 +14,19 @@ use maos_core::record::{AgentRecord, EngineRecord, Stage, TaskRecord};
 
 use super::{Backlog, Changes};
 
-/// Rows at which a portion is closed and the next one begins: one transaction of about a second.
-const PORTION_ROWS: usize = 50_000;
-/// How long a small portion gathers more before it is written, unless somebody waits for it: one
-/// fsync then serves many changes, and does not compete with the journal's.
+/// Rows at which a portion is closed and the next one begins: one transaction of less than a
+/// second, which is how long a burst that begins meanwhile is held up by it.
+const PORTION_ROWS: usize = 20_000;
+/// How long rows gather before somebody looks whether to write them: one fsync then serves many
+/// changes.
 const LINGER: Duration = Duration::from_millis(50);
+/// So many new rows while lingering are a burst: then the processor and the disk are the journal's,
+/// and the store waits for what nobody needs to be there yet.
+const BURST_ROWS: u64 = 500;
+/// A burst is not waited for longer than this, nor when more rows or bytes than these wait.
+const HOLD_MAX: Duration = Duration::from_secs(10);
+const HOLD_ROWS_MAX: u64 = super::BACKLOG_ROWS_MAX / 2;
+const HOLD_BYTES_MAX: u64 = super::BACKLOG_BYTES_MAX / 2;
 /// What a task's row takes in memory beside its texts and payloads.
 const TASK_BYTES: u64 = 600;
 const AGENT_BYTES: u64 = 400;
@@ -36,6 +44,7 @@ pub(super) struct Portion {
     members: HashMap<TaskId, Vec<TaskId>>,
     agent_index: HashMap<AgentId, usize>,
     bytes: u64,
+    began: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -46,6 +55,10 @@ struct State {
     writing: bool,
     rows: u64,
     bytes: u64,
+    /// Rows that were ever handed in.
+    handed: u64,
+    /// As it was when a portion was taken last.
+    handed_before: u64,
     synced: Sequence,
     /// Somebody waits for this to be written.
     wanted: Sequence,
@@ -111,6 +124,21 @@ impl Portion {
     }
 }
 
+impl State {
+    /// Whether the first portion must be written now, burst or not.
+    fn is_due(&self) -> bool {
+        let Some(first) = self.portions.front() else { return true };
+        // What is left of a burst that is over.
+        let quiet = first.is_full() && self.handed == self.handed_before;
+        quiet
+            || self.closing
+            || self.wanted > self.synced
+            || self.rows >= HOLD_ROWS_MAX
+            || self.bytes >= HOLD_BYTES_MAX
+            || first.began.is_some_and(|began| began.elapsed() >= HOLD_MAX)
+    }
+}
+
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("nothing panics while it holds this lock")
@@ -125,8 +153,12 @@ impl Shared {
             // The next portion is likely to be about as large as the one before.
             let likely = state.portions.back().map_or(0, |last| last.index.len());
             let index = HashMap::with_capacity(likely);
-            state.portions.push_back(Arc::new(Portion { index, ..Portion::default() }));
+            let began = Some(Instant::now());
+            state.portions.push_back(Arc::new(Portion { index, began, ..Portion::default() }));
         }
+        // Who lingers is not woken each time.
+        let first = state.portions.len() == 1 + writable && !fits;
+        state.handed += changes.tasks.len() as u64;
         let state = &mut *state;
         let last = state.portions.back_mut().expect("one was just there");
         let last = Arc::get_mut(last).expect("only the portion on its way is shared");
@@ -134,7 +166,9 @@ impl Shared {
         last.add(changes);
         state.rows = state.rows + last.rows() - rows;
         state.bytes = state.bytes + last.bytes() - bytes;
-        self.changed.notify_all();
+        if first {
+            self.changed.notify_all();
+        }
     }
 
     /// The next portion to write, once there is one; `None` when the store is closed and all is
@@ -144,16 +178,19 @@ impl Shared {
         while state.portions.is_empty() && !state.closing {
             state = self.changed.wait(state).expect("nothing panics while it holds this lock");
         }
-        let lingers = |state: &mut State| {
-            let first = state.portions.front();
-            let small = first.is_some_and(|first| !first.is_full());
-            let wanted = state.wanted > state.synced;
-            small && !wanted && !state.closing
-        };
-        let (mut state, _) = self
-            .changed
-            .wait_timeout_while(state, LINGER, lingers)
-            .expect("nothing panics while it holds this lock");
+        while !state.is_due() {
+            let before = state.handed;
+            let lingers = |state: &mut State| !state.is_due();
+            let (after, _) = self
+                .changed
+                .wait_timeout_while(state, LINGER, lingers)
+                .expect("nothing panics while it holds this lock");
+            state = after;
+            if state.handed - before < BURST_ROWS {
+                break;
+            }
+        }
+        state.handed_before = state.handed;
         state.writing = !state.portions.is_empty();
         state.portions.front().cloned()
     }

@@ -1,0 +1,118 @@
+//! Many submissions at once: each is taken or refused by itself, and those that are taken become
+//! durable together.
+
+use std::sync::Arc;
+
+use maos_api::document::{self, List};
+use maos_api::error::{ApiError, ErrorCode};
+use maos_api::submission::{self, Bounds};
+use maos_api::task::BatchResult;
+use maos_core::command::Command;
+use maos_core::limits::{BATCH_BYTES_MAX, BATCH_TASKS_MAX};
+use maos_core::node::{Answer, Echo};
+use maos_core::spec::IdempotencyKey;
+use uuid::Uuid;
+
+use super::planning::Envelope;
+use super::tasks::blocking;
+use super::{Service, SubmitOptions, faults};
+use crate::planner::Planned;
+
+/// Submissions that are planned on the spot; more would keep other requests waiting.
+const AT_ONCE_MAX: usize = 1_000;
+
+impl Service {
+    /// Takes many submissions, a list of bodies of `POST /api/v1/tasks`, in one commit.
+    ///
+    /// # Errors
+    /// That the body is no such list, or that nothing is taken at the moment. What is wrong with
+    /// one submission is its own result.
+    pub async fn submit_batch(
+        &self,
+        body: impl AsRef<[u8]> + Send + 'static,
+        options: SubmitOptions,
+    ) -> Result<Vec<BatchResult>, ApiError> {
+        self.check_intake()?;
+        let large = body.as_ref().len() > AT_ONCE_MAX * 1_024;
+        let service = self.clone();
+        let planned = if large {
+            blocking(move || service.plan_all(body.as_ref(), &options)).await?
+        } else {
+            service.plan_all(body.as_ref(), &options)?
+        };
+        let mut results = Vec::with_capacity(planned.len());
+        let (mut commands, mut places) = (Vec::new(), Vec::new());
+        for (place, planned) in planned.into_iter().enumerate() {
+            match planned {
+                Ok(planned) => {
+                    let kept = self.inner.payloads.keep_all(planned.blobs).await;
+                    kept.map_err(|why| self.storage(&why))?;
+                    // Filled in below.
+                    results.push(BatchResult::Accepted { task_id: Uuid::nil() });
+                    commands.push(Command::Submit { plan: Arc::new(planned.plan) });
+                    places.push(place);
+                }
+                Err(error) => results.push(refused(error)),
+            }
+        }
+        let answers = self.inner.driver.run_all(commands, Echo::Id).await;
+        for (place, answer) in places.into_iter().zip(answers.map_err(faults::refused)?) {
+            results[place] = match answer {
+                Ok(Answer::Accepted { root, .. }) => {
+                    BatchResult::Accepted { task_id: Uuid::from_u128(root.0) }
+                }
+                Ok(_) => refused(faults::internal(&"a submission was answered otherwise")),
+                Err(rejection) => refused(faults::rejected(&rejection)),
+            };
+        }
+        Ok(results)
+    }
+
+    fn plan_all(
+        &self,
+        body: &[u8],
+        options: &SubmitOptions,
+    ) -> Result<Vec<Result<Planned, ApiError>>, ApiError> {
+        let most = usize::try_from(BATCH_TASKS_MAX).unwrap_or(usize::MAX);
+        let whole = Bounds { body_bytes_max: BATCH_BYTES_MAX, ..*self.bounds() };
+        let entries = match document::list(submission::readable(body, &whole)?, most) {
+            Some(List::Entries(entries)) => entries,
+            Some(List::TooLong { count }) => {
+                let message =
+                    format!("the body holds {count} submissions, at most {most} are taken");
+                let error = ApiError::new(ErrorCode::ValidationFailed, message);
+                return Err(error.with("maximum", most).with("found", count));
+            }
+            None => return Err(no_list(body)),
+        };
+        let body_hash = options.idempotency_key.as_ref().map(|_| *blake3::hash(body).as_bytes());
+        let plan = |(index, entry): (usize, &&serde_json::value::RawValue)| {
+            let key = options.idempotency_key.as_ref().zip(body_hash);
+            let idempotency = key.map(|(key, body_hash)| IdempotencyKey {
+                key: format!("{key}/{index}").into(),
+                body_hash,
+            });
+            let envelope = Envelope { idempotency, trace: options.trace.clone() };
+            self.inner.planning.plan(entry.get().as_bytes(), envelope)
+        };
+        Ok(entries.iter().enumerate().map(plan).collect())
+    }
+}
+
+fn refused(error: ApiError) -> BatchResult {
+    let error_code = error.code.name().to_owned();
+    BatchResult::Refused { error: error.message, error_code, details: error.details }
+}
+
+fn no_list(body: &[u8]) -> ApiError {
+    match serde_json::from_slice::<serde::de::IgnoredAny>(body) {
+        Ok(_) => {
+            let message = "the body must be a list of submissions";
+            let fields = serde_json::json!({ "body": "must be a list" });
+            ApiError::new(ErrorCode::ValidationFailed, message).with("fields", fields)
+        }
+        Err(why) => ApiError::new(ErrorCode::MalformedJson, format!("the body is not JSON: {why}"))
+            .with("line", why.line())
+            .with("column", why.column()),
+    }
+}

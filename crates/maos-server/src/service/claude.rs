@@ -1,0 +1,114 @@
+//! Tasks as clients of Claude Code know them: the same tasks under ids of their own.
+
+use std::time::Duration;
+
+use maos_api::claude::{
+    self, ClaudeAccepted, ClaudeMetrics, ClaudeOrchestratorStatus, ClaudeTaskStatus,
+    OrchestratorState,
+};
+use maos_api::error::{ApiError, ErrorCode};
+use maos_api::task::{CancelAnswer, Task, TaskResults};
+use uuid::Uuid;
+
+use super::tasks::blocking;
+use super::{Service, SubmitOptions};
+use crate::store::{Start, TaskFilter};
+
+impl Service {
+    /// Accepts a task in the form of these clients.
+    ///
+    /// # Errors
+    /// What is wrong with it, or why it is not taken at the moment.
+    pub async fn submit_claude(
+        &self,
+        body: &[u8],
+        options: SubmitOptions,
+    ) -> Result<ClaudeAccepted, ApiError> {
+        let submission = claude::submission(body, self.bounds())?;
+        let accepted = self.submit(submission.as_bytes(), options).await?;
+        Ok(ClaudeAccepted {
+            claude_task_id: claude::other_id(accepted.task.id),
+            message: accepted.message,
+            submitted_at: accepted.task.created_at,
+            maos_task_id: accepted.task.id,
+            warnings: accepted.warnings,
+        })
+    }
+
+    /// One such task.
+    ///
+    /// # Errors
+    /// That there is none with this id.
+    pub async fn claude_task(
+        &self,
+        id: Uuid,
+        wait: Duration,
+    ) -> Result<ClaudeTaskStatus, ApiError> {
+        let mut task = self.of_claude(id, wait).await?;
+        let maos_task_id = std::mem::replace(&mut task.id, id);
+        Ok(ClaudeTaskStatus { task, maos_task_id })
+    }
+
+    /// Ends one such task.
+    ///
+    /// # Errors
+    /// That there is none with this id, or that it has ended.
+    pub async fn cancel_claude(
+        &self,
+        id: Uuid,
+        reason: Option<String>,
+    ) -> Result<CancelAnswer, ApiError> {
+        let task = self.of_claude(id, Duration::ZERO).await?;
+        let answer = self.cancel(task.id, reason).await?;
+        Ok(CancelAnswer { task_id: id, ..answer })
+    }
+
+    /// What came out of one such task.
+    ///
+    /// # Errors
+    /// That there is none with this id, or that it has no result.
+    pub async fn claude_results(&self, id: Uuid) -> Result<TaskResults, ApiError> {
+        let task = self.of_claude(id, Duration::ZERO).await?;
+        let answer = self.results(task.id).await?;
+        Ok(TaskResults { task_id: id, ..answer })
+    }
+
+    /// How the system is, as these clients ask.
+    ///
+    /// # Errors
+    /// Why it cannot be told.
+    pub async fn claude_status(&self) -> Result<ClaudeOrchestratorStatus, ApiError> {
+        let counters = self.figures().await?.counters;
+        let health = self.detailed_health().await;
+        let store = self.inner.store.clone();
+        let filter = TaskFilter { tags: vec![claude::TAG.to_owned()], ..TaskFilter::default() };
+        let counted = blocking(move || store.list(&filter, Start::Skip(0), 1)).await;
+        let count = counted.map_err(|why| self.storage(&why))?.count;
+        let words =
+            health.components.iter().map(|(name, part)| (name.clone(), part.status.clone()));
+        let stopped = self.stopping();
+        Ok(ClaudeOrchestratorStatus {
+            status: if stopped { OrchestratorState::Stopped } else { OrchestratorState::Running },
+            uptime_seconds: health.uptime_seconds,
+            components: words.collect(),
+            active_executions: health.active_executions,
+            total_claude_tasks: count.map_or(0, |count| count.tasks),
+            health: health.components,
+            metrics: ClaudeMetrics {
+                tasks_submitted: counters.tasks_submitted,
+                tasks_completed: counters.tasks_completed,
+                tasks_failed: counters.tasks_failed,
+                agents_created: counters.agents_created,
+            },
+        })
+    }
+
+    async fn of_claude(&self, id: Uuid, wait: Duration) -> Result<Task, ApiError> {
+        match self.task(claude::other_id(id), wait).await {
+            Ok(found) if found.task.tags.iter().any(|tag| tag == claude::TAG) => Ok(found.task),
+            Ok(_) => Err(claude::not_found(id)),
+            Err(error) if error.code == ErrorCode::TaskNotFound => Err(claude::not_found(id)),
+            Err(error) => Err(error),
+        }
+    }
+}

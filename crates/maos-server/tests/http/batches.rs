@@ -1,0 +1,70 @@
+//! Many submissions in one request, and a submission that waits for its end.
+
+use serde_json::{Value, json};
+
+use crate::house::House;
+
+const BATCH: &str = "/api/v1/tasks/batch";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_is_taken_or_refused_by_itself_in_order() {
+    let house = House::open().await;
+    let noop = |n: u64| json!({"name": "n", "parameters": {"action": "noop", "n": n}});
+    let bodies = json!([noop(1), {"name": " "}, noop(2), 7,
+        {"name": "much", "resource_requirements": {"cpu_cores": 1_000_000}}]);
+    let answer = house.call("POST", BATCH, Some(&bodies)).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let results = answer.body.as_array().unwrap();
+    for (place, n) in [(0, 1), (2, 2)] {
+        assert_eq!(results[place].as_object().unwrap().len(), 1, "{}", results[place]);
+        let task = house.ended(results[place]["task_id"].as_str().unwrap()).await;
+        assert_eq!(task["result"]["n"], json!(n));
+    }
+    let codes: Vec<&Value> = [1, 3, 4].map(|place| &results[place]["error_code"]).to_vec();
+    assert_eq!(codes, ["VALIDATION_FAILED", "VALIDATION_FAILED", "OVER_CAPACITY"]);
+    assert!(results[1]["details"]["fields"]["name"].is_string(), "{}", results[1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_gives_the_first_answers_again() {
+    let house = House::open().await;
+    let send = async |body: &str| {
+        let request = axum::http::Request::builder()
+            .method("POST")
+            .uri(BATCH)
+            .header("idempotency-key", "k")
+            .body(axum::body::Body::from(body.to_owned()));
+        house.send(request.unwrap()).await.body
+    };
+    let body = r#"[{"name":"a"},{"name":"b"}]"#;
+    let first = send(body).await;
+    assert_eq!(send(body).await, first);
+    let other = send(r#"[{"name":"c"}]"#).await;
+    assert_eq!(other[0]["error_code"], "IDEMPOTENCY_CONFLICT");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_is_no_list_or_too_long_a_one_is_refused_whole() {
+    let house = House::open().await;
+    let many = Value::from(vec![json!({"name": "n"}); 10_001]);
+    for (body, status, code) in
+        [(json!({"name": "n"}), 422, "VALIDATION_FAILED"), (many, 422, "VALIDATION_FAILED")]
+    {
+        let answer = house.call("POST", BATCH, Some(&body)).await;
+        assert_eq!((answer.status, &answer.body["error_code"]), (status, &json!(code)));
+    }
+    assert_eq!(house.call("POST", BATCH, Some(&json!([]))).await.body, json!([]));
+    assert_eq!(house.get("/api/v1/tasks").await.body["total_items"], json!(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_submission_may_wait_for_its_end() {
+    let house = House::open().await;
+    let path = "/api/v1/tasks?wait_seconds=30";
+    let body = json!({"name": "n", "strange": 1, "parameters": {"action": "noop", "n": 1}});
+    let answer = house.call("POST", path, Some(&body)).await;
+    assert_eq!(answer.body["task"]["status"], "completed", "{}", answer.body);
+    assert_eq!(answer.body["warnings"], json!(["unknown field `strange` is ignored"]));
+    let refused = house.call("POST", "/api/v1/tasks?wait_seconds=61", Some(&body)).await;
+    assert_eq!((refused.status, &refused.body["error_code"]), (400, &json!("MALFORMED_QUERY")));
+}
