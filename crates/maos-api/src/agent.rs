@@ -78,6 +78,9 @@ pub struct AgentCreate {
     /// Ours: what does the work.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<AgentRuntime>,
+    /// Ours, for workers: an id of their own, under which they register again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<Uuid>,
 }
 
 /// A request for an agent within the contract.
@@ -99,12 +102,14 @@ pub struct ParsedAgent {
     pub name: Option<String>,
     /// What does the work.
     pub runtime: AgentRuntime,
+    /// A worker's own choice of its id.
+    pub id: Option<Uuid>,
     /// What the answer should mention.
     pub warnings: Vec<String>,
 }
 
 /// Every field of a request for an agent.
-pub const FIELDS: [&str; 8] = [
+pub const FIELDS: [&str; 9] = [
     "agent_type",
     "capabilities",
     "configuration",
@@ -113,6 +118,7 @@ pub const FIELDS: [&str; 8] = [
     "tags",
     "name",
     "runtime",
+    "id",
 ];
 
 /// Reads and checks the body of a request for an agent.
@@ -132,7 +138,8 @@ pub fn parse(body: &[u8], bounds: &Bounds) -> Result<ParsedAgent, ApiError> {
         }
     }
     warnings.truncate(submission::UNKNOWN_NAMED_MAX);
-    let [agent_type, capabilities, configuration, slots_count, limits, tags, name, runtime] = slots;
+    let [agent_type, capabilities, configuration, slots_count, limits, tags, name, runtime, id] =
+        slots;
     for (field, slot) in FIELDS.iter().zip([agent_type, capabilities]) {
         if slot.is_none() {
             reader.invalid(field, "is required");
@@ -156,6 +163,10 @@ pub fn parse(body: &[u8], bounds: &Bounds) -> Result<ParsedAgent, ApiError> {
         .one_of("runtime", runtime, Null::Absent, &names)
         .and_then(|index| AgentRuntime::ALL.get(index).copied())
         .unwrap_or(AgentRuntime::Builtin);
+    let id = reader.id("id", id);
+    if id.is_some() && runtime != AgentRuntime::Worker {
+        reader.invalid("id", "can only be chosen by an agent whose `runtime` is `worker`");
+    }
     faults.check()?;
     let owned = |words: Vec<std::borrow::Cow<'_, str>>| words.into_iter().map(Into::into).collect();
     Ok(ParsedAgent {
@@ -167,6 +178,7 @@ pub fn parse(body: &[u8], bounds: &Bounds) -> Result<ParsedAgent, ApiError> {
         tags: owned(tags),
         name: name.map(Into::into),
         runtime,
+        id,
         warnings,
     })
 }

@@ -148,12 +148,22 @@ codes! {
         "The idempotency key came with another body before."
     AgentEnded "AGENT_ENDED" 409 Never
         "The agent has ended its service."
+    AgentLost "AGENT_LOST" 409 Never
+        "The worker was not heard of for too long, and what it held went to others: it must stop \
+         that work and register again under its id."
+    StaleIncarnation "STALE_INCARNATION" 409 Never
+        "A newer process polls for this worker: the older one must stop its work and end."
+    NotAWorker "NOT_A_WORKER" 409 Never
+        "The agent is not a worker: it does not poll, and its id cannot be registered for one."
     BodyTooLarge "BODY_TOO_LARGE" 413 Never
         "The body is above the bound, which `details.bytes_max` names."
     NotJson "NOT_JSON" 415 Never
         "The body's `content-type` is not JSON."
     ValidationFailed "VALIDATION_FAILED" 422 Never
         "Fields have a wrong type or range; `details.fields` names each and its fault."
+    ResultRefused "RESULT_REFUSED" 422 Never
+        "The result of an attempt is above its bound or no readable JSON; the attempt has failed \
+         for good."
     UnknownAction "UNKNOWN_ACTION" 422 Never
         "The named agent is built in and does not know the action; `details.known` lists them."
     OverCapacity "OVER_CAPACITY" 422 Never

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
 use serde_json::value::RawValue;
+use uuid::Uuid;
 
 use crate::document::{self, List};
 use crate::error::{ApiError, ErrorCode};
@@ -226,6 +227,16 @@ impl Reader<'_> {
             }
         }
         Some(amounts)
+    }
+
+    /// An id.
+    pub(crate) fn id(&mut self, field: &str, raw: Option<&RawValue>) -> Option<Uuid> {
+        let text = self.text(field, raw, Null::Absent, self.bounds.word_chars_max)?;
+        let id = Uuid::parse_str(&text).ok();
+        if id.is_none() {
+            self.invalid(field, format!("must be a UUID, found `{text}`"));
+        }
+        id
     }
 
     /// One of `names`; the index of it.

@@ -22,3 +22,4 @@ pub mod submission;
 pub mod system;
 pub mod task;
 pub mod time;
+pub mod worker;

@@ -19,7 +19,7 @@ use crate::record::{AgentRecord, Counters, TaskRecord};
 use crate::rejection::Rejection;
 use crate::spec::Runtime;
 use crate::time::{Moment, Timestamp};
-use crate::view::{Blocker, Keys};
+use crate::view::{Blocker, Hold, Keys};
 
 /// Names a request between the shell and the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -100,6 +100,8 @@ pub enum Query {
     Agents,
     /// One agent.
     Agent(AgentId),
+    /// One agent with all that is needed to hand it again what it holds.
+    Holds(AgentId),
     /// What holds for the keys that tasks share.
     Keys,
     /// Figures.
@@ -153,6 +155,8 @@ pub enum Answer {
     Plan(Vec<TaskRecord>),
     /// Agents.
     Agents(Vec<AgentState>),
+    /// An agent and what it holds, in full.
+    Holds(Box<AgentRecord>, Vec<Hold>),
     /// What holds for the keys that tasks share.
     Keys(Box<Keys>),
     /// Figures.
@@ -227,6 +231,12 @@ impl Node {
             fenced: false,
             cut: false,
         }
+    }
+
+    /// Takes an agent for lost that is silent for so long; `limits::HEARTBEAT_TIMEOUT_MS` unless
+    /// this is called. For agents that are heard of from then on.
+    pub fn lose_agents_after(&mut self, silence_ms: u64) {
+        self.presence.lose_agents_after(silence_ms);
     }
 
     /// Takes one input and says, in `actions`, what is to be done about it.
@@ -446,9 +456,17 @@ impl Node {
                 (Ok(Answer::Agents(agents)), self.decided)
             }
             Query::Agent(agent) => {
-                let found = self.state.agents().find(|record| record.spec.id == agent);
-                let answer = found
+                let answer = self
+                    .state
+                    .agent(agent)
                     .map(|record| Answer::Agents(Vec::from([self.agent_state(record)])))
+                    .ok_or(Rejection::AgentNotFound(agent));
+                (answer, self.decided)
+            }
+            Query::Holds(agent) => {
+                let found = self.state.agent(agent).map(Box::new);
+                let answer = found
+                    .map(|record| Answer::Holds(record, self.state.holds(agent)))
                     .ok_or(Rejection::AgentNotFound(agent));
                 (answer, self.decided)
             }

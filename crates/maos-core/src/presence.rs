@@ -19,10 +19,21 @@ enum Watched {
 }
 
 /// Who is watched, since when they are silent, and when that is too long.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Presence {
     due: BTreeMap<Watched, Watch>,
     order: BTreeSet<(Timestamp, Watched)>,
+    agent_silence_ms: u64,
+}
+
+impl Default for Presence {
+    fn default() -> Presence {
+        Presence {
+            due: BTreeMap::new(),
+            order: BTreeSet::new(),
+            agent_silence_ms: HEARTBEAT_TIMEOUT_MS,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -32,9 +43,14 @@ struct Watch {
 }
 
 impl Presence {
+    /// How long an agent may be silent, from when it is heard of next.
+    pub(crate) fn lose_agents_after(&mut self, silence_ms: u64) {
+        self.agent_silence_ms = silence_ms;
+    }
+
     /// Watches an agent from now on, or notes that it was heard of.
     pub(crate) fn agent_seen(&mut self, now: Timestamp, agent: AgentId) {
-        self.watch(now, Watched::Agent(agent), HEARTBEAT_TIMEOUT_MS);
+        self.watch(now, Watched::Agent(agent), self.agent_silence_ms);
     }
 
     /// Watches an attempt for progress from now on.

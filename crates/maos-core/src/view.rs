@@ -1,15 +1,18 @@
-//! Why a task waits: every blocker, since when, who holds it, what would unblock it.
+//! Why a task waits: every blocker, since when, who holds it, what would unblock it. And what an
+//! agent holds, with all that it needs to know.
 
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::dispatch::can_serve;
 use crate::engine::State;
-use crate::ids::{AgentId, TaskId};
+use crate::ids::{AgentId, Attempt, TaskId};
+use crate::outcome::Outcome;
 use crate::record::{ParkReason, Stage};
 use crate::slab::Slot;
-use crate::spec::{Limit, Name, Work};
+use crate::spec::{Limit, Name, TaskSpec, Work};
 use crate::task::Task;
 use crate::time::{Timestamp, WallTime};
 
@@ -71,10 +74,56 @@ pub struct Keys {
     pub weights: Vec<(Name, u32)>,
 }
 
+/// An attempt that occupies a slot of an agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// The task.
+    pub task: TaskId,
+    /// Which run of it.
+    pub attempt: Attempt,
+    /// What was asked for.
+    pub spec: Arc<TaskSpec>,
+    /// When it counts as failed; `None` if it was told to stop.
+    pub timeout: Option<Timestamp>,
+    /// Outcomes of the tasks that the specification's inputs name, in that order.
+    pub inputs: Vec<Outcome>,
+}
+
 /// Most holders and most agents that an explanation names.
 const HOLDERS_MAX: usize = 20;
 
 impl State {
+    /// What occupies the slots of an agent, in no order that means anything.
+    #[must_use]
+    pub fn holds(&self, agent: AgentId) -> Vec<Hold> {
+        let Some(slot) = self.agents_by_id.get(&agent) else { return Vec::new() };
+        let held = self.agents[*slot].held.keys();
+        held.map(|(slot, attempt)| {
+            let task = &self.tasks[*slot];
+            let inputs = task.spec.rare().inputs.iter().map(|input| self.outcome(input.task));
+            Hold {
+                task: task.id,
+                attempt: *attempt,
+                spec: task.spec.clone(),
+                timeout: match task.stage {
+                    Stage::Running { timeout, .. } if task.attempt == *attempt => Some(timeout),
+                    Stage::Running { .. }
+                    | Stage::Waiting
+                    | Stage::Parked { .. }
+                    | Stage::Ready { .. }
+                    | Stage::Backoff { .. }
+                    | Stage::Active
+                    | Stage::Completed(_)
+                    | Stage::Collected
+                    | Stage::Failed(_)
+                    | Stage::Cancelled { .. } => None,
+                },
+                inputs: inputs.collect(),
+            }
+        })
+        .collect()
+    }
+
     /// What keeps a task from going on: empty for one that runs or has ended and holds nothing.
     /// `None` if the engine does not hold the task.
     #[must_use]

@@ -89,6 +89,7 @@ impl Asked {
             | Query::Agents
             | Query::Agent(_)
             | Query::Keys
+            | Query::Holds(_)
             | Query::Figures => Asked { rests_on: None, kind: Kind::Read },
         }
     }
@@ -164,6 +165,7 @@ impl Promises {
                 | Answer::Outcome(_)
                 | Answer::Agents(_)
                 | Answer::Keys(_)
+                | Answer::Holds(..)
                 | Answer::Figures(_),
             )
             | Err(_) => Ok(()),

@@ -167,7 +167,9 @@ fn remedy(code: ErrorCode) -> &'static str {
         E::NotEnded => "`maos task cancel ID` ends it",
         E::NotARoot => "delete the root that it names",
         E::ParentEnded => "`maos task get ID` names its parent: retry that one",
-        E::AgentEnded => "`maos agent create` makes another one",
+        E::AgentEnded | E::AgentLost => "`maos agent create` makes another one",
+        E::StaleIncarnation => "end this process: a newer one has taken over",
+        E::NotAWorker => "`maos agent get ID` shows what the agent is",
         E::PathNotFound | E::MethodNotAllowed => {
             "server and client may be of different releases: `maos status` and `maos --version` \
              say which"
@@ -184,6 +186,7 @@ fn remedy(code: ErrorCode) -> &'static str {
         | E::MalformedQuery
         | E::UnknownStrategy
         | E::StaleAttempt
+        | E::ResultRefused
         | E::BodyTooLarge
         | E::NotJson
         | E::ValidationFailed

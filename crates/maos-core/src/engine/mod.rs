@@ -231,6 +231,12 @@ impl State {
         self.agents_by_id.values().map(|slot| self.agents[*slot].record())
     }
 
+    /// One agent.
+    #[must_use]
+    pub fn agent(&self, id: AgentId) -> Option<AgentRecord> {
+        self.agents_by_id.get(&id).map(|slot| self.agents[*slot].record())
+    }
+
     /// What an agent holds: task and attempt.
     #[must_use]
     pub fn held_by(&self, id: AgentId) -> Vec<(TaskId, Attempt)> {

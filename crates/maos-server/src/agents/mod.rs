@@ -7,6 +7,7 @@ pub mod builtin;
 pub mod command;
 mod order;
 mod roster;
+pub mod worker;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use order::{Order, Start};
 pub use roster::{Expand, ReportSink, Roster, Runtimes, Sinks, WatchSink};
+pub(crate) use roster::{expanded, failed, lost, resolved, subtasks_max};
 
 /// One attempt, handed to a runtime.
 pub struct Assignment {

@@ -24,11 +24,22 @@ pub struct Start {
     pub inputs: Vec<Outcome>,
 }
 
+impl Order {
+    /// Who is told.
+    #[must_use]
+    pub fn agent(&self) -> &AgentSpec {
+        match self {
+            Order::Start(start) => &start.agent,
+            Order::Stop(_, _, agent) => agent,
+        }
+    }
+}
+
 /// What agents are told.
 #[derive(Debug)]
 pub enum Order {
     /// Run an attempt.
     Start(Box<Start>),
-    /// Stop an attempt and release it.
-    Stop(TaskId, Attempt),
+    /// Have whoever runs it stop an attempt, and release it.
+    Stop(TaskId, Attempt, Arc<AgentSpec>),
 }

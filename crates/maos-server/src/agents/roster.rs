@@ -18,11 +18,12 @@ use maos_core::outcome::Outcome;
 use maos_core::payload::Payload;
 use maos_core::spec::{Runtime, TaskSpec};
 use serde_json::Value;
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
+use super::worker::Workers;
 use super::{Assignment, Order, Progress, RunAttempt, Start, Verdict};
 use crate::payloads::Payloads;
 use crate::planner;
@@ -59,6 +60,7 @@ pub struct Sinks {
 #[derive(Clone)]
 pub struct Roster {
     runtimes: Arc<Runtimes>,
+    workers: Arc<Workers>,
     payloads: Payloads,
     sinks: Sinks,
     running: Arc<Mutex<HashMap<(TaskId, Attempt), CancellationToken>>>,
@@ -68,9 +70,14 @@ pub struct Roster {
 impl Roster {
     /// A roster that hands on to `sinks` what agents say.
     #[must_use]
-    pub fn new(runtimes: Runtimes, payloads: Payloads, sinks: Sinks) -> Roster {
-        let runtimes = Arc::new(runtimes);
-        Roster { runtimes, payloads, sinks, running: Arc::default(), emptied: Arc::default() }
+    pub fn new(
+        runtimes: Runtimes,
+        workers: Arc<Workers>,
+        payloads: Payloads,
+        sinks: Sinks,
+    ) -> Roster {
+        let (running, emptied) = Default::default();
+        Roster { runtimes: Arc::new(runtimes), workers, payloads, sinks, running, emptied }
     }
 
     /// The report of an attempt that needs nobody's time; `None` for all others.
@@ -85,16 +92,18 @@ impl Roster {
     /// Carries out orders until there will be no more.
     pub async fn run(self, mut orders: mpsc::UnboundedReceiver<Vec<Order>>) {
         while let Some(batch) = orders.recv().await {
-            let mut at_once = Vec::new();
+            let (mut at_once, mut for_workers) = (Vec::new(), Vec::new());
             for order in batch {
                 match order {
+                    order if order.agent().runtime == Runtime::Worker => for_workers.push(order),
                     Order::Start(start) => match echo(&start) {
                         Some(report) => at_once.push(report),
                         None => self.start(*start),
                     },
-                    Order::Stop(task, attempt) => at_once.extend(self.stop(task, attempt)),
+                    Order::Stop(task, attempt, _) => at_once.extend(self.stop(task, attempt)),
                 }
             }
+            at_once.extend(self.workers.deliver(for_workers));
             if !at_once.is_empty() {
                 (self.sinks.report)(at_once);
             }
@@ -165,7 +174,8 @@ impl Roster {
     }
 
     async fn attempt(&self, start: Start, stop: CancellationToken) -> Report {
-        let parameters = match self.parameters(&start).await {
+        let given = resolved(&self.payloads, &start.spec, &start.inputs).await;
+        let parameters = match given {
             Ok(parameters) => parameters,
             Err(report) => return report,
         };
@@ -177,7 +187,7 @@ impl Roster {
             Runtime::Builtin => &self.runtimes.builtin,
             Runtime::Command => &self.runtimes.command,
             Runtime::Http | Runtime::ClaudeCode | Runtime::Worker => {
-                let message = "this server cannot run agents of this kind yet";
+                let message = "this server cannot run agents of this kind";
                 return failed(message, true);
             }
         };
@@ -196,46 +206,17 @@ impl Roster {
             .await;
         match verdict {
             Verdict::Completed(answer) => match subtasks_max {
-                Some(most) => self.expanded(&spec, &answer, most).await,
+                Some(most) => match to_raw_value(&answer) {
+                    Ok(answer) => {
+                        let (payloads, sinks) = (&self.payloads, &self.sinks);
+                        expanded(payloads, sinks, &spec, &answer, most).await
+                    }
+                    Err(why) => failed(&format!("its plan cannot be written: {why}"), true),
+                },
                 None => self.completed(answer).await,
             },
             Verdict::Failed { message, permanent } => failed(&message, permanent),
-            Verdict::Lost { message } => Report::Lost(cut(&message)),
-        }
-    }
-
-    /// The parameters of an attempt, with references to earlier results resolved.
-    async fn parameters(&self, start: &Start) -> Result<Value, Report> {
-        let document = Outcome::Payload(start.spec.parameters.clone());
-        let parameters = self.load(&document).await?;
-        if start.inputs.is_empty() {
-            return Ok(parameters);
-        }
-        let mut inputs = BTreeMap::new();
-        for (input, outcome) in start.spec.rare().inputs.iter().zip(&start.inputs) {
-            inputs.insert(input.key.to_string(), self.load(outcome).await?);
-        }
-        planner::resolve(parameters, &inputs).map_err(|why| failed(&why.to_string(), true))
-    }
-
-    async fn load(&self, outcome: &Outcome) -> Result<Value, Report> {
-        self.payloads.value(outcome).await.map_err(|fault| Report::Lost(cut(&fault.to_string())))
-    }
-
-    /// The answer of an agent that plans: subtasks of its task. A wrong one may be right the next
-    /// time, so it is tried again like any failure.
-    async fn expanded(&self, task: &TaskSpec, answer: &Value, most: u32) -> Report {
-        let written = serde_json::value::to_raw_value(answer).map_err(|why| why.to_string());
-        let expanded = written.and_then(|answer| {
-            (self.sinks.expand)(task, &answer, most).map_err(|error| error.message)
-        });
-        let expanded = match expanded {
-            Ok(expanded) => expanded,
-            Err(why) => return failed(&format!("its plan is refused: {why}"), false),
-        };
-        match self.payloads.keep_all(expanded.blobs).await {
-            Ok(()) => Report::Expanded(Arc::new(expanded.expansion)),
-            Err(fault) => Report::Lost(cut(&fault.to_string())),
+            Verdict::Lost { message } => lost(&message),
         }
     }
 
@@ -252,13 +233,54 @@ impl Roster {
         }
         match self.payloads.keep(document).await {
             Ok(payload) => Report::Completed(payload),
-            Err(fault) => Report::Lost(cut(&fault.to_string())),
+            Err(fault) => lost(&fault.to_string()),
         }
     }
 }
 
+/// The parameters of an attempt, with references to earlier results resolved; or how the attempt
+/// has ended for want of them.
+pub(crate) async fn resolved(
+    payloads: &Payloads,
+    spec: &TaskSpec,
+    inputs: &[Outcome],
+) -> Result<Value, Report> {
+    let parameters = load(payloads, &Outcome::Payload(spec.parameters.clone())).await?;
+    if inputs.is_empty() {
+        return Ok(parameters);
+    }
+    let mut results = BTreeMap::new();
+    for (input, outcome) in spec.rare().inputs.iter().zip(inputs) {
+        results.insert(input.key.to_string(), load(payloads, outcome).await?);
+    }
+    planner::resolve(parameters, &results).map_err(|why| failed(&why.to_string(), true))
+}
+
+async fn load(payloads: &Payloads, outcome: &Outcome) -> Result<Value, Report> {
+    payloads.value(outcome).await.map_err(|fault| lost(&fault.to_string()))
+}
+
+/// The answer of an agent that plans: subtasks of its task. A wrong one may be right the next
+/// time, so it is tried again like any failure.
+pub(crate) async fn expanded(
+    payloads: &Payloads,
+    sinks: &Sinks,
+    task: &TaskSpec,
+    answer: &RawValue,
+    most: u32,
+) -> Report {
+    let expanded = match (sinks.expand)(task, answer, most) {
+        Ok(expanded) => expanded,
+        Err(why) => return failed(&format!("its plan is refused: {}", why.message), false),
+    };
+    match payloads.keep_all(expanded.blobs).await {
+        Ok(()) => Report::Expanded(Arc::new(expanded.expansion)),
+        Err(fault) => lost(&fault.to_string()),
+    }
+}
+
 /// How many subtasks a task wants at the most: its `parameters.max_subtasks`, within the bound.
-fn subtasks_max(parameters: &Value) -> u32 {
+pub(crate) fn subtasks_max(parameters: &Value) -> u32 {
     let wanted = parameters.get("max_subtasks").and_then(Value::as_u64);
     wanted.and_then(|most| u32::try_from(most).ok()).unwrap_or(PLAN_TASKS_MAX).min(PLAN_TASKS_MAX)
 }
@@ -282,8 +304,14 @@ fn echo(start: &Start) -> Option<Command> {
     })
 }
 
-fn failed(message: &str, permanent: bool) -> Report {
+/// An agent's own word that its attempt has no result.
+pub(crate) fn failed(message: &str, permanent: bool) -> Report {
     Report::Failed(Failure { kind: FailureKind::Reported, message: cut(message), permanent })
+}
+
+/// That an attempt never came to a verdict.
+pub(crate) fn lost(message: &str) -> Report {
+    Report::Lost(cut(message))
 }
 
 /// An agent's words within their bound; what was cut off is said.

@@ -49,6 +49,10 @@ pub struct Api {
     pub port: u16,
     /// Agents that MAOS itself starts, at the most.
     pub max_agents: u32,
+    /// Workers that may be registered at once.
+    pub max_workers: u32,
+    /// Seconds of silence after which a worker is lost, and what it held goes to others.
+    pub worker_timeout: u64,
     /// Time of an attempt, in seconds, when the submission names none.
     pub default_task_timeout: u64,
     /// Most time of an attempt, in seconds, that a submission may name.
@@ -208,6 +212,8 @@ impl Default for Config {
                 host: IpAddr::from([127, 0, 0, 1]),
                 port: 8_000,
                 max_agents: 100,
+                max_workers: 10_000,
+                worker_timeout: limits::HEARTBEAT_TIMEOUT_MS / 1_000,
                 default_task_timeout: 300,
                 max_task_timeout: limits::TASK_TIMEOUT_SECONDS_MAX,
                 shutdown_grace: 10,
@@ -255,6 +261,8 @@ impl Config {
         };
         let api = &self.api;
         bounds("api.max_agents", api.max_agents.into(), 1, limits::AGENTS_MAX.into())?;
+        bounds("api.max_workers", api.max_workers.into(), 0, limits::AGENTS_MAX.into())?;
+        bounds("api.worker_timeout", api.worker_timeout, 1, 24 * 3_600)?;
         bounds("api.max_task_timeout", api.max_task_timeout, 1, 366 * 24 * 3_600)?;
         bounds("api.default_task_timeout", api.default_task_timeout, 1, api.max_task_timeout)?;
         bounds("api.shutdown_grace", api.shutdown_grace, 0, 3_600)?;

@@ -182,8 +182,23 @@ impl Handle {
 
     /// Hands in what agents report. Never waits: there are never more reports than slots.
     pub fn report(&self, commands: Vec<Command>) {
+        if commands.is_empty() {
+            return;
+        }
         // A driver that has stopped loses them as a crash would: the attempts run again.
         drop(self.reports.send(Message::Reports(commands)));
+    }
+
+    /// Hands in what an agent reports, in this very call; the answers, in order, come when all of
+    /// it is durable, and may be left unread.
+    #[must_use]
+    pub fn hand_in(&self, commands: Vec<Command>) -> HandedIn {
+        if commands.is_empty() {
+            return HandedIn(None);
+        }
+        let (reply, answers) = oneshot::channel();
+        drop(self.reports.send(Message::Batch { commands, echo: Echo::Id, reply }));
+        HandedIn(Some(answers))
     }
 
     /// Notes that an attempt made progress.
@@ -194,6 +209,22 @@ impl Handle {
     /// Notes that an agent was heard of.
     pub fn seen(&self, agent: AgentId) {
         drop(self.reports.send(Message::Seen { agent }));
+    }
+}
+
+/// What becomes of reports that were handed in.
+pub struct HandedIn(Option<oneshot::Receiver<Vec<Result<Answer, Rejection>>>>);
+
+impl HandedIn {
+    /// The answers, in order.
+    ///
+    /// # Errors
+    /// That the driver has stopped.
+    pub async fn answers(self) -> Result<Vec<Result<Answer, Rejection>>, Refused> {
+        match self.0 {
+            Some(answers) => answers.await.map_err(|_| Refused::Stopped),
+            None => Ok(Vec::new()),
+        }
     }
 }
 

@@ -31,7 +31,7 @@ use crate::agents::{Order, Start};
 use crate::journal::Journal;
 use crate::store::Changes;
 use clock::Clocks;
-pub use mailbox::{Handle, Refused};
+pub use mailbox::{HandedIn, Handle, Refused};
 use mailbox::{Message, ReplyTo};
 use writer::{Ack, Group, Writer};
 
@@ -326,7 +326,7 @@ impl Driver {
                 let start = Start { task, attempt, agent, spec, timeout, inputs };
                 Some(Order::Start(Box::new(start)))
             }
-            Effect::Stop { task, attempt, .. } => Some(Order::Stop(task, attempt)),
+            Effect::Stop { task, attempt, agent } => Some(Order::Stop(task, attempt, agent)),
             Effect::Ended { .. } => None,
         }
     }

@@ -9,6 +9,7 @@ mod keys;
 mod lists;
 mod parts;
 mod routes;
+mod workers;
 
 use std::io;
 use std::net::SocketAddr;

@@ -22,9 +22,8 @@ use maos_core::spec::TraceContext;
 use serde::Deserialize;
 
 use super::answer::{Answered, Failed, Json, json};
-use super::lists;
 use super::parts::{Id, Params, bad_query, number};
-use super::{claude, keys};
+use super::{claude, keys, lists, workers};
 use crate::service::{Service, SubmitOptions};
 
 /// Longest wait that a request may ask for.
@@ -47,6 +46,7 @@ pub(super) fn all(service: Service) -> Router {
         .route(paths::TASK_EXPLAIN, get(explain))
         .route(paths::AGENTS, post(create_agent).get(lists::agents))
         .route(paths::AGENT, get(agent).delete(terminate_agent))
+        .route(paths::AGENT_POLL, post(workers::poll))
         .route(paths::TASKS_BATCH, post(batch))
         .route(paths::CLAUDE_TASKS, post(claude::submit))
         .route(paths::CLAUDE_TASK, get(claude::task).delete(claude::cancel))

@@ -1,9 +1,11 @@
 //! Agents: create, look at one, end.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use maos_api::agent::{self, AgentEnvelope, AgentRuntime, TerminateAnswer};
+use maos_api::agent::{self, Agent, AgentEnvelope, AgentRuntime, TerminateAnswer};
 use maos_api::error::{ApiError, ErrorCode};
+use maos_api::time::UtcTime;
 use maos_core::command::Command;
 use maos_core::event::AgentEnd;
 use maos_core::ids::AgentId;
@@ -12,6 +14,7 @@ use maos_core::payload::Payload;
 use maos_core::spec::{AgentSpec, Amounts, Names, Runtime};
 use uuid::Uuid;
 
+use super::workers::not_a_worker;
 use super::{Service, faults, new_id, present};
 use crate::agents::builtin;
 
@@ -26,9 +29,13 @@ impl Service {
     pub async fn create_agent(&self, body: &[u8]) -> Result<AgentEnvelope, ApiError> {
         self.check_intake()?;
         let parsed = agent::parse(body, self.bounds())?;
-        if parsed.runtime != AgentRuntime::Builtin {
-            return Err(not_by_request(parsed.runtime));
-        }
+        let runtime = match parsed.runtime {
+            AgentRuntime::Builtin => Runtime::Builtin,
+            AgentRuntime::Worker => Runtime::Worker,
+            AgentRuntime::Command | AgentRuntime::Http | AgentRuntime::ClaudeCode => {
+                return Err(not_by_request(parsed.runtime));
+            }
+        };
         let configuration = parsed.configuration.map(|raw| raw.get().as_bytes().to_vec());
         if configuration.as_ref().is_some_and(|raw| raw.len() > CONFIGURATION_BYTES_MAX) {
             return Err(fault(
@@ -36,17 +43,24 @@ impl Service {
                 format!("has more than {CONFIGURATION_BYTES_MAX} bytes"),
             ));
         }
-        let bound = self.inner.config.api.max_agents;
-        if self.serving().await?.len() >= usize::try_from(bound).unwrap_or(usize::MAX) {
-            let message = format!(
-                "there are {bound} agents already, the bound `api.max_agents`: end one, or \
-                 raise it"
-            );
-            return Err(ApiError::new(ErrorCode::QueueFull, message).with("bound", bound));
-        }
-        let id = new_id();
+        let id = parsed.id.map_or_else(new_id, |id| id.as_u128());
         let mut warnings = parsed.warnings;
-        warnings.extend(unserved(&parsed.capabilities));
+        let known = self.inner.planning.runtime_of(AgentId(id));
+        match runtime {
+            Runtime::Worker => {
+                if known.is_some_and(|known| known != Runtime::Worker) {
+                    return Err(not_a_worker(AgentId(id)));
+                }
+                self.check_room_for_worker(AgentId(id)).await?;
+                if let Some(desk) = self.inner.workers.desk(AgentId(id)) {
+                    desk.renew();
+                }
+            }
+            _ => {
+                self.check_room_for_agent().await?;
+                warnings.extend(unserved(&parsed.capabilities));
+            }
+        }
         let name = parsed.name.unwrap_or_else(|| {
             let id = Uuid::from_u128(id).simple().to_string();
             format!("{}-{}", parsed.agent_type, &id[id.len() - 8..])
@@ -58,7 +72,7 @@ impl Service {
             name: name.into(),
             agent_type: parsed.agent_type.into(),
             capabilities: Names::new(parsed.capabilities.into_iter().map(Into::into)),
-            runtime: Runtime::Builtin,
+            runtime,
             node: self.inner.node,
             slots: parsed.max_concurrent_tasks,
             pool: None,
@@ -70,10 +84,11 @@ impl Service {
         });
         let command = Command::RegisterAgent { agent: spec };
         self.inner.driver.run(command, Echo::Id).await.map_err(faults::refused)?;
-        self.inner.planning.note_agent(AgentId(id), Some(Runtime::Builtin));
+        self.inner.planning.note_agent(AgentId(id), Some(runtime));
+        let message = if known.is_some() { "agent was there already" } else { "agent created" };
         let agent = self.agent_state(AgentId(id)).await?;
-        let agent = present::agent(&agent, super::now());
-        Ok(AgentEnvelope { agent, message: "agent created".to_owned(), warnings })
+        let agent = self.shown(&agent, super::now());
+        Ok(AgentEnvelope { agent, message: message.to_owned(), warnings })
     }
 
     /// One agent.
@@ -82,7 +97,7 @@ impl Service {
     /// That there is no such agent.
     pub async fn agent(&self, id: Uuid) -> Result<AgentEnvelope, ApiError> {
         let state = self.agent_state(AgentId(id.as_u128())).await?;
-        let agent = present::agent(&state, super::now());
+        let agent = self.shown(&state, super::now());
         let message = format!("agent is {}", agent.status.name());
         Ok(AgentEnvelope { agent, message, warnings: Vec::new() })
     }
@@ -96,7 +111,41 @@ impl Service {
         let command = Command::EndAgent { agent, end: AgentEnd::Terminated };
         self.inner.driver.run(command, Echo::Id).await.map_err(faults::refused)?;
         self.inner.planning.note_agent(agent, None);
+        self.inner.workers.end(agent);
         Ok(TerminateAnswer { message: "agent terminated".to_owned(), agent_id: id })
+    }
+
+    async fn check_room_for_agent(&self) -> Result<(), ApiError> {
+        let serving = self.serving().await?;
+        let ours = serving.iter().filter(|agent| agent.record.spec.runtime != Runtime::Worker);
+        let bound = self.inner.config.api.max_agents;
+        check_room(ours.count(), bound, "agents", "api.max_agents")
+    }
+
+    /// Counts cheaply first: thousands of workers may register at once.
+    async fn check_room_for_worker(&self, agent: AgentId) -> Result<(), ApiError> {
+        let bound = self.inner.config.api.max_workers;
+        let check = |count| check_room(count, bound, "workers", "api.max_workers");
+        let planning = &self.inner.planning;
+        if check(planning.workers_but(agent)).is_ok() {
+            return Ok(());
+        }
+        let serving = self.serving().await?;
+        let workers = serving.iter().map(|agent| &agent.record.spec);
+        let workers = workers.filter(|spec| spec.runtime == Runtime::Worker);
+        let workers: HashSet<AgentId> = workers.map(|spec| spec.id).collect();
+        planning.keep_workers(&workers);
+        check(planning.workers_but(agent))
+    }
+
+    /// An agent as the wire shows it.
+    pub(super) fn shown(&self, state: &AgentState, now: UtcTime) -> Agent {
+        let desk = self.inner.workers.desk(state.record.spec.id);
+        let ago = desk.and_then(|desk| desk.seen()).map(|seen| seen.elapsed());
+        let seen = ago.map(|ago| {
+            UtcTime(now.0.saturating_sub(u64::try_from(ago.as_micros()).unwrap_or(u64::MAX)))
+        });
+        present::agent(state, now, seen, self.inner.config.api.worker_timeout)
     }
 
     pub(super) async fn serving(&self) -> Result<Vec<AgentState>, ApiError> {
@@ -114,6 +163,15 @@ impl Service {
         }
         .ok_or_else(|| faults::internal(&"an agent was something else"))
     }
+}
+
+fn check_room(count: usize, bound: u32, what: &str, key: &str) -> Result<(), ApiError> {
+    if count < usize::try_from(bound).unwrap_or(usize::MAX) {
+        return Ok(());
+    }
+    let message =
+        format!("there are {bound} {what} already, the bound `{key}`: end one, or raise it");
+    Err(ApiError::new(ErrorCode::QueueFull, message).with("bound", bound))
 }
 
 fn not_by_request(runtime: AgentRuntime) -> ApiError {

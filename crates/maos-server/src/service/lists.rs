@@ -90,7 +90,7 @@ impl Service {
             let held = |record| AgentState { record, held: Vec::new() };
             agents.extend(gone.into_iter().map(held));
         }
-        let agents = agents.iter().map(|state| present::agent(state, now));
+        let agents = agents.iter().map(|state| self.shown(state, now));
         let found: Vec<Agent> = agents.filter(|agent| fits(agent, &query)).collect();
         let total = found.len() as u64;
         let skip = (query.page - 1).saturating_mul(query.page_size.into());

@@ -18,6 +18,7 @@ mod present;
 mod retention;
 mod start;
 mod tasks;
+mod workers;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,6 +31,8 @@ use maos_core::ids::NodeId;
 use maos_core::node::{Answer, Query};
 use uuid::Uuid;
 
+use crate::agents::Sinks;
+use crate::agents::worker::Workers;
 use crate::config::Config;
 use crate::driver::Handle;
 use crate::payloads::Payloads;
@@ -56,6 +59,8 @@ struct Inner {
     started_at: UtcTime,
     stopping: AtomicBool,
     progress: tasks::ProgressBoard,
+    workers: Arc<Workers>,
+    sinks: Sinks,
 }
 
 impl Service {
@@ -74,6 +79,7 @@ impl Service {
     /// Takes nothing new from now on; what runs goes on.
     pub fn stop_intake(&self) {
         self.inner.stopping.store(true, Ordering::Release);
+        self.inner.workers.close();
     }
 
     /// Whether intake was stopped.

@@ -74,6 +74,19 @@ impl Planning {
         known.get(&agent).copied()
     }
 
+    /// Workers beside this one that serve, and some that may have been lost since.
+    pub(super) fn workers_but(&self, agent: AgentId) -> usize {
+        let known = self.runtimes.read().expect("nothing panics while it holds this lock");
+        let workers = known.iter().filter(|(_, runtime)| **runtime == Runtime::Worker);
+        workers.filter(|(id, _)| **id != agent).count()
+    }
+
+    /// Forgets all workers but these.
+    pub(super) fn keep_workers(&self, serving: &std::collections::HashSet<AgentId>) {
+        let mut known = self.runtimes.write().expect("nothing panics while it holds this lock");
+        known.retain(|id, runtime| *runtime != Runtime::Worker || serving.contains(id));
+    }
+
     pub(super) fn note_agent(&self, agent: AgentId, runtime: Option<Runtime>) {
         let mut known = self.runtimes.write().expect("nothing panics while it holds this lock");
         match runtime {

@@ -84,19 +84,28 @@ pub(super) fn task(record: &TaskRecord, documents: Documents) -> Task {
     }
 }
 
-pub(super) fn agent(state: &AgentState, now: UtcTime) -> Agent {
+/// `seen` is when an agent outside of this server was heard of last, and `timeout_seconds` how long
+/// such an agent may be silent.
+pub(super) fn agent(
+    state: &AgentState,
+    now: UtcTime,
+    seen: Option<UtcTime>,
+    timeout_seconds: u64,
+) -> Agent {
     let (spec, tally) = (&state.record.spec, &state.record.tally);
     let held = u32::try_from(state.held.len()).unwrap_or(u32::MAX);
+    let here = spec.runtime.ends_with_server();
     let status = match (state.record.end, held) {
         (Some(maos_core::event::AgentEnd::Lost), _) => AgentStatus::Offline,
         (Some(_), _) => AgentStatus::Terminated,
+        (None, _) if !here && seen.is_none() => AgentStatus::Offline,
         (None, 0) => AgentStatus::Idle,
         (None, held) if held < spec.slots => AgentStatus::Busy,
         (None, _) => AgentStatus::Overloaded,
     };
     let tasks: Vec<Uuid> = state.held.iter().map(|(task, _)| uuid(*task)).collect();
     // An agent inside this server is as alive as the answer that tells of it.
-    let seen = (state.record.end.is_none() && spec.runtime.ends_with_server()).then_some(now);
+    let seen = if here { state.record.end.is_none().then_some(now) } else { seen };
     Agent {
         id: Uuid::from_u128(spec.id.0),
         name: spec.name.to_string(),
@@ -115,7 +124,7 @@ pub(super) fn agent(state: &AgentState, now: UtcTime) -> Agent {
         metrics: metrics(tally, seen),
         tags: words(&spec.tags),
         health_check_interval: HEALTH_CHECK_INTERVAL_SECONDS,
-        heartbeat_timeout: HEARTBEAT_TIMEOUT_MS / 1_000,
+        heartbeat_timeout: if here { HEARTBEAT_TIMEOUT_MS / 1_000 } else { timeout_seconds },
         runtime: Some(runtime(spec.runtime)),
     }
 }

@@ -21,6 +21,7 @@ use super::retention::Keeper;
 use super::{Inner, Service, new_id, now};
 use crate::agents::builtin::Builtin;
 use crate::agents::command::Commands;
+use crate::agents::worker::Workers;
 use crate::agents::{AllowedRoots, Roster, Runtimes, Sinks};
 use crate::config::{Config, SchedulingPolicy};
 use crate::driver::{self, Ports, Refused, Running};
@@ -117,20 +118,15 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
     };
     let known: HashMap<AgentId, Arc<AgentSpec>> =
         state.agents().filter(|agent| agent.end.is_none()).map(|a| (a.spec.id, a.spec)).collect();
-    let running = driver::start(Node::new(state), journal, ports, MAILBOX_MAX)
+    let silence = Duration::from_secs(config.api.worker_timeout);
+    let running = driver::start(engine(state, silence), journal, ports, MAILBOX_MAX)
         .map_err(|source| StartError::Io { what: "engine thread".into(), source })?;
     let handle = running.handle.clone();
     let progress: super::tasks::ProgressBoard = Arc::new(Mutex::new(HashMap::new()));
     let planning = Arc::new(Planning::new(handle.clone(), &config));
-    let sinks = Sinks {
-        report: report_to(&handle, &progress),
-        watch: watch_with(&handle, &progress),
-        expand: {
-            let planning = planning.clone();
-            Arc::new(move |task, answer, most| planning.expand(task, answer, most))
-        },
-    };
-    let roster = Roster::new(runtimes, payloads.clone(), sinks);
+    let sinks = sinks(&handle, &progress, &planning);
+    let workers = Arc::new(Workers::new(silence));
+    let roster = Roster::new(runtimes, workers.clone(), payloads.clone(), sinks.clone());
     tokio::spawn(roster.clone().run(orders_rx));
 
     handle.run(driver::begin(epoch, node), Echo::Id).await?;
@@ -151,9 +147,17 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
         stopping: false.into(),
         progress,
         planning,
+        workers,
+        sinks,
     };
     let service = Service { inner: Arc::new(inner) };
     Ok(Server { service, driver: running, roster, supervisor, store, keeper })
+}
+
+fn engine(state: State, silence: Duration) -> Node {
+    let mut node = Node::new(state);
+    node.lose_agents_after(u64::try_from(silence.as_millis()).unwrap_or(u64::MAX));
+    node
 }
 
 /// Carries out what brings the agents in line; `planning` knows them from then on.
@@ -233,6 +237,19 @@ fn recover(data_dir: &Path, policy: SchedulingPolicy) -> Result<Recovered, Start
         node: opened.node,
         state,
     })
+}
+
+fn sinks(
+    handle: &driver::Handle,
+    progress: &super::tasks::ProgressBoard,
+    planning: &Arc<Planning>,
+) -> Sinks {
+    let planning = planning.clone();
+    Sinks {
+        report: report_to(handle, progress),
+        watch: watch_with(handle, progress),
+        expand: Arc::new(move |task, answer, most| planning.expand(task, answer, most)),
+    }
 }
 
 fn report_to(

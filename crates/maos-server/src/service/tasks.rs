@@ -330,8 +330,8 @@ impl Service {
             demand.capabilities.iter().map(|name| format!("`{name}`")).collect();
         let known: Vec<&str> = builtin::ACTIONS.iter().map(|action| action.name).collect();
         format!(
-            "an agent with {}: configure a command under [commands] in maos.toml, or submit with a \
-             built-in `action` in `parameters` ({})",
+            "an agent with {}: start a worker, configure a command under [commands] in maos.toml, \
+             or submit with a built-in `action` in `parameters` ({})",
             wanted.join(", "),
             known.join(", ")
         )

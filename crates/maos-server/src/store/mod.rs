@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 use maos_core::engine::Rows;
-use maos_core::ids::{PlanId, Position, Sequence, TaskId};
+use maos_core::ids::{AgentId, PlanId, Position, Sequence, TaskId};
 use maos_core::record::{AgentRecord, EngineRecord, TaskRecord};
 use rusqlite::ErrorCode;
 use thiserror::Error;
@@ -300,6 +300,14 @@ impl Store {
     /// When the disk fails.
     pub fn counts(&self) -> Result<Vec<(&'static str, u64)>, StoreError> {
         self.readers.counts()
+    }
+
+    /// An agent that is written.
+    ///
+    /// # Errors
+    /// When its row is damaged or the disk fails.
+    pub fn agent(&self, id: AgentId) -> Result<Option<AgentRecord>, StoreError> {
+        self.readers.agent(id)
     }
 
     /// Agents that have ended and are written, the newest first, at most `most`.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use maos_core::ids::{PlanId, TaskId};
+use maos_core::ids::{AgentId, PlanId, TaskId};
 use maos_core::record::{AgentRecord, TaskRecord};
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
@@ -76,6 +76,11 @@ impl Readers {
             Ok(found.optional()?.map(|id| TaskId(u128::from_be_bytes(id))))
         };
         self.with(|db| read(db).map_err(|fault| sqlite_fault(&self.path, fault)))
+    }
+
+    pub(super) fn agent(&self, id: AgentId) -> Result<Option<AgentRecord>, StoreError> {
+        let sql = "SELECT record FROM agents WHERE id = ?";
+        self.with(|db| Ok(read_all(db, &self.path, Kind::Agent, sql, [bytes(id.0)])?.pop()))
     }
 
     /// Agents that have ended, the newest first, at most `most`.

@@ -141,7 +141,7 @@ async fn agents_are_created_listed_and_ended() {
     assert_eq!(all["total_items"], 6, "five default agents and this one");
     let ended = house.call("DELETE", &format!("/api/v1/agents/{id}"), None).await;
     assert_eq!(ended.status, 200);
-    for runtime in ["command", "worker"] {
+    for runtime in ["command", "http"] {
         let body = json!({"agent_type": "x", "capabilities": ["y"], "runtime": runtime});
         check(&house.call("POST", "/api/v1/agents", Some(&body)).await, 422, "VALIDATION_FAILED");
     }

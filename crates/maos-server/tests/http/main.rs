@@ -8,3 +8,4 @@ mod house;
 mod keys;
 mod lists;
 mod tasks;
+mod workers;

@@ -22,7 +22,11 @@ pub(crate) struct House {
 impl House {
     /// Starts a server on the data directory and configuration in `folder`.
     pub(crate) fn open(folder: &Path) -> House {
-        let mut child = command(folder).spawn().unwrap();
+        open_on(folder, 0)
+    }
+
+    fn start(mut command: Command, folder: &Path) -> House {
+        let mut child = command.spawn().unwrap();
         let stderr = child.stderr.take().unwrap();
         let (told, heard) = std::sync::mpsc::channel();
         // Reads to the end, so that the server never waits for a reader.
@@ -96,10 +100,25 @@ impl Drop for House {
     }
 }
 
+/// The same on a port of one's own.
+pub(crate) fn open_on(folder: &Path, port: u16) -> House {
+    House::start(command_on(folder, port), folder)
+}
+
+/// A port that nobody listens on.
+pub(crate) fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
 pub(crate) fn command(folder: &Path) -> Command {
+    command_on(folder, 0)
+}
+
+fn command_on(folder: &Path, port: u16) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_maos"));
     command
-        .args(["serve", "--port", "0", "--data-dir"])
+        .args(["serve", "--port", &port.to_string(), "--data-dir"])
         .arg(folder.join("data"))
         .current_dir(folder)
         .stdin(Stdio::null())

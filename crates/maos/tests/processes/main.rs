@@ -6,3 +6,4 @@ mod house;
 mod plans;
 mod programs;
 mod runs;
+mod workers;

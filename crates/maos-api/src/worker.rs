@@ -1,0 +1,320 @@
+//! The worker protocol on the wire: what a poll says, and what it is answered.
+//!
+//! Results are handed on unread, so that one bad result never spoils the poll that brings it; what
+//! the words mean for a task is not for this room.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use crate::document::Members;
+use crate::error::ApiError;
+use crate::fault::Faults;
+use crate::submission::{self, Bounds, UNKNOWN_NAMED_MAX};
+
+/// Longest wait for work that a poll may ask for.
+pub const WAIT_MS_MAX: u64 = 60_000;
+/// Most tasks that one answer holds.
+pub const TASKS_MAX: u32 = 1_000;
+/// Most outcomes, and most signs of progress, that one poll may bring.
+pub const OUTCOMES_MAX: usize = 1_000;
+/// Most log lines that one poll may bring.
+pub const LOG_LINES_MAX: usize = 10_000;
+
+/// One run of a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct AttemptRef {
+    /// The task.
+    pub task_id: Uuid,
+    /// Which run of it.
+    pub attempt: u32,
+}
+
+/// The body of `POST /api/v1/agents/{id}/poll`.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Poll<'a> {
+    /// Which process of this worker polls: a later one has a larger number.
+    pub incarnation: u64,
+    /// How many tasks it has room for.
+    pub max_tasks: u32,
+    /// How long to wait for something to tell, in milliseconds.
+    pub wait_ms: u64,
+    /// What it works on. An attempt that is not here is sent again.
+    pub holding: Vec<AttemptRef>,
+    /// How attempts went.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub outcomes: Vec<Outcome<'a>>,
+    /// Signs of life of attempts that go on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub progress: Vec<Progress<'a>>,
+    /// What attempts have to say.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub logs: Vec<Log<'a>>,
+    /// What the answer should mention.
+    #[serde(skip)]
+    pub warnings: Vec<String>,
+}
+
+/// How an attempt went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OutcomeStatus {
+    /// It has a result.
+    Completed,
+    /// It has none.
+    Failed,
+    /// It stopped because it was told to.
+    Cancelled,
+    /// It never came to a verdict: another attempt is made, without using up a retry.
+    Lost,
+}
+
+/// The end of an attempt.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Outcome<'a> {
+    /// The task.
+    pub task_id: Uuid,
+    /// Which run of it.
+    pub attempt: u32,
+    /// How it went.
+    pub status: OutcomeStatus,
+    /// What it made, if it completed; null if it is left out.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<&'a RawValue>,
+    /// Why it did not complete.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Cow<'a, str>>,
+    /// Whether trying again is known to be useless.
+    #[serde(default)]
+    pub permanent: bool,
+}
+
+/// A sign of life of an attempt.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Progress<'a> {
+    /// The task.
+    pub task_id: Uuid,
+    /// Which run of it.
+    pub attempt: u32,
+    /// 0.0 to 1.0, if it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fraction: Option<f64>,
+    /// What it is at.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<Cow<'a, str>>,
+}
+
+/// Lines of log of one attempt.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Log<'a> {
+    /// The task.
+    pub task_id: Uuid,
+    /// Which run of it.
+    pub attempt: u32,
+    /// The lines, without their ends.
+    #[serde(borrow)]
+    pub lines: Vec<Cow<'a, str>>,
+}
+
+/// The answer to a poll.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct PollAnswer {
+    /// What is to be done.
+    pub tasks: Vec<Task>,
+    /// What is to be stopped; left out of `holding` once it has.
+    pub cancel: Vec<AttemptRef>,
+    /// Outcomes that do not count, and why.
+    pub refused: Vec<Refused>,
+    /// Whether the server is about to end: nothing new comes until it is back.
+    pub drain: bool,
+    /// Seconds of silence after which the worker is lost.
+    pub lease_seconds: u64,
+    /// Seconds within which it should poll again.
+    pub heartbeat_seconds: u64,
+    /// What the worker's author should know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+/// An attempt that is to be run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Task {
+    /// The task.
+    pub task_id: Uuid,
+    /// Which run of it.
+    pub attempt: u32,
+    /// Its name.
+    pub name: String,
+    /// Free text.
+    pub description: Option<String>,
+    /// An object, with references to earlier results resolved.
+    pub parameters: Box<RawValue>,
+    /// An object that came with the submission.
+    pub metadata: Box<RawValue>,
+    /// Words to find it by.
+    pub tags: Vec<String>,
+    /// Bound on one run.
+    pub timeout_seconds: u64,
+    /// What is left of that; the server then ends the attempt.
+    pub remaining_ms: u64,
+    /// Bound on the silence between two signs of progress, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_progress_seconds: Option<u64>,
+    /// W3C trace context of the submission.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+}
+
+/// An outcome that does not count.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// The task.
+    pub task_id: Uuid,
+    /// Which run of it.
+    pub attempt: u32,
+    /// The name of an [`crate::error::ErrorCode`].
+    pub error_code: Cow<'static, str>,
+    /// What is wrong.
+    pub error: String,
+}
+
+/// Every field of a poll.
+pub const FIELDS: [&str; 7] =
+    ["incarnation", "max_tasks", "wait_ms", "holding", "outcomes", "progress", "logs"];
+
+/// Reads and checks the body of a poll. Results are not looked into.
+///
+/// # Errors
+/// What is wrong with it, every faulty field named.
+pub fn parse<'a>(body: &'a [u8], bounds: &Bounds) -> Result<Poll<'a>, ApiError> {
+    let text = submission::readable(body, bounds)?;
+    let members = match serde_json::from_str::<Members<'_>>(text) {
+        Ok(members) => members,
+        Err(_) => submission::open(body, bounds)?,
+    };
+    let mut faults = Faults::default();
+    let (mut slots, mut warnings) = ([None; FIELDS.len()], Vec::new());
+    for (name, value) in members.0 {
+        match FIELDS.iter().position(|field| *field == name) {
+            Some(index) if slots[index].is_none() => slots[index] = Some(value),
+            Some(_) => faults.invalid(name, "is given twice"),
+            None => warnings.push(submission::unknown_field(&name)),
+        }
+    }
+    warnings.truncate(UNKNOWN_NAMED_MAX);
+    let [incarnation, max_tasks, wait_ms, holding, outcomes, progress, logs] = slots;
+    if incarnation.is_none() {
+        faults.invalid("incarnation", "is required: a number that grows with every start");
+    }
+    let poll = Poll {
+        incarnation: read(&mut faults, "incarnation", incarnation),
+        max_tasks: match max_tasks {
+            None => 1,
+            some => read(&mut faults, "max_tasks", some),
+        },
+        wait_ms: read(&mut faults, "wait_ms", wait_ms),
+        holding: read(&mut faults, "holding", holding),
+        outcomes: read(&mut faults, "outcomes", outcomes),
+        progress: read(&mut faults, "progress", progress),
+        logs: read(&mut faults, "logs", logs),
+        warnings,
+    };
+    check(&poll, bounds, &mut faults);
+    faults.check()?;
+    Ok(poll)
+}
+
+fn read<'a, T: Deserialize<'a> + Default>(
+    faults: &mut Faults,
+    field: &str,
+    raw: Option<&'a RawValue>,
+) -> T {
+    let Some(raw) = raw else { return T::default() };
+    serde_json::from_str(raw.get()).unwrap_or_else(|why| {
+        faults.invalid(field, format!("cannot be read: {why}"));
+        T::default()
+    })
+}
+
+fn check(poll: &Poll<'_>, bounds: &Bounds, faults: &mut Faults) {
+    let mut most = |field: &str, found: u64, most: u64, what: &str| {
+        if found > most {
+            faults.invalid(field, format!("must {what} at most {most}, found {found}"));
+        }
+    };
+    most("max_tasks", poll.max_tasks.into(), TASKS_MAX.into(), "be");
+    most("wait_ms", poll.wait_ms, WAIT_MS_MAX, "be");
+    let entries = "have entries:";
+    let slots_max = bounds.agent_slots_max.into();
+    most("holding", poll.holding.len() as u64, slots_max, entries);
+    most("outcomes", poll.outcomes.len() as u64, OUTCOMES_MAX as u64, entries);
+    most("progress", poll.progress.len() as u64, OUTCOMES_MAX as u64, entries);
+    let lines: usize = poll.logs.iter().map(|log| log.lines.len()).sum();
+    most("logs", lines as u64, LOG_LINES_MAX as u64, "have lines:");
+    for (index, sign) in poll.progress.iter().enumerate() {
+        if sign.fraction.is_some_and(|fraction| !(0.0..=1.0).contains(&fraction)) {
+            faults.invalid(format!("progress[{index}].fraction"), "must be 0 to 1");
+        }
+    }
+}
+
+/// An empty object; what is left out on the wire.
+#[must_use]
+pub fn empty() -> Box<RawValue> {
+    serde_json::value::to_raw_value(&Value::Object(Map::new())).expect("an empty object is JSON")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::submission::tests::BOUNDS;
+
+    const ID: &str = "0190163d-8694-739b-aea5-966c26f8ad90";
+
+    #[test]
+    fn a_poll_has_defaults_and_hands_results_on_unread() {
+        let body = format!(
+            r#"{{"incarnation": 7, "outcomes": [{{"task_id": "{ID}", "attempt": 2,
+            "status": "completed", "result": [[ 1e999 ]], "later": 1}}], "extra": 0}}"#
+        );
+        let poll = parse(body.as_bytes(), &BOUNDS).unwrap();
+        assert_eq!((poll.incarnation, poll.max_tasks, poll.wait_ms), (7, 1, 0));
+        assert_eq!(poll.outcomes[0].result.unwrap().get(), "[[ 1e999 ]]");
+        assert_eq!(poll.warnings, ["unknown field `extra` is ignored"]);
+        let written = serde_json::to_vec(&poll).unwrap();
+        assert_eq!(parse(&written, &BOUNDS).unwrap().outcomes[0].attempt, 2);
+    }
+
+    #[test]
+    fn every_fault_is_named() {
+        for (body, field) in [
+            ("{}".to_owned(), "incarnation"),
+            (r#"{"incarnation": -1}"#.to_owned(), "incarnation"),
+            (r#"{"incarnation": 1, "incarnation": 2}"#.to_owned(), "incarnation"),
+            (r#"{"incarnation": 1, "max_tasks": 1001}"#.to_owned(), "max_tasks"),
+            (r#"{"incarnation": 1, "wait_ms": 60001}"#.to_owned(), "wait_ms"),
+            (r#"{"incarnation": 1, "holding": [{"task_id": "x"}]}"#.to_owned(), "holding"),
+            (
+                format!(
+                    r#"{{"incarnation": 1, "outcomes":
+                    [{{"task_id": "{ID}", "attempt": 1, "status": "great"}}]}}"#
+                ),
+                "outcomes",
+            ),
+            (
+                format!(
+                    r#"{{"incarnation": 1, "progress":
+                    [{{"task_id": "{ID}", "attempt": 1, "fraction": 2}}]}}"#
+                ),
+                "progress[0].fraction",
+            ),
+        ] {
+            let error = parse(body.as_bytes(), &BOUNDS).unwrap_err();
+            assert!(error.details["fields"].get(field).is_some(), "{field}: {error:?}");
+        }
+        assert_eq!(parse(b"{", &BOUNDS).unwrap_err().code.name(), "MALFORMED_JSON");
+    }
+}

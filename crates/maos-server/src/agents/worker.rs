@@ -1,0 +1,466 @@
+//! Desks of workers: what each has been given and has not answered for, and who waits there.
+//!
+//! A worker is somewhere else and asks; until it does, its attempts lie on its desk. A desk is a
+//! copy of what the engine holds for the worker: it can be dropped at any time and filled again.
+//! It must not know how a poll is written, nor who answers for a task.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use std::time::Duration;
+
+use maos_core::command::Command;
+use maos_core::ids::{AgentId, Attempt, TaskId};
+use maos_core::limits::STOP_GRACE_MS;
+use maos_core::outcome::Outcome;
+use maos_core::spec::TaskSpec;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::{Order, Start};
+
+/// One run of a task.
+pub type Key = (TaskId, Attempt);
+
+/// Documents of the tasks in one answer, in bytes; a single task may have more.
+const HANDED_BYTES_MAX: u64 = 16 << 20;
+/// Desks that are kept before those that nobody uses are looked for.
+const DESKS_MIN: usize = 1_024;
+
+/// An attempt that a worker is to run.
+#[derive(Debug)]
+pub struct Run {
+    /// The task.
+    pub task: TaskId,
+    /// Which run of it.
+    pub attempt: Attempt,
+    /// What was asked for.
+    pub spec: Arc<TaskSpec>,
+    /// Outcomes of the tasks that `spec.rare().inputs` names, in that order.
+    pub inputs: Vec<Outcome>,
+    /// When the engine ends it.
+    pub until: Instant,
+}
+
+/// The desks of all workers that this server has heard of.
+#[derive(Debug)]
+pub struct Workers {
+    desks: RwLock<HashMap<AgentId, Arc<Desk>>>,
+    /// At so many desks those that nobody uses are looked for.
+    sweep_at: AtomicUsize,
+    closing: Arc<AtomicBool>,
+    silence: Duration,
+}
+
+/// What one worker has been given.
+#[derive(Debug)]
+pub struct Desk {
+    papers: Mutex<Papers>,
+    changed: Notify,
+    /// Held by who fills the desk.
+    filling: tokio::sync::Mutex<()>,
+    closing: Arc<AtomicBool>,
+}
+
+#[derive(Debug, Default)]
+struct Papers {
+    /// By arrival.
+    runs: BTreeMap<u64, Arc<Run>>,
+    by_key: HashMap<Key, u64>,
+    arrivals: u64,
+    stops: BTreeMap<Key, Stop>,
+    /// Whether this is all that the engine holds for the worker.
+    filled: bool,
+    ended: bool,
+    incarnation: u64,
+    polls: u64,
+    seen: Option<Instant>,
+}
+
+/// An attempt that must not go on.
+#[derive(Clone, Copy, Debug)]
+struct Stop {
+    told: bool,
+    /// Whether the engine waits to hear of its end.
+    awaited: bool,
+}
+
+/// Which poll somebody waits with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    incarnation: u64,
+    poll: u64,
+}
+
+/// Why a poll is not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Away {
+    /// A newer process of the worker polls.
+    Fenced {
+        /// Its number.
+        by: u64,
+    },
+    /// The worker's service has ended.
+    Ended,
+}
+
+/// What is under an outcome's number.
+#[derive(Debug)]
+pub enum Settled {
+    /// An attempt that goes on as far as this desk knows.
+    Run(Arc<Run>),
+    /// An attempt that was told to stop.
+    Stopping,
+    /// Nothing.
+    Unknown,
+}
+
+/// What a poll is answered with.
+#[derive(Debug, Default)]
+pub struct Handed {
+    /// To be run.
+    pub runs: Vec<Arc<Run>>,
+    /// To be stopped.
+    pub stops: Vec<Key>,
+}
+
+/// Empties the desk unless what was taken from it has been settled.
+pub struct Unsettled<'d>(Option<&'d Desk>);
+
+impl Unsettled<'_> {
+    /// Everything that was taken has been settled.
+    pub fn settled(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unsettled<'_> {
+    fn drop(&mut self) {
+        if let Some(desk) = self.0 {
+            desk.renew();
+        }
+    }
+}
+
+impl Workers {
+    /// No desks yet. Workers that are silent for `silence` are lost.
+    #[must_use]
+    pub fn new(silence: Duration) -> Workers {
+        let sweep_at = AtomicUsize::new(DESKS_MIN);
+        Workers { desks: RwLock::default(), sweep_at, closing: Arc::default(), silence }
+    }
+
+    /// The desk of a worker; there may be none before its first poll.
+    #[must_use]
+    pub fn desk(&self, agent: AgentId) -> Option<Arc<Desk>> {
+        let desks = self.desks.read().expect("nothing panics while it holds this lock");
+        desks.get(&agent).cloned()
+    }
+
+    /// The desk of a worker, if need be an empty one that is to be filled.
+    #[must_use]
+    pub fn desk_or_new(&self, agent: AgentId) -> Arc<Desk> {
+        if let Some(desk) = self.desk(agent) {
+            return desk;
+        }
+        let mut desks = self.desks.write().expect("nothing panics while it holds this lock");
+        if desks.len() >= self.sweep_at.load(Ordering::Relaxed) {
+            // Whoever was silent for so long is lost by now, or finds a new desk.
+            desks.retain(|_, desk| desk.seen_within(self.silence * 2));
+            let next = (desks.len() * 2).max(DESKS_MIN);
+            self.sweep_at.store(next, Ordering::Relaxed);
+        }
+        let new = || Arc::new(Desk::new(self.closing.clone()));
+        desks.entry(agent).or_insert_with(new).clone()
+    }
+
+    /// Takes a desk away, because its worker is not one or is gone.
+    pub fn clear_away(&self, agent: AgentId) {
+        let mut desks = self.desks.write().expect("nothing panics while it holds this lock");
+        if let Some(desk) = desks.remove(&agent) {
+            desk.end();
+        }
+    }
+
+    /// A worker's service has ended: whoever waits at its desk is told.
+    pub fn end(&self, agent: AgentId) {
+        if let Some(desk) = self.desk(agent) {
+            desk.end();
+        }
+    }
+
+    /// Whether the engine may have lost a worker that was heard of last as long ago as this one.
+    #[must_use]
+    pub fn needs_filling(&self, desk: &Desk) -> bool {
+        !desk.papers().filled || !desk.seen_within(self.silence / 2)
+    }
+
+    /// The server is about to end: nobody waits here any more.
+    pub fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+        let desks = self.desks.read().expect("nothing panics while it holds this lock");
+        for desk in desks.values() {
+            desk.changed.notify_waiters();
+        }
+    }
+
+    /// Puts orders on the desks, all of workers. Of workers without a desk nothing is kept: it is
+    /// filled from the engine when there is one. Returns what needs no worker.
+    pub(super) fn deliver(&self, orders: Vec<Order>) -> Vec<Command> {
+        let mut at_once = Vec::new();
+        let mut orders = orders.into_iter().peekable();
+        while let Some(first) = orders.peek() {
+            let agent = first.agent().id;
+            let batch = std::iter::from_fn(|| orders.next_if(|next| next.agent().id == agent));
+            match self.desk(agent) {
+                Some(desk) => desk.take(batch, &mut at_once),
+                None => batch.for_each(drop),
+            }
+        }
+        at_once
+    }
+}
+
+impl Desk {
+    fn new(closing: Arc<AtomicBool>) -> Desk {
+        let (papers, changed, filling) = Default::default();
+        Desk { papers, changed, filling, closing }
+    }
+
+    fn papers(&self) -> MutexGuard<'_, Papers> {
+        self.papers.lock().expect("nothing panics while it holds this lock")
+    }
+
+    /// When the worker was heard of last, since this server started.
+    #[must_use]
+    pub fn seen(&self) -> Option<Instant> {
+        self.papers().seen
+    }
+
+    fn seen_within(&self, time: Duration) -> bool {
+        self.seen().is_some_and(|seen| seen.elapsed() < time)
+    }
+
+    /// Lets one after another fill the desk.
+    pub async fn alone(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.filling.lock().await
+    }
+
+    /// Has the desk filled anew by the next poll; the worker may have ended and come back.
+    pub fn renew(&self) {
+        let mut papers = self.papers();
+        papers.filled = false;
+        papers.ended = false;
+    }
+
+    /// Takes everything off the desk. What is delivered from now on stays.
+    pub fn empty(&self) {
+        let mut papers = self.papers();
+        papers.runs.clear();
+        papers.by_key.clear();
+        papers.stops.clear();
+    }
+
+    /// Puts on the desk what the engine holds for the worker: attempts that go on, and those that
+    /// are to stop.
+    pub fn fill(&self, runs: Vec<Run>, stops: Vec<Key>) {
+        let mut papers = self.papers();
+        for key in stops {
+            papers.stop(key);
+        }
+        for run in runs {
+            papers.add(run);
+        }
+        papers.filled = true;
+        papers.seen = Some(Instant::now());
+    }
+
+    /// A poll arrives; one that waits is answered at once.
+    ///
+    /// # Errors
+    /// That it comes from a process that has been replaced, or after the worker's end.
+    pub fn arrive(&self, incarnation: u64) -> Result<Ticket, Away> {
+        let ticket = {
+            let mut papers = self.papers();
+            if papers.ended {
+                return Err(Away::Ended);
+            }
+            if incarnation < papers.incarnation {
+                return Err(Away::Fenced { by: papers.incarnation });
+            }
+            papers.incarnation = incarnation;
+            papers.polls += 1;
+            papers.seen = Some(Instant::now());
+            Ticket { incarnation, poll: papers.polls }
+        };
+        self.changed.notify_waiters();
+        Ok(ticket)
+    }
+
+    /// Takes attempts off the desk that have ended. What the guard is given back for must be
+    /// settled with the engine.
+    pub fn settle(&self, keys: impl Iterator<Item = Key>) -> (Vec<Settled>, Unsettled<'_>) {
+        let mut papers = self.papers();
+        let settled = keys.map(|key| match papers.remove(key) {
+            Some(run) => Settled::Run(run),
+            None if papers.stops.remove(&key).is_some_and(|stop| stop.awaited) => Settled::Stopping,
+            None => Settled::Unknown,
+        });
+        (settled.collect(), Unsettled(Some(self)))
+    }
+
+    /// The attempts among these that go on.
+    #[must_use]
+    pub fn going_on(&self, keys: impl Iterator<Item = Key>) -> HashSet<Key> {
+        let papers = self.papers();
+        keys.filter(|key| papers.by_key.contains_key(key)).collect()
+    }
+
+    /// Notes what the worker holds: what it no longer stops is released, and what is none of its
+    /// business is to be stopped.
+    #[must_use]
+    pub fn compare(&self, held: &HashSet<Key>) -> Vec<Command> {
+        let mut papers = self.papers();
+        let mut released = Vec::new();
+        papers.stops.retain(|key, stop| {
+            let keep = held.contains(key);
+            if !keep && stop.awaited {
+                released.push(Command::Release { task: key.0, attempt: key.1 });
+            }
+            keep
+        });
+        for key in held {
+            if !papers.by_key.contains_key(key) {
+                papers.stops.entry(*key).or_insert(Stop { told: false, awaited: false });
+            }
+        }
+        released
+    }
+
+    /// Waits until there is something for the worker, at most until `until`: runs that are not
+    /// `held`, at most `most`, or something to stop that it has not been told of.
+    ///
+    /// # Errors
+    /// Why there will be nothing for it.
+    pub async fn next(
+        &self,
+        ticket: Ticket,
+        held: &HashSet<Key>,
+        most: usize,
+        until: Instant,
+    ) -> Result<Handed, Away> {
+        let mut until = until;
+        loop {
+            let changed = self.changed.notified();
+            {
+                let mut papers = self.papers();
+                if papers.ended {
+                    return Err(Away::Ended);
+                }
+                if ticket.incarnation < papers.incarnation {
+                    return Err(Away::Fenced { by: papers.incarnation });
+                }
+                if ticket.poll != papers.polls {
+                    return Ok(Handed::default());
+                }
+                if !papers.stops.is_empty() {
+                    // An answer may be lost: it is told again, but not in a hurry.
+                    until = until.min(Instant::now() + Duration::from_millis(STOP_GRACE_MS));
+                }
+                let closing = self.closing.load(Ordering::Acquire);
+                let runs = if closing { Vec::new() } else { papers.pick(held, most) };
+                let news = !runs.is_empty() || papers.stops.values().any(|stop| !stop.told);
+                if news || closing || Instant::now() >= until {
+                    papers.seen = Some(Instant::now());
+                    papers.stops.values_mut().for_each(|stop| stop.told = true);
+                    let stops = papers.stops.keys().copied().collect();
+                    return Ok(Handed { runs, stops });
+                }
+            }
+            drop(tokio::time::timeout_at(until, changed).await);
+        }
+    }
+
+    /// The worker's service has ended.
+    fn end(&self) {
+        self.papers().ended = true;
+        self.changed.notify_waiters();
+    }
+
+    fn take(&self, orders: impl Iterator<Item = Order>, at_once: &mut Vec<Command>) {
+        {
+            let mut papers = self.papers();
+            for order in orders {
+                match order {
+                    Order::Start(start) => papers.add(run(*start)),
+                    Order::Stop(task, attempt, _) => {
+                        let key = (task, attempt);
+                        // It may have said already how it went.
+                        if papers.remove(key).is_some() || !papers.filled {
+                            papers.stop(key);
+                        } else if !papers.stops.contains_key(&key) {
+                            at_once.push(Command::Release { task, attempt });
+                        }
+                    }
+                }
+            }
+        }
+        self.changed.notify_waiters();
+    }
+}
+
+impl Papers {
+    fn add(&mut self, run: Run) {
+        let key = (run.task, run.attempt);
+        if self.by_key.contains_key(&key) || self.stops.contains_key(&key) {
+            return;
+        }
+        self.by_key.insert(key, self.arrivals);
+        self.runs.insert(self.arrivals, Arc::new(run));
+        self.arrivals += 1;
+    }
+
+    fn remove(&mut self, key: Key) -> Option<Arc<Run>> {
+        let arrival = self.by_key.remove(&key)?;
+        self.runs.remove(&arrival)
+    }
+
+    fn stop(&mut self, key: Key) {
+        self.remove(key);
+        let stop = self.stops.entry(key).or_insert(Stop { told: false, awaited: true });
+        stop.awaited = true;
+    }
+
+    fn pick(&self, held: &HashSet<Key>, most: usize) -> Vec<Arc<Run>> {
+        let mut bytes = 0;
+        let free = self.runs.values().filter(|run| !held.contains(&(run.task, run.attempt)));
+        let mut picked = Vec::with_capacity(most.min(self.runs.len()));
+        for run in free.take(most) {
+            bytes += run.bytes();
+            if bytes > HANDED_BYTES_MAX && !picked.is_empty() {
+                break;
+            }
+            picked.push(run.clone());
+        }
+        picked
+    }
+}
+
+impl Run {
+    fn bytes(&self) -> u64 {
+        fn of(outcome: &Outcome) -> u64 {
+            match outcome {
+                Outcome::Nothing => 0,
+                Outcome::Payload(payload) => payload.bytes(),
+                Outcome::List(parts) => parts.iter().map(of).sum(),
+            }
+        }
+        let metadata = self.spec.metadata.as_ref().map_or(0, |metadata| metadata.bytes());
+        self.spec.parameters.bytes() + metadata + self.inputs.iter().map(of).sum::<u64>()
+    }
+}
+
+fn run(start: Start) -> Run {
+    let Start { task, attempt, spec, inputs, timeout, .. } = start;
+    Run { task, attempt, spec, inputs, until: Instant::now() + timeout }
+}

@@ -1,0 +1,479 @@
+//! The worker protocol: registration, and polls that bring outcomes and fetch work.
+//!
+//! Outcomes of a poll go to the engine in one go, and the poll is answered when all of them are
+//! durable. What a worker holds is the engine's word; its desk is a copy that is filled anew
+//! whenever the two may have drifted apart.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use maos_api::document;
+use maos_api::error::{ApiError, ErrorCode};
+use maos_api::submission::Bounds;
+use maos_api::worker::{self, AttemptRef, Outcome, OutcomeStatus, Poll, PollAnswer, Refused};
+use maos_core::command::{Command, Report};
+use maos_core::event::{AgentEnd, FailureKind};
+use maos_core::ids::{AgentId, Attempt, TaskId};
+use maos_core::limits::{BATCH_BYTES_MAX, INLINE_PAYLOAD_BYTES_MAX, NESTING_MAX, RESULT_BYTES_MAX};
+use maos_core::node::{Answer, Query};
+use maos_core::payload::Payload;
+use maos_core::record::{Stage, TaskRecord};
+use maos_core::rejection::Rejection;
+use maos_core::spec::Runtime;
+use maos_core::time::WallTime;
+use serde_json::value::{RawValue, to_raw_value};
+use tokio::time::Instant;
+use tracing::debug;
+use uuid::Uuid;
+
+use super::tasks::{blocking, raw};
+use super::{Service, faults, present};
+use crate::agents::worker::{Away, Desk, Key, Run, Settled};
+use crate::agents::{self, Progress};
+use crate::driver;
+
+/// Longest error and log line that is kept; what an agent says beyond that is cut elsewhere.
+const LINE_CHARS_MAX: usize = 4_096;
+
+/// Reports on their way to the engine, with the attempts that they are about.
+#[derive(Default)]
+struct Taken {
+    commands: Vec<Command>,
+    /// Documents that must be durable first.
+    documents: Vec<([u8; 32], Vec<u8>)>,
+    refused: Vec<Refused>,
+    /// Attempts that this server does not know of this worker: they may have been reported before.
+    unknown: Vec<Key>,
+}
+
+impl Service {
+    /// Answers a poll of a worker: its outcomes are durable when this returns. May be dropped at
+    /// any time; what it brought stands, or is to be brought again.
+    ///
+    /// # Errors
+    /// What is wrong with the poll, or why there will be nothing for this worker.
+    pub async fn poll(&self, id: Uuid, body: &[u8]) -> Result<PollAnswer, ApiError> {
+        let received = Instant::now();
+        let bounds = Bounds { body_bytes_max: BATCH_BYTES_MAX, ..self.bounds().clone() };
+        let poll = worker::parse(body, &bounds)?;
+        let agent = AgentId(id.as_u128());
+        let desk = self.filled_desk(agent).await?;
+        let away = |away| self.away(agent, away);
+        let ticket = desk.arrive(poll.incarnation).map_err(away)?;
+        self.inner.driver.seen(agent);
+        self.note_signs(&desk, &poll);
+        let mut held: HashSet<Key> = poll.holding.iter().map(|held| key(*held)).collect();
+        for outcome in &poll.outcomes {
+            held.remove(&outcome_key(outcome));
+        }
+        let refused = self.take_outcomes(&desk, &poll.outcomes).await?;
+        self.inner.driver.report(desk.compare(&held));
+        if self.stopping() && poll.outcomes.is_empty() {
+            return Err(faults::refused(driver::Refused::Stopped));
+        }
+        let wait = Duration::from_millis(poll.wait_ms).min(self.silence() * 2 / 3);
+        let until = if refused.is_empty() { received + wait } else { received };
+        let most = usize::try_from(poll.max_tasks).unwrap_or(usize::MAX);
+        let handed = desk.next(ticket, &held, most, until).await.map_err(away)?;
+        self.inner.driver.seen(agent);
+        let silence = self.silence().as_secs();
+        Ok(PollAnswer {
+            tasks: self.tasks_of(&desk, handed.runs).await,
+            cancel: handed.stops.into_iter().map(reference).collect(),
+            refused,
+            drain: self.stopping(),
+            lease_seconds: silence,
+            heartbeat_seconds: (silence / 3).max(1),
+            warnings: poll.warnings,
+        })
+    }
+
+    /// How long a worker may be silent.
+    pub(super) fn silence(&self) -> Duration {
+        Duration::from_secs(self.inner.config.api.worker_timeout)
+    }
+
+    /// The worker's desk, with everything on it that the engine holds for it.
+    async fn filled_desk(&self, agent: AgentId) -> Result<Arc<Desk>, ApiError> {
+        let workers = &self.inner.workers;
+        let desk = workers.desk_or_new(agent);
+        if !workers.needs_filling(&desk) {
+            return Ok(desk);
+        }
+        let alone = desk.alone().await;
+        if !workers.needs_filling(&desk) {
+            drop(alone);
+            return Ok(desk);
+        }
+        desk.empty();
+        let (record, holds) = match self.inner.driver.ask(Query::Holds(agent)).await {
+            Ok(Answer::Holds(record, holds)) => (record, holds),
+            Ok(_) => return Err(faults::internal(&"what an agent holds was something else")),
+            Err(driver::Refused::Rejection(Rejection::AgentNotFound(_))) => {
+                self.inner.planning.note_agent(agent, None);
+                workers.clear_away(agent);
+                return Err(self.gone(agent).await);
+            }
+            Err(refused) => return Err(faults::refused(refused)),
+        };
+        if record.spec.runtime != Runtime::Worker {
+            workers.clear_away(agent);
+            return Err(not_a_worker(agent));
+        }
+        if let Some(end) = record.end {
+            self.inner.planning.note_agent(agent, None);
+            workers.clear_away(agent);
+            return Err(ended(agent, end));
+        }
+        let engine_now = self.inner.driver.engine_time(WallTime(super::now().0));
+        let (mut runs, mut stops) = (Vec::new(), Vec::new());
+        for hold in holds {
+            let Some(timeout) = hold.timeout else {
+                stops.push((hold.task, hold.attempt));
+                continue;
+            };
+            let left = Duration::from_micros(timeout.0.saturating_sub(engine_now.0));
+            let until = Instant::now() + left;
+            let (task, attempt, spec, inputs) = (hold.task, hold.attempt, hold.spec, hold.inputs);
+            runs.push(Run { task, attempt, spec, inputs, until });
+        }
+        desk.fill(runs, stops);
+        drop(alone);
+        Ok(desk)
+    }
+
+    fn away(&self, agent: AgentId, away: Away) -> ApiError {
+        match away {
+            Away::Ended => ended(agent, AgentEnd::Terminated),
+            Away::Fenced { by } => {
+                let message = format!(
+                    "incarnation `{by}` of worker `{agent}` polls: this older one has been \
+                     replaced\nhint: stop what it runs and end it"
+                );
+                ApiError::new(ErrorCode::StaleIncarnation, message).with("incarnation", by)
+            }
+        }
+    }
+
+    /// Why the engine does not know a worker.
+    async fn gone(&self, agent: AgentId) -> ApiError {
+        let store = self.inner.store.clone();
+        match blocking(move || store.agent(agent)).await {
+            Err(why) => self.storage(&why),
+            Ok(Some(record)) if record.spec.runtime != Runtime::Worker => not_a_worker(agent),
+            Ok(Some(record)) => ended(agent, record.end.unwrap_or(AgentEnd::Lost)),
+            Ok(None) => {
+                let message = format!(
+                    "no agent has the id `{agent}`\nhint: register it with POST /api/v1/agents, \
+                     `runtime` `worker` and this `id`"
+                );
+                ApiError::new(ErrorCode::AgentNotFound, message).with("agent_id", agent.to_string())
+            }
+        }
+    }
+
+    fn note_signs(&self, desk: &Desk, poll: &Poll<'_>) {
+        if poll.progress.is_empty() && poll.logs.is_empty() {
+            return;
+        }
+        let signs = poll.progress.iter().map(|sign| numbered(sign.task_id, sign.attempt));
+        let logs = poll.logs.iter().map(|log| numbered(log.task_id, log.attempt));
+        let going_on = desk.going_on(signs.chain(logs));
+        for sign in &poll.progress {
+            let (task, attempt) = numbered(sign.task_id, sign.attempt);
+            if going_on.contains(&(task, attempt)) {
+                let message = sign.message.as_deref().map(line);
+                let progress = Progress { fraction: sign.fraction, message };
+                (self.inner.sinks.watch)(task, attempt, progress);
+            }
+        }
+        for log in &poll.logs {
+            let (task, attempt) = numbered(log.task_id, log.attempt);
+            if going_on.contains(&(task, attempt)) {
+                for text in &log.lines {
+                    debug!(task.id = %task, "task `{task}`: {}", line(text));
+                }
+            }
+        }
+    }
+
+    /// Hands the outcomes of a poll to the engine, all in one go; durable when this returns. Says
+    /// which do not count.
+    async fn take_outcomes(
+        &self,
+        desk: &Desk,
+        outcomes: &[Outcome<'_>],
+    ) -> Result<Vec<Refused>, ApiError> {
+        if outcomes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (settled, unsettled) = desk.settle(outcomes.iter().map(outcome_key));
+        let mut taken = Taken { commands: Vec::with_capacity(outcomes.len()), ..Taken::default() };
+        for (outcome, settled) in outcomes.iter().zip(settled) {
+            self.take(outcome, settled, &mut taken).await;
+        }
+        let Taken { commands, documents, mut refused, unknown } = taken;
+        let kept = self.inner.payloads.keep_all(documents).await;
+        kept.map_err(|why| self.storage(&why))?;
+        self.forget_progress(outcomes);
+        let keys: Vec<Key> = commands.iter().filter_map(command_key).collect();
+        let answers = self.inner.driver.hand_in(commands).answers().await;
+        let mut stale = Vec::new();
+        for ((task, attempt), answer) in keys.into_iter().zip(answers.map_err(faults::refused)?) {
+            match answer {
+                Ok(_) => {}
+                Err(Rejection::StaleAttempt { .. }) => {
+                    refused.push(too_late((task, attempt)));
+                    // It may be waited for: its agent has just said that it is over.
+                    stale.push(Command::Release { task, attempt });
+                }
+                Err(rejection) => return Err(faults::rejected(&rejection)),
+            }
+        }
+        unsettled.settled();
+        self.inner.driver.report(stale);
+        for key in unknown {
+            if !self.was_reported(key).await? {
+                refused.push(too_late(key));
+            }
+        }
+        Ok(refused)
+    }
+
+    /// What the engine is told of one outcome.
+    async fn take(&self, outcome: &Outcome<'_>, settled: Settled, taken: &mut Taken) {
+        let (task, attempt) = outcome_key(outcome);
+        let gave_up = matches!(outcome.status, OutcomeStatus::Cancelled | OutcomeStatus::Lost);
+        match settled {
+            Settled::Run(run) => {
+                let report = self.report(outcome, &run, taken).await;
+                taken.commands.push(Command::Report { task, attempt, report });
+            }
+            Settled::Stopping => {
+                taken.commands.push(Command::Release { task, attempt });
+                if !gave_up {
+                    taken.refused.push(too_late((task, attempt)));
+                }
+            }
+            // Whoever gave something up that it does not hold has nothing more to hear.
+            Settled::Unknown if gave_up => {}
+            Settled::Unknown => taken.unknown.push((task, attempt)),
+        }
+    }
+
+    async fn report(&self, outcome: &Outcome<'_>, run: &Run, taken: &mut Taken) -> Report {
+        let error = |otherwise| outcome.error.as_deref().unwrap_or(otherwise);
+        match outcome.status {
+            OutcomeStatus::Failed => {
+                agents::failed(error("its worker gave no reason"), outcome.permanent)
+            }
+            OutcomeStatus::Cancelled => agents::lost(error("its worker gave it up")),
+            OutcomeStatus::Lost => agents::lost(error("its worker lost it")),
+            OutcomeStatus::Completed => {
+                let result = outcome.result.map_or("null", RawValue::get);
+                if let Some(fault) = fault_of(result) {
+                    let refused =
+                        refused((run.task, run.attempt), ErrorCode::ResultRefused, fault.clone());
+                    taken.refused.push(refused);
+                    return agents::failed(&fault, true);
+                }
+                match (run.spec.rare().plans.is_some(), outcome.result) {
+                    (true, Some(answer)) => self.expansion(run, answer).await,
+                    (true, None) => agents::failed("its plan is refused: there is none", false),
+                    (false, _) => Report::Completed(payload(result, &mut taken.documents)),
+                }
+            }
+        }
+    }
+
+    async fn expansion(&self, run: &Run, answer: &RawValue) -> Report {
+        let payloads = &self.inner.payloads;
+        let parameters = match agents::resolved(payloads, &run.spec, &run.inputs).await {
+            Ok(parameters) => parameters,
+            Err(report) => return report,
+        };
+        let most = agents::subtasks_max(&parameters);
+        agents::expanded(payloads, &self.inner.sinks, &run.spec, answer, most).await
+    }
+
+    fn forget_progress(&self, outcomes: &[Outcome<'_>]) {
+        let mut board =
+            self.inner.progress.lock().expect("nothing panics while it holds this lock");
+        if !board.is_empty() {
+            for outcome in outcomes {
+                board.remove(&outcome_key(outcome).0);
+            }
+        }
+    }
+
+    /// Whether this very attempt has reported before: an answer may be lost on its way.
+    async fn was_reported(&self, (task, attempt): Key) -> Result<bool, ApiError> {
+        match self.record(task, Duration::ZERO).await {
+            Ok(record) => Ok(record.attempt == attempt && reported(&record)),
+            Err(error) if error.code == ErrorCode::TaskNotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The attempts as the wire shows them. One whose documents cannot be had ends here.
+    async fn tasks_of(&self, desk: &Desk, runs: Vec<Arc<Run>>) -> Vec<worker::Task> {
+        let mut tasks = Vec::with_capacity(runs.len());
+        for run in runs {
+            match self.task_of(&run).await {
+                Ok(task) => tasks.push(task),
+                Err(report) => {
+                    let (task, attempt) = (run.task, run.attempt);
+                    let (_, unsettled) = desk.settle(std::iter::once((task, attempt)));
+                    self.inner.driver.report(vec![Command::Report { task, attempt, report }]);
+                    unsettled.settled();
+                }
+            }
+        }
+        tasks
+    }
+
+    async fn task_of(&self, run: &Run) -> Result<worker::Task, Report> {
+        let spec = &run.spec;
+        let parameters = if run.inputs.is_empty() {
+            self.kept(&spec.parameters).await?
+        } else {
+            let resolved = agents::resolved(&self.inner.payloads, spec, &run.inputs).await?;
+            to_raw_value(&resolved).map_err(|why| agents::lost(&why.to_string()))?
+        };
+        let metadata = match &spec.metadata {
+            Some(metadata) => self.kept(metadata).await?,
+            None => worker::empty(),
+        };
+        let left = run.until.saturating_duration_since(Instant::now());
+        let rare = spec.rare();
+        Ok(worker::Task {
+            task_id: present::uuid(run.task),
+            attempt: run.attempt.0,
+            name: spec.name.to_string(),
+            description: spec.description.as_deref().map(str::to_owned),
+            parameters,
+            metadata,
+            tags: spec.tags.iter().map(str::to_owned).collect(),
+            timeout_seconds: spec.timeout_ms / 1_000,
+            remaining_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
+            no_progress_seconds: rare.no_progress_ms.map(|silence_ms| silence_ms / 1_000),
+            traceparent: rare.trace.as_ref().map(|trace| trace.parent.to_string()),
+        })
+    }
+
+    async fn kept(&self, payload: &Payload) -> Result<Box<RawValue>, Report> {
+        let bytes = self.inner.payloads.bytes(payload).await;
+        let bytes = bytes.map_err(|fault| agents::lost(&fault.to_string()))?;
+        raw(bytes).map_err(|error| agents::lost(&error.message))
+    }
+}
+
+/// What is wrong with a result.
+fn fault_of(result: &str) -> Option<String> {
+    if result.len() as u64 > RESULT_BYTES_MAX {
+        let bytes = result.len();
+        return Some(format!(
+            "its result has {bytes} bytes, at most {RESULT_BYTES_MAX} are allowed"
+        ));
+    }
+    let (defect, at) = document::scan(result, NESTING_MAX).err()?;
+    Some(format!("its result {} at byte {at}", defect.message(NESTING_MAX)))
+}
+
+/// A result as the engine keeps it; what is too large for that is put to `documents`.
+fn payload(result: &str, documents: &mut Vec<([u8; 32], Vec<u8>)>) -> Payload {
+    let bytes = result.len() as u64;
+    if bytes <= INLINE_PAYLOAD_BYTES_MAX {
+        return Payload::inline(result.as_bytes());
+    }
+    let hash = *blake3::hash(result.as_bytes()).as_bytes();
+    documents.push((hash, result.as_bytes().to_vec()));
+    Payload::stored(hash, bytes)
+}
+
+/// Whether the last attempt of a task ended by its agent's own word.
+fn reported(record: &TaskRecord) -> bool {
+    let last_failure = record.last_failure.as_ref();
+    let said_so = |kind| kind == FailureKind::Reported || kind == FailureKind::SubtaskFailed;
+    match &record.stage {
+        Stage::Completed(_) | Stage::Collected | Stage::Active => true,
+        Stage::Failed(failure) => said_so(failure.kind),
+        Stage::Backoff { .. } | Stage::Ready { .. } => {
+            last_failure.is_some_and(|failure| failure.kind == FailureKind::Reported)
+        }
+        Stage::Waiting | Stage::Parked { .. } | Stage::Running { .. } | Stage::Cancelled { .. } => {
+            false
+        }
+    }
+}
+
+fn numbered(task: Uuid, attempt: u32) -> Key {
+    (TaskId(task.as_u128()), Attempt(attempt))
+}
+
+fn key(held: AttemptRef) -> Key {
+    numbered(held.task_id, held.attempt)
+}
+
+fn outcome_key(outcome: &Outcome<'_>) -> Key {
+    numbered(outcome.task_id, outcome.attempt)
+}
+
+fn reference((task, attempt): Key) -> AttemptRef {
+    AttemptRef { task_id: present::uuid(task), attempt: attempt.0 }
+}
+
+fn command_key(command: &Command) -> Option<Key> {
+    match command {
+        Command::Report { task, attempt, .. } | Command::Release { task, attempt } => {
+            Some((*task, *attempt))
+        }
+        _ => None,
+    }
+}
+
+fn refused((task, attempt): Key, code: ErrorCode, error: String) -> Refused {
+    let error_code = Cow::Borrowed(code.name());
+    Refused { task_id: present::uuid(task), attempt: attempt.0, error_code, error }
+}
+
+fn too_late(key: Key) -> Refused {
+    let (task, attempt) = key;
+    let error = format!(
+        "attempt {attempt} of task `{task}` is not one that this worker runs: it was cancelled, \
+         ran out of time or was lost, and its outcome does not count"
+    );
+    refused(key, ErrorCode::StaleAttempt, error)
+}
+
+pub(super) fn not_a_worker(agent: AgentId) -> ApiError {
+    let message = format!("agent `{agent}` is not a worker: it does not poll");
+    ApiError::new(ErrorCode::NotAWorker, message).with("agent_id", agent.to_string())
+}
+
+fn ended(agent: AgentId, end: AgentEnd) -> ApiError {
+    let (code, message) = match end {
+        AgentEnd::Lost => (
+            ErrorCode::AgentLost,
+            format!(
+                "worker `{agent}` was not heard of for too long, and what it held went to others\n\
+                 hint: stop that work and register again with POST /api/v1/agents and this `id`"
+            ),
+        ),
+        AgentEnd::Terminated | AgentEnd::Retired => (
+            ErrorCode::AgentEnded,
+            format!(
+                "worker `{agent}` was told to end its service, and what it held goes to others\n\
+                 hint: stop that work and end the worker; to serve again it must be registered"
+            ),
+        ),
+    };
+    ApiError::new(code, message).with("agent_id", agent.to_string())
+}
+
+/// A line of a worker's words within its bound.
+fn line(text: &str) -> String {
+    text.chars().take(LINE_CHARS_MAX).collect()
+}

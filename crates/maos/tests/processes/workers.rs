@@ -1,0 +1,233 @@
+//! Workers as processes of their own: the example in shell, and a server that goes away under them.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::house::{House, PATIENCE, eventually, folder, free_port, open_on};
+
+/// `examples/worker.sh` around a program in shell; ended with its test.
+struct Worker(Child);
+
+impl Worker {
+    fn start(address: SocketAddr, id: &str, script: &str) -> Worker {
+        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/worker.sh");
+        let child = Command::new("bash")
+            .arg(example)
+            .args(["task_execution", "sh", "-c", script])
+            .env("MAOS_URL", format!("http://{address}"))
+            .env("WORKER_ID", id)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Worker(child)
+    }
+
+    fn kill(mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if let Some(pid) = rustix::process::Pid::from_raw(self.0.id().cast_signed()) {
+            // In order, so that it ends what it runs.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+        drop(self.0.wait());
+    }
+}
+
+const ONE: &str = "0190163d-8694-739b-aea5-966c26f8ad91";
+const TWO: &str = "0190163d-8694-739b-aea5-966c26f8ad92";
+
+/// Answers its parameters, once `gate` is there, and leaves a mark for each run.
+fn gated(folder: &Path) -> (String, PathBuf, PathBuf) {
+    let (gate, marks) = (folder.join("gate"), folder.join("marks"));
+    let script = format!(
+        "echo ran >> '{}'; while ! [ -e '{}' ]; do sleep 0.05; done; cat",
+        marks.display(),
+        gate.display()
+    );
+    (script, gate, marks)
+}
+
+fn runs(marks: &Path) -> usize {
+    std::fs::read_to_string(marks).unwrap_or_default().lines().count()
+}
+
+#[test]
+fn a_worker_in_shell_completes_fails_and_is_cancelled() {
+    let folder = folder(&[]);
+    let house = House::open(folder.path());
+    let script = r#"input=$(cat); case $input in
+        *fail*) echo "no luck" >&2; exit 3;;
+        *words*) echo "not json";;
+        *forever*) exec sleep 600;;
+        *) echo "$input";;
+    esac"#;
+    let worker = Worker::start(house.address, ONE, script);
+    let submit = |what: &str| {
+        house.submit(&json!({"name": what, "max_retries": 0, "parameters": {what: 1}}))
+    };
+    let [good, fails, words] = ["good", "fail", "words"].map(submit);
+    let good = house.ended(&good);
+    assert_eq!((&good["status"], &good["result"]), (&json!("completed"), &json!({"good": 1})));
+    let failed = house.ended(&fails);
+    assert!(failed["error"].as_str().unwrap().contains("no luck"), "{failed}");
+    assert!(house.ended(&words)["error"].as_str().unwrap().contains("no JSON"));
+    let forever = submit("forever");
+    eventually("the start", PATIENCE, || house.task(&forever)["status"] == "running");
+    house.call("DELETE", &format!("/api/v1/tasks/{forever}"), "");
+    // The next one gets the slot once the program has really ended.
+    assert_eq!(house.ended(&submit("next"))["status"], "completed");
+    house.call("DELETE", &format!("/api/v1/agents/{ONE}"), "");
+    let mut worker = worker;
+    eventually("the worker's end", PATIENCE, || worker.0.try_wait().unwrap().is_some());
+}
+
+#[test]
+fn an_attempt_survives_the_servers_violent_end() {
+    let folder = folder(&[]);
+    let port = free_port();
+    let mut house = open_on(folder.path(), port);
+    let (script, gate, marks) = gated(folder.path());
+    let _worker = Worker::start(house.address, ONE, &script);
+    let id = house.submit(&json!({"name": "long", "parameters": {"x": 1}}));
+    eventually("the start", PATIENCE, || runs(&marks) == 1);
+    house.kill();
+    let house = open_on(folder.path(), port);
+    assert_eq!(house.task(&id)["status"], "running", "its worker is elsewhere");
+    std::fs::write(gate, "").unwrap();
+    let task = house.ended(&id);
+    assert_eq!((&task["status"], &task["attempt"]), (&json!("completed"), &json!(1)), "{task}");
+    assert_eq!((&task["result"], runs(&marks)), (&json!({"x": 1}), 1));
+}
+
+#[test]
+fn what_a_killed_worker_held_goes_to_another() {
+    let folder = folder(&[]);
+    std::fs::write(folder.path().join("maos.toml"), "[api]\nworker_timeout = 2\n").unwrap();
+    let house = House::open(folder.path());
+    let (script, gate, marks) = gated(folder.path());
+    let first = Worker::start(house.address, ONE, &script);
+    let id = house.submit(&json!({"name": "long", "max_retries": 0, "parameters": {"x": 1}}));
+    eventually("the start", PATIENCE, || runs(&marks) == 1);
+    first.kill();
+    std::fs::write(gate, "").unwrap();
+    let _second = Worker::start(house.address, TWO, &script);
+    let task = house.ended(&id);
+    assert_eq!((&task["status"], &task["attempt"]), (&json!("completed"), &json!(2)), "{task}");
+    assert_eq!((&task["retry_count"], runs(&marks)), (&json!(0), 2));
+    let agents = house.call("GET", "/api/v1/agents?capabilities=task_execution", "");
+    let there = |id: &str| agents["items"].as_array().unwrap().iter().any(|a| a["id"] == json!(id));
+    assert!(there(TWO) && !there(ONE), "{agents}");
+}
+
+#[test]
+fn a_thousand_idle_workers_cost_next_to_nothing() {
+    const WORKERS: u64 = 1_000;
+    let folder = folder(&[]);
+    let house = House::open(folder.path());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let register = json!({"agent_type": "w", "capabilities": ["task_execution"],
+        "runtime": "worker"});
+    let idle = runtime.block_on(async {
+        let mut streams = Vec::new();
+        for _ in 0..WORKERS {
+            let mut stream = tokio::net::TcpStream::connect(house.address).await.unwrap();
+            let made = exchange(&mut stream, "/api/v1/agents", &register).await;
+            streams.push((stream, made["agent"]["id"].as_str().unwrap().to_owned()));
+        }
+        let polls = streams.into_iter().map(|(mut stream, id)| {
+            tokio::spawn(async move {
+                let body = json!({"incarnation": 1, "max_tasks": 1, "wait_ms": 60_000});
+                let path = format!("/api/v1/agents/{id}/poll");
+                let answer = exchange(&mut stream, &path, &body).await;
+                for task in answer["tasks"].as_array().unwrap() {
+                    let done = json!({"incarnation": 1, "max_tasks": 0, "outcomes": [{
+                        "task_id": task["task_id"], "attempt": task["attempt"],
+                        "status": "completed", "result": id}]});
+                    exchange(&mut stream, &path, &done).await;
+                }
+            })
+        });
+        let polls: Vec<_> = polls.collect();
+        let mut waiting = 0;
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while waiting < WORKERS {
+            assert!(std::time::Instant::now() < deadline, "{waiting} workers wait");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let page = house.call("GET", "/api/v1/agents?status=idle&page_size=1", "");
+            waiting = page["total_items"].as_u64().unwrap().saturating_sub(BUILT_IN);
+        }
+        let idle = processor_time_of(&house, Duration::from_secs(2)).await;
+        let ids: Vec<String> = (0..WORKERS)
+            .map(|_| house.submit(&json!({"name": "a", "parameters": {"n": 1}})))
+            .collect();
+        let done = futures_wait(polls);
+        tokio::time::timeout(PATIENCE, done).await.expect("every worker gets a task");
+        for id in ids {
+            assert_eq!(house.ended(&id)["status"], "completed");
+        }
+        idle
+    });
+    // Of two seconds; a poll that spins would take all of it.
+    assert!(idle < Duration::from_millis(200), "idle workers took {idle:?}");
+}
+
+/// Agents that every server has.
+const BUILT_IN: u64 = 5;
+
+async fn futures_wait(polls: Vec<tokio::task::JoinHandle<()>>) {
+    for poll in polls {
+        poll.await.unwrap();
+    }
+}
+
+/// Processor time that a server takes while `span` passes.
+async fn processor_time_of(house: &House, span: Duration) -> Duration {
+    let before = processor_time(house.child.id());
+    tokio::time::sleep(span).await;
+    processor_time(house.child.id()).saturating_sub(before)
+}
+
+fn processor_time(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+    Duration::from_millis(ticks * 10)
+}
+
+/// One request on a connection that stays open.
+async fn exchange(stream: &mut tokio::net::TcpStream, path: &str, body: &Value) -> Value {
+    use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+    let body = body.to_string();
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nhost: maos\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut reader = BufReader::new(stream);
+    let (mut length, mut line) = (0, String::new());
+    loop {
+        line.clear();
+        reader.read_line(&mut line).await.unwrap();
+        if line == "\r\n" || line.is_empty() {
+            break;
+        }
+        if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+    }
+    let mut answer = vec![0; length];
+    reader.read_exact(&mut answer).await.unwrap();
+    serde_json::from_slice(&answer).unwrap()
+}
