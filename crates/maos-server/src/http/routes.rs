@@ -46,16 +46,13 @@ pub(super) fn all(service: Service) -> Router {
         .route(paths::TASK_EXPLAIN, get(explain))
         .route(paths::AGENTS, post(create_agent).get(lists::agents))
         .route(paths::AGENT, get(agent).delete(terminate_agent))
-<<<<<<< HEAD
         .route(paths::AGENT_POLL, post(workers::poll))
-=======
         .route(paths::TASKS_BATCH, post(batch))
         .route(paths::CLAUDE_TASKS, post(claude::submit))
         .route(paths::CLAUDE_TASK, get(claude::task).delete(claude::cancel))
         .route(paths::CLAUDE_TASK_CANCEL, put(claude::cancel))
         .route(paths::CLAUDE_TASK_RESULTS, get(claude::results))
         .route(paths::CLAUDE_STATUS, get(claude::status))
->>>>>>> main
         .route(paths::SYSTEM_STATUS, get(status))
         .route(paths::SYSTEM_METRICS, get(metrics))
         .with_state(service)
