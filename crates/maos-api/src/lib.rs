@@ -11,6 +11,7 @@ pub mod claude;
 pub mod client;
 pub mod document;
 pub mod error;
+pub mod events;
 pub mod explain;
 pub mod fault;
 mod field;

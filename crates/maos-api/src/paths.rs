@@ -34,6 +34,8 @@ pub const CLAUDE_TASK_CANCEL: &str = "/api/v1/claude/tasks/{id}/cancel";
 pub const CLAUDE_TASK_RESULTS: &str = "/api/v1/claude/tasks/{id}/results";
 /// How the system is, as these clients ask.
 pub const CLAUDE_STATUS: &str = "/api/v1/claude/orchestrator/status";
+/// What happens, as it happens.
+pub const EVENTS: &str = "/api/v1/events";
 /// Keys that tasks share.
 pub const KEYS: &str = "/api/v1/keys";
 /// How many tasks with one concurrency key run at once, and how fast they start.

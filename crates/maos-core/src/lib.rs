@@ -4,8 +4,8 @@
 //! keeps it so; time, ids and entropy arrive as arguments.
 //!
 //! ```text
-//! node -> engine -> {task, agent, dispatch, gate, retry} -> {command, event, rejection}
-//! -> {ids, time, limits}
+//! node -> engine -> {task, agent, change, dispatch, gate, retry}
+//! -> {command, event, rejection} -> {ids, time, limits}
 //! ```
 #![no_std]
 // A new variant must find its places.
@@ -22,6 +22,7 @@ pub mod outcome;
 pub mod view;
 
 mod agent;
+pub mod change;
 mod dispatch;
 mod gate;
 mod presence;

@@ -8,6 +8,7 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
+use crate::change::Change;
 use crate::command::Command;
 use crate::engine::{Effect, State};
 use crate::event::Step;
@@ -127,6 +128,13 @@ pub enum Action {
     },
     /// Have an agent start or stop an attempt.
     Perform(Effect),
+    /// Tell those who watch.
+    Tell {
+        /// The step that brought the changes about.
+        sequence: Sequence,
+        /// What came to another state, in order.
+        changes: Vec<Change>,
+    },
     /// Drop this node: a newer one owns the journal.
     StepDown,
 }
@@ -412,6 +420,10 @@ impl Node {
         }
         self.decided = sequence;
         actions.push(Action::Append { sequence, step: Step { moment: *moment, events } });
+        if !self.state.changes.is_empty() {
+            let changes = core::mem::take(&mut self.state.changes);
+            self.held.push_back((sequence, Action::Tell { sequence, changes }));
+        }
         self.state.drain_effects(|effect| {
             if let Effect::Start { task, attempt, spec, .. } = &effect
                 && let Some(silence_ms) = spec.rare().no_progress_ms
@@ -542,7 +554,10 @@ impl Node {
                     let answer = Err(Rejection::StorageUnavailable);
                     actions.push(Action::Reply { id, answer });
                 }
-                Action::Append { .. } | Action::Perform(_) | Action::StepDown => {
+                Action::Append { .. }
+                | Action::Perform(_)
+                | Action::Tell { .. }
+                | Action::StepDown => {
                     self.held.push_back((rests_on, action));
                 }
             }
@@ -557,6 +572,7 @@ impl Node {
                 action @ (Action::Append { .. }
                 | Action::Reply { .. }
                 | Action::Perform(Effect::Start { .. } | Effect::Stop { .. })
+                | Action::Tell { .. }
                 | Action::StepDown) => actions.push(action),
             }
         }

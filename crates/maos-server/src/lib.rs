@@ -11,6 +11,7 @@ pub mod http;
 pub mod service;
 
 pub mod driver;
+mod feed;
 pub mod planner;
 
 pub mod agents;

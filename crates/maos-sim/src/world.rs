@@ -192,6 +192,7 @@ impl World {
                     }
                 }
                 Action::Perform(effect) => self.perform(effect)?,
+                Action::Tell { .. } => {}
                 Action::StepDown => return Err("the only node stepped down".into()),
             }
         }

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use super::{Consequence, Effect, Gone, IdempotencyScope, Remembered, State};
 use crate::agent::Agent;
+use crate::change::{self, Change, TaskChange};
 use crate::dispatch::OrderKey;
 use crate::event::{AgentEnd, Event, Failure, FailureKind, Holding, Next};
 use crate::ids::{AgentId, Attempt, TaskId};
@@ -187,6 +188,9 @@ impl State {
         let fresh = self.tasks_by_id.insert(planned.id, slot).is_none();
         assert!(fresh, "a task's id is never used twice");
         self.live_count += 1;
+        if self.watched {
+            self.note_change(slot, &Stage::Waiting);
+        }
         if let Some(deadline) = planned.spec.rare().deadline {
             self.timers.insert((deadline, Timer::Deadline, slot));
         }
@@ -401,6 +405,7 @@ impl State {
     }
 
     fn apply_registered(&mut self, spec: &Arc<AgentSpec>) {
+        self.note_agent(spec, None);
         if let Some(slot) = self.agents_by_id.get(&spec.id).copied() {
             let before = self.agents[slot].told.take();
             let profile = self.agents[slot].profile;
@@ -436,6 +441,7 @@ impl State {
     fn apply_agent_ended(&mut self, id: AgentId, end: AgentEnd) {
         let slot = self.known_agent(id);
         self.agents[slot].end = Some(end);
+        self.note_agent(&self.agents[slot].spec.clone(), Some(end));
         self.tell_fitness(slot);
         let because = match (end, self.agents[slot].spec.runtime.ends_with_server()) {
             (AgentEnd::Terminated | AgentEnd::Retired, true) => Gone::Dismissed,
@@ -647,9 +653,46 @@ impl State {
         if let Some((lane, key)) = self.waiting_in(slot) {
             self.dispatch.withdraw(lane, key, slot);
         }
+        if self.watched {
+            self.note_change(slot, &stage);
+        }
         self.tasks[slot].stage = stage;
         self.index_stage(slot);
         self.touch(slot);
+    }
+
+    fn note_change(&mut self, slot: Slot, next: &Stage) {
+        let task = &self.tasks[slot];
+        let starts = matches!(next, Stage::Running { .. });
+        let failure = match next {
+            Stage::Failed(failure) => Some(failure.kind),
+            Stage::Backoff { .. } => task.last_failure.as_ref().map(|failure| failure.kind),
+            Stage::Waiting
+            | Stage::Parked { .. }
+            | Stage::Ready { .. }
+            | Stage::Running { .. }
+            | Stage::Active
+            | Stage::Completed(_)
+            | Stage::Collected
+            | Stage::Cancelled { .. } => None,
+        };
+        self.changes.push(Change::Task(TaskChange {
+            task: task.id,
+            root: task.plan.root,
+            spec: task.spec.clone(),
+            status: next.wire_name(),
+            attempt: if starts { task.attempt.next() } else { task.attempt },
+            agent: change::holder(next).or(change::holder(&task.stage)),
+            failure,
+            at: self.moment.wall,
+        }));
+    }
+
+    fn note_agent(&mut self, agent: &Arc<AgentSpec>, end: Option<AgentEnd>) {
+        if self.watched {
+            let at = self.moment.wall;
+            self.changes.push(Change::Agent { agent: agent.clone(), end, at });
+        }
     }
 
     pub(super) fn index_stage(&mut self, slot: Slot) {

@@ -19,6 +19,7 @@ use core::hash::{BuildHasherDefault, Hasher};
 use hashbrown::HashMap;
 
 use crate::agent::Agent;
+use crate::change::Change;
 use crate::dispatch::{Dispatch, Pool};
 use crate::ids::{AgentId, Attempt, Epoch, NodeId, Sequence, TaskId};
 use crate::record::{AgentRecord, Counters, EngineRecord, TaskRecord};
@@ -54,6 +55,9 @@ pub struct State {
     pub(crate) consequences: VecDeque<Consequence>,
     /// What the shell must do about the facts of this step.
     pub(crate) effects: Vec<Effect>,
+    /// Whether somebody watches, and what they have not been told.
+    pub(crate) watched: bool,
+    pub(crate) changes: Vec<Change>,
     /// Rows that changed since they were taken last.
     pub(crate) changed_tasks: Vec<Slot>,
     pub(crate) changed_agents: Vec<Slot>,
@@ -187,6 +191,11 @@ impl State {
     /// Takes what the shell must do about the facts since this was called last.
     pub fn take_effects(&mut self) -> Vec<Effect> {
         core::mem::take(&mut self.effects)
+    }
+
+    /// Gathers changes from now on, or no longer.
+    pub fn watch(&mut self, watched: bool) {
+        self.watched = watched;
     }
 
     /// The same, one by one; the list's memory is used again.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use maos_core::command::Command;
-use maos_core::ids::{AgentId, Attempt, TaskId};
+use maos_core::ids::{AgentId, Attempt, Position, TaskId};
 use maos_core::node::{Answer, Echo, Query};
 use maos_core::rejection::Rejection;
 use maos_core::time::{Timestamp, WallTime};
@@ -24,6 +24,7 @@ pub(super) enum Message {
     Reports(Vec<Command>),
     Read { query: Query, reply: Reply },
     Wait { query: Query, id: u64, reply: Reply },
+    Watch { reply: oneshot::Sender<Position> },
     Forget { id: u64 },
     Progressed { task: TaskId, attempt: Attempt },
     Seen { agent: AgentId },
@@ -172,6 +173,16 @@ impl Handle {
         let message = Message::Wait { query: Query::Ended(task), id, reply };
         self.requests.send(message).await.map_err(|_| Refused::Stopped)?;
         Ok(answer.await.map_err(|_| Refused::Stopped)??)
+    }
+
+    /// Has changes told from now on; says behind which step.
+    ///
+    /// # Errors
+    /// That the driver has stopped.
+    pub async fn watch(&self) -> Result<Position, Refused> {
+        let (reply, position) = oneshot::channel();
+        self.requests.send(Message::Watch { reply }).await.map_err(|_| Refused::Stopped)?;
+        position.await.map_err(|_| Refused::Stopped)
     }
 
     /// The engine's time at this time of the calendar, as far as the clocks' last reading tells.

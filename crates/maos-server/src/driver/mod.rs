@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
+use maos_core::change::Change;
 use maos_core::command::Command;
 use maos_core::engine::Effect;
 use maos_core::event::Step;
@@ -57,6 +58,8 @@ pub struct Ports {
     pub orders: mpsc::UnboundedSender<Vec<Order>>,
     /// The report of an attempt that needs no agent's time: asked before a few orders are sent.
     pub at_once: fn(&Order) -> Option<Command>,
+    /// Takes what came to another state, durable, once somebody watches.
+    pub tell: Box<dyn FnMut(Epoch, Sequence, Vec<Change>) + Send>,
     /// Takes rows that are durable in the journal; must not block.
     pub keep: Box<dyn FnMut(Changes) + Send>,
     /// The last position that the store has synced.
@@ -252,6 +255,13 @@ impl Driver {
                 self.waiting.insert(id, ReplyTo::One(reply));
                 self.feed(Input::Read { id: RequestId(id << INDEX_BITS), query });
             }
+            Message::Watch { reply } => {
+                let state = self.node.state_mut();
+                state.watch(true);
+                let (epoch, sequence) = (state.epoch(), state.sequence());
+                // Whoever asked may have gone away.
+                let _ = reply.send(Position { epoch, sequence });
+            }
             Message::Forget { id } => {
                 self.waiting.remove(&id);
                 self.feed(Input::Forget { id: RequestId(id << INDEX_BITS) });
@@ -290,6 +300,9 @@ impl Driver {
                 if let Some(order) = self.order(effect) {
                     self.orders.push(order);
                 }
+            }
+            Action::Tell { sequence, changes } => {
+                (self.ports.tell)(self.node.epoch(), sequence, changes);
             }
             Action::StepDown => error!("a newer server owns the journal: this one steps down"),
         }

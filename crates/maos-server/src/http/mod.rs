@@ -5,6 +5,7 @@
 
 mod answer;
 mod claude;
+mod events;
 mod keys;
 mod lists;
 mod parts;

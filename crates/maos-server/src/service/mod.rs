@@ -8,6 +8,7 @@ mod batch;
 mod bulk;
 mod claude;
 mod cursor;
+mod events;
 mod faults;
 mod figures;
 mod keys;
@@ -35,9 +36,11 @@ use crate::agents::Sinks;
 use crate::agents::worker::Workers;
 use crate::config::Config;
 use crate::driver::Handle;
+use crate::feed::Feed;
 use crate::payloads::Payloads;
 use crate::store::Store;
 
+pub use events::Events;
 pub use keys::KeyKind;
 pub use start::{Server, Setup, StartError, start};
 pub use tasks::{ACCEPTED, Snapshot, SubmitOptions};
@@ -57,6 +60,7 @@ struct Inner {
     node: NodeId,
     started: Instant,
     started_at: UtcTime,
+    feed: Feed,
     stopping: AtomicBool,
     progress: tasks::ProgressBoard,
     workers: Arc<Workers>,
@@ -80,6 +84,7 @@ impl Service {
     pub fn stop_intake(&self) {
         self.inner.stopping.store(true, Ordering::Release);
         self.inner.workers.close();
+        self.inner.feed.close();
     }
 
     /// Whether intake was stopped.

@@ -25,6 +25,7 @@ use crate::agents::worker::Workers;
 use crate::agents::{AllowedRoots, Roster, Runtimes, Sinks};
 use crate::config::{Config, SchedulingPolicy};
 use crate::driver::{self, Ports, Refused, Running};
+use crate::feed::Feed;
 use crate::journal::{Journal, JournalError};
 use crate::payloads::Payloads;
 use crate::store::{self, StoreError};
@@ -110,9 +111,14 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
 
     let (orders, orders_rx) = mpsc::unbounded_channel();
     let keeper = store.clone();
+    let feed = Feed::default();
     let ports = Ports {
         orders,
         at_once: Roster::at_once,
+        tell: {
+            let feed = feed.clone();
+            Box::new(move |epoch, sequence, changes| feed.tell(epoch, sequence, changes))
+        },
         keep: Box::new(move |changes| keeper.write(changes)),
         kept: store.synced(),
     };
@@ -144,6 +150,7 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
         node,
         started,
         started_at: now(),
+        feed,
         stopping: false.into(),
         progress,
         planning,

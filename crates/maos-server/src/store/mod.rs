@@ -18,7 +18,7 @@ mod writer;
 #[cfg(test)]
 mod listing_tests;
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 #[cfg(test)]
 mod tests;
 

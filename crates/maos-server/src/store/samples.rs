@@ -75,7 +75,7 @@ pub(super) fn with_key(mut task: TaskRecord, key: &str, until: u64) -> TaskRecor
     task
 }
 
-pub(super) fn agent(id: u128) -> AgentRecord {
+pub(crate) fn agent(id: u128) -> AgentRecord {
     let spec = AgentSpec {
         id: AgentId(id),
         namespace: "default".into(),

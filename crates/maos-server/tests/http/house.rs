@@ -68,6 +68,18 @@ impl House {
         self.send(request.unwrap()).await
     }
 
+    /// Events as they come, from now on or behind the one with this id.
+    pub(crate) async fn events(&self, query: &str, last: Option<&str>) -> EventReader {
+        let mut request = Request::builder().uri(format!("/api/v1/events{query}"));
+        if let Some(last) = last {
+            request = request.header("last-event-id", last);
+        }
+        let request = request.body(Body::empty()).unwrap();
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        EventReader { body: response.into_body(), text: String::new() }
+    }
+
     pub(crate) async fn get(&self, path: &str) -> Answer {
         self.call("GET", path, None).await
     }
@@ -88,6 +100,33 @@ impl House {
         let answer = self.get(&format!("/api/v1/tasks/{id}?wait_seconds=30")).await;
         assert_eq!(answer.status, 200, "{}", answer.body);
         answer.body["task"].clone()
+    }
+}
+
+/// Reads one stream of events.
+pub(crate) struct EventReader {
+    body: Body,
+    text: String,
+}
+
+impl EventReader {
+    /// The next event: its id and its data; `None` at the stream's end.
+    pub(crate) async fn next(&mut self) -> Option<(String, Value)> {
+        loop {
+            if let Some((event, rest)) = self.text.split_once("\n\n") {
+                let line = |name: &str| event.lines().find_map(|line| line.strip_prefix(name));
+                let id = line("id: ").unwrap_or_default().to_owned();
+                let data = line("data: ").map(|data| serde_json::from_str(data).unwrap());
+                self.text = rest.to_owned();
+                match data {
+                    Some(data) => return Some((id, data)),
+                    None => continue,
+                }
+            }
+            let frame = tokio::time::timeout(Duration::from_secs(30), self.body.frame());
+            let bytes = frame.await.expect("an event comes")?.unwrap().into_data().unwrap();
+            self.text.push_str(std::str::from_utf8(&bytes).unwrap());
+        }
     }
 }
 

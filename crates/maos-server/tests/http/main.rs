@@ -4,6 +4,7 @@
 mod batches;
 mod claude;
 mod errors;
+mod events;
 mod house;
 mod keys;
 mod lists;

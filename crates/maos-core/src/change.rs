@@ -1,0 +1,54 @@
+//! Changes as somebody who watches sees them: one for each state that a task or an agent comes to.
+//!
+//! Gathered only while somebody watches, told only when they are durable, and never stored: what
+//! was missed is in the rows.
+
+use alloc::sync::Arc;
+
+use crate::event::{AgentEnd, FailureKind};
+use crate::ids::{AgentId, Attempt, TaskId};
+use crate::record::Stage;
+use crate::spec::{AgentSpec, TaskSpec};
+use crate::time::WallTime;
+
+/// Something came to another state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A task.
+    Task(TaskChange),
+    /// An agent.
+    Agent {
+        /// The agent.
+        agent: Arc<AgentSpec>,
+        /// How it ended; `None`: it serves from now on.
+        end: Option<AgentEnd>,
+        /// When.
+        at: WallTime,
+    },
+}
+
+/// A task came to another state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskChange {
+    /// The task.
+    pub task: TaskId,
+    /// The root of its plan.
+    pub root: TaskId,
+    /// What was asked for.
+    pub spec: Arc<TaskSpec>,
+    /// The state's name on the wire.
+    pub status: &'static str,
+    /// The last attempt that started; 0 before the first.
+    pub attempt: Attempt,
+    /// Who runs it, or ran it until now.
+    pub agent: Option<AgentId>,
+    /// Why it failed, or its attempt did.
+    pub failure: Option<FailureKind>,
+    /// When.
+    pub at: WallTime,
+}
+
+/// Who holds a task in this stage.
+pub(crate) fn holder(stage: &Stage) -> Option<AgentId> {
+    if let Stage::Running { agent, .. } = stage { Some(*agent) } else { None }
+}
