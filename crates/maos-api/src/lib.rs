@@ -14,6 +14,7 @@ pub mod error;
 pub mod explain;
 pub mod fault;
 mod field;
+pub mod keys;
 pub mod listing;
 pub mod paths;
 pub mod plan;

@@ -34,6 +34,12 @@ pub const CLAUDE_TASK_CANCEL: &str = "/api/v1/claude/tasks/{id}/cancel";
 pub const CLAUDE_TASK_RESULTS: &str = "/api/v1/claude/tasks/{id}/results";
 /// How the system is, as these clients ask.
 pub const CLAUDE_STATUS: &str = "/api/v1/claude/orchestrator/status";
+/// Keys that tasks share.
+pub const KEYS: &str = "/api/v1/keys";
+/// How many tasks with one concurrency key run at once, and how fast they start.
+pub const CONCURRENCY_KEY: &str = "/api/v1/keys/concurrency/{id}";
+/// How often the turn of a fairness key comes.
+pub const FAIRNESS_KEY: &str = "/api/v1/keys/fairness/{id}";
 /// Creating and listing agents.
 pub const AGENTS: &str = "/api/v1/agents";
 /// One agent.

@@ -8,7 +8,7 @@ use crate::event::{AgentEnd, Failure};
 use crate::ids::{AgentId, Attempt, Epoch, NodeId, TaskId};
 use crate::payload::Payload;
 use crate::record::TaskRecord;
-use crate::spec::{AgentSpec, Amounts, Expansion, Plan};
+use crate::spec::{AgentSpec, Amounts, Expansion, Name, Plan, Setting};
 
 /// A request to change the state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +75,13 @@ pub enum Command {
     SetCapacity {
         /// Amounts by kind; a kind that is not named has no bound.
         capacity: Amounts,
+    },
+    /// Set what holds for a key that tasks share.
+    SetKey {
+        /// The key.
+        key: Name,
+        /// What.
+        setting: Setting,
     },
     /// A server takes over: attempts that ended with the one before it are lost.
     BeginEpoch {

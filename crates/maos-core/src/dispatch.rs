@@ -1,4 +1,5 @@
-//! Who gets what next: lanes of waiting tasks, profiles of agents, pools of resources.
+//! Who gets what next: lanes of waiting tasks that take turns, profiles of agents, pools of
+//! resources.
 //!
 //! Tasks with equal demands wait in one lane, in the order of their keys; agents that can do the
 //! same share one profile. Which lane goes with which profile is worked out when either appears, so
@@ -8,14 +9,21 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use crate::gate::{Gate, GateId, Gates};
 use crate::ids::TaskId;
-use crate::limits::HOLD_AFTER_MS;
+use crate::limits::{BEST_FIT_AMONG, HOLD_AFTER_MS};
 use crate::slab::{Slab, Slot};
-use crate::spec::{AgentSpec, Amounts, Demand, Name, Names, Priority, Runtime, Work};
+use crate::spec::{
+    AgentSpec, Amounts, Demand, Limit, Name, Names, Policy, Priority, Runtime, TaskSpec, Work,
+};
 use crate::time::Timestamp;
 
 pub(crate) type LaneId = Slot;
 pub(crate) type ProfileId = Slot;
+type ShareId = Slot;
+
+/// A share's time goes on by this much with a turn, divided by its weight; small weights divide it.
+const TURN: u64 = 720_720;
 
 /// A task's place among the waiting: the time it became ready, less its priority's head start.
 /// Fixed from then on, which ages all of them alike.
@@ -33,17 +41,38 @@ pub(crate) struct Fitness {
     pub(crate) failed_tenths: u32,
 }
 
+/// What the tasks of one lane have in common.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct LaneKey {
+    namespace: Name,
+    demand: Arc<Demand>,
+    fairness: Option<Name>,
+    concurrency: Option<Name>,
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Lane {
-    pub(crate) demand: Arc<Demand>,
-    namespace: Name,
+    key: LaneKey,
+    share: ShareId,
+    gate: Option<GateId>,
     ready: BTreeSet<(OrderKey, Slot)>,
     /// Profiles that can serve it, the least overqualified first.
     profiles: Vec<ProfileId>,
     /// Live tasks with this demand; at 0 the lane goes.
     pub(crate) tasks_count: u32,
-    /// Whether it is in `Dispatch::open`, and under which key.
+    /// Whether it is among the open lanes of its share, and under which key.
     open_as: Option<OrderKey>,
+}
+
+/// Tasks that take one turn together among the others.
+#[derive(Clone, Debug)]
+struct Share {
+    key: Name,
+    /// When its next turn is, in a time of its own that goes on with every start.
+    turn: u64,
+    /// Lanes with a task, a free agent and an open gate, by the key of their first task.
+    open: BTreeSet<(OrderKey, LaneId)>,
+    lanes_count: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,12 +103,19 @@ pub struct Pool {
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Dispatch {
+    policy: Policy,
     lanes: Slab<Lane>,
-    lanes_by_demand: BTreeMap<(Name, Arc<Demand>), LaneId>,
+    lanes_by_key: BTreeMap<LaneKey, LaneId>,
     profiles: Slab<Profile>,
     profiles_by_key: BTreeMap<ProfileKey, ProfileId>,
-    /// Lanes with a task and a free agent, by the key of their first task.
-    open: BTreeSet<(OrderKey, LaneId)>,
+    shares: Slab<Share>,
+    shares_by_key: BTreeMap<Name, ShareId>,
+    /// Shares with an open lane, by their turn.
+    turns: BTreeSet<(u64, ShareId)>,
+    /// The turn that was taken last: who comes anew begins there.
+    turn: u64,
+    pub(crate) weights: BTreeMap<Name, u32>,
+    pub(crate) gates: Gates,
     pub(crate) pools: BTreeMap<Name, Pool>,
     ready_count: u64,
 }
@@ -139,12 +175,26 @@ impl ProfileKey {
 }
 
 impl Dispatch {
-    /// The lane of this demand; made if there is none. Counts one more task in it.
-    pub(crate) fn enter_lane(&mut self, namespace: &Name, demand: &Arc<Demand>) -> LaneId {
-        let lane = self.find_lane(namespace, demand).unwrap_or_else(|| {
-            let lane = self.new_lane(namespace, demand);
-            self.lanes_by_demand.insert((namespace.clone(), demand.clone()), lane);
-            lane
+    /// Has tasks chosen otherwise from now on.
+    pub(crate) fn set_policy(&mut self, policy: Policy) {
+        self.policy = policy;
+        let lanes: Vec<LaneId> = self.lanes.iter().map(|(id, _)| id).collect();
+        for id in lanes {
+            let share = self.share_of(&self.lanes[id].key.fairness.clone());
+            self.close_lane(id);
+            let before = core::mem::replace(&mut self.lanes[id].share, share);
+            self.leave_share(before);
+            self.review_lane(id);
+        }
+    }
+
+    /// The lane of this task; made if there is none. Counts one more task in it.
+    pub(crate) fn enter_lane(&mut self, namespace: &Name, task: &TaskSpec) -> LaneId {
+        let lane = self.find_lane(namespace, task).unwrap_or_else(|| {
+            let rare = task.rare();
+            let (fairness, concurrency) = (rare.fairness_key.clone(), rare.concurrency_key.clone());
+            let (namespace, demand) = (namespace.clone(), task.demand.clone());
+            self.new_lane(LaneKey { namespace, demand, fairness, concurrency })
         });
         self.lanes[lane].tasks_count += 1;
         lane
@@ -161,24 +211,100 @@ impl Dispatch {
         for profile in gone.profiles {
             self.profiles[profile].lanes.retain(|held| *held != lane);
         }
-        self.lanes_by_demand.remove(&(gone.namespace, gone.demand));
+        if let Some(gate) = gone.gate {
+            self.gates.remove_lane(gate, lane);
+        }
+        self.leave_share(gone.share);
+        self.lanes_by_key.remove(&gone.key);
     }
 
-    /// The lane of this demand, if there is one.
-    pub(crate) fn find_lane(&self, namespace: &Name, demand: &Arc<Demand>) -> Option<LaneId> {
+    /// The lane of this task, if there is one.
+    pub(crate) fn find_lane(&self, namespace: &Name, task: &TaskSpec) -> Option<LaneId> {
+        let (demand, rare) = (&task.demand, task.rare());
         // The common case is a handful of lanes: a look at each beats building a key to search by.
-        if self.lanes_by_demand.len() <= 8 {
-            let mut lanes = self.lanes_by_demand.iter();
-            let same = |wanted: &Arc<Demand>| Arc::ptr_eq(wanted, demand) || wanted == demand;
-            let found = lanes.find(|((held, wanted), _)| held == namespace && same(wanted));
-            return found.map(|(_, lane)| *lane);
+        if self.lanes_by_key.len() <= 8 {
+            let same = |key: &LaneKey| {
+                (Arc::ptr_eq(&key.demand, demand) || key.demand == *demand)
+                    && key.namespace == *namespace
+                    && key.fairness == rare.fairness_key
+                    && key.concurrency == rare.concurrency_key
+            };
+            let mut lanes = self.lanes_by_key.iter();
+            return lanes.find(|(key, _)| same(key)).map(|(_, lane)| *lane);
         }
-        self.lanes_by_demand.get(&(namespace.clone(), demand.clone())).copied()
+        let key = LaneKey {
+            namespace: namespace.clone(),
+            demand: demand.clone(),
+            fairness: rare.fairness_key.clone(),
+            concurrency: rare.concurrency_key.clone(),
+        };
+        self.lanes_by_key.get(&key).copied()
     }
 
     /// What the tasks of a lane ask for.
     pub(crate) fn demand_of(&self, lane: LaneId) -> Arc<Demand> {
-        self.lanes[lane].demand.clone()
+        self.lanes[lane].key.demand.clone()
+    }
+
+    /// A task of this lane starts: its share has taken a turn, and its gate counts one more.
+    pub(crate) fn start(&mut self, lane: LaneId, now: Timestamp) {
+        if let Some(key) = self.lanes[lane].key.concurrency.clone() {
+            for lane in self.gates.start(&key, now) {
+                self.review_lane(lane);
+            }
+        }
+        // A turn counts only while others wait for theirs.
+        let share = self.lanes[lane].share;
+        if self.turns.iter().take(2).any(|(_, other)| *other != share) {
+            self.take_turn(share);
+        }
+    }
+
+    fn take_turn(&mut self, share: ShareId) {
+        let weight = self.weights.get(&self.shares[share].key).copied().unwrap_or(1);
+        let before = self.shares[share].turn;
+        self.turn = self.turn.max(before);
+        let after = before + TURN / u64::from(weight.max(1));
+        self.shares[share].turn = after;
+        if self.turns.remove(&(before, share)) {
+            self.turns.insert((after, share));
+        }
+    }
+
+    /// An attempt of a task with this concurrency key gave its slot back.
+    pub(crate) fn end(&mut self, key: &Name) {
+        for lane in self.gates.end(key) {
+            self.review_lane(lane);
+        }
+    }
+
+    /// Sets what holds for a concurrency key.
+    pub(crate) fn set_limit(&mut self, key: &Name, limit: Option<Limit>) {
+        for lane in self.gates.set(key, limit) {
+            self.review_lane(lane);
+        }
+    }
+
+    /// Sets the weight of a fairness key.
+    pub(crate) fn set_weight(&mut self, key: &Name, weight: Option<u32>) {
+        match weight {
+            Some(weight) => self.weights.insert(key.clone(), weight),
+            None => self.weights.remove(key),
+        };
+    }
+
+    /// Opens what waited for this time.
+    pub(crate) fn advance(&mut self, now: Timestamp) {
+        while let Some(lanes) = self.gates.pop_due(now) {
+            for lane in lanes {
+                self.review_lane(lane);
+            }
+        }
+    }
+
+    /// The gate of a lane.
+    pub(crate) fn gate_of(&self, lane: LaneId) -> Option<&Gate> {
+        self.lanes[lane].gate.map(|gate| self.gates.get(gate))
     }
 
     pub(crate) fn lanes_count(&self) -> usize {
@@ -256,7 +382,7 @@ impl Dispatch {
             for index in 0..self.profiles[profile].lanes.len() {
                 let lane = self.profiles[profile].lanes[index];
                 if was_empty != self.profiles[profile].free.is_empty()
-                    || self.lanes[lane].demand.agent.is_some()
+                    || self.lanes[lane].key.demand.agent.is_some()
                 {
                     self.review_lane(lane);
                 }
@@ -275,20 +401,46 @@ impl Dispatch {
         is_agent: impl Fn(Slot, &Demand) -> bool,
     ) -> Option<Match> {
         let mut kept: Option<&Amounts> = None;
-        for (_, lane) in &self.open {
+        let mut best: Option<(u64, Match)> = None;
+        let mut fitting = 0;
+        let open = self.turns.iter().flat_map(|(_, share)| &self.shares[*share].open);
+        for (_, lane) in open {
             let lane = &self.lanes[*lane];
             let (_, task) = lane.ready.first()?;
-            if !self.fits(&lane.demand.resources, kept) {
+            let resources = &lane.key.demand.resources;
+            if !self.fits(resources, kept) {
                 if kept.is_none() && now.ms_since(ready_since(*task)) >= HOLD_AFTER_MS {
-                    kept = Some(&lane.demand.resources);
+                    kept = Some(resources);
                 }
                 continue;
             }
-            if let Some(agent) = self.best_agent(lane, &is_agent) {
-                return Some(Match { task: *task, agent });
+            let Some(agent) = self.best_agent(lane, &is_agent) else { continue };
+            let found = Match { task: *task, agent };
+            if self.policy != Policy::BestFit {
+                return Some(found);
+            }
+            let left = self.left_by(resources);
+            if best.as_ref().is_none_or(|(least, _)| left < *least) {
+                best = Some((left, found));
+            }
+            fitting += 1;
+            if fitting == BEST_FIT_AMONG {
+                break;
             }
         }
-        None
+        best.map(|(_, found)| found)
+    }
+
+    /// How much of the scarcest pool that these amounts touch is left when they are taken, in
+    /// thousandths of its capacity; all of it when they touch none.
+    fn left_by(&self, wanted: &Amounts) -> u64 {
+        let left = wanted.iter().filter_map(|(kind, amount)| {
+            let pool = self.pools.get(kind)?;
+            let capacity = pool.capacity_milli.filter(|capacity| *capacity > 0)?;
+            let free = capacity.saturating_sub(pool.allocated_milli).saturating_sub(amount);
+            Some(u64::try_from(u128::from(free) * 1_000 / u128::from(capacity)).unwrap_or(1_000))
+        });
+        left.min().unwrap_or(1_000)
     }
 
     /// Whether the pools have this much left, when `kept` is kept for somebody else.
@@ -341,40 +493,85 @@ impl Dispatch {
     fn best_agent(&self, lane: &Lane, is_agent: impl Fn(Slot, &Demand) -> bool) -> Option<Slot> {
         lane.profiles.iter().find_map(|profile| {
             let mut free = self.profiles[*profile].free.iter();
-            if lane.demand.agent.is_none() {
+            if lane.key.demand.agent.is_none() {
                 return free.next().map(|(_, agent)| *agent);
             }
-            free.map(|(_, agent)| *agent).find(|agent| is_agent(*agent, &lane.demand))
+            free.map(|(_, agent)| *agent).find(|agent| is_agent(*agent, &lane.key.demand))
         })
     }
 
-    fn new_lane(&mut self, namespace: &Name, demand: &Arc<Demand>) -> LaneId {
+    fn new_lane(&mut self, key: LaneKey) -> LaneId {
         let mut profiles: Vec<ProfileId> = self
             .profiles
             .iter()
-            .filter(|(_, profile)| serves(&profile.key, namespace, demand))
+            .filter(|(_, profile)| serves(&profile.key, &key.namespace, &key.demand))
             .map(|(id, _)| id)
             .collect();
         self.sort_profiles(&mut profiles);
+        let share = self.share_of(&key.fairness);
+        let concurrency = key.concurrency.clone();
         let lane = self.lanes.insert(Lane {
-            demand: demand.clone(),
-            namespace: namespace.clone(),
+            key: key.clone(),
+            share,
+            gate: None,
             ready: BTreeSet::new(),
             profiles: profiles.clone(),
             tasks_count: 0,
             open_as: None,
         });
+        self.lanes[lane].gate = concurrency.map(|key| self.gates.add_lane(&key, lane));
+        self.lanes_by_key.insert(key, lane);
         for profile in profiles {
             self.profiles[profile].lanes.push(lane);
         }
         lane
     }
 
+    /// The share of a fairness key; counts one more lane in it. Those without a key are one share,
+    /// and so are all under a policy that knows no turns.
+    fn share_of(&mut self, fairness: &Option<Name>) -> ShareId {
+        let key = match self.policy {
+            Policy::Fair => fairness.clone().unwrap_or_default(),
+            Policy::Priority | Policy::BestFit => Name::default(),
+        };
+        let share = match self.shares_by_key.get(&key) {
+            Some(share) => *share,
+            None => {
+                let (turn, open) = (self.turn, BTreeSet::new());
+                let share = Share { key: key.clone(), turn, open, lanes_count: 0 };
+                let share = self.shares.insert(share);
+                self.shares_by_key.insert(key, share);
+                share
+            }
+        };
+        self.shares[share].lanes_count += 1;
+        share
+    }
+
+    fn leave_share(&mut self, id: ShareId) {
+        self.shares[id].lanes_count -= 1;
+        if self.shares[id].lanes_count == 0 {
+            let share = self.shares.remove(id);
+            assert!(share.open.is_empty(), "a share without lanes has none that is open");
+            self.shares_by_key.remove(&share.key);
+        }
+    }
+
+    fn close_lane(&mut self, id: LaneId) {
+        let Some(key) = self.lanes[id].open_as.take() else { return };
+        let share_id = self.lanes[id].share;
+        let share = &mut self.shares[share_id];
+        share.open.remove(&(key, id));
+        if share.open.is_empty() {
+            self.turns.remove(&(share.turn, share_id));
+        }
+    }
+
     fn new_profile(&mut self, key: ProfileKey) -> ProfileId {
         let lanes: Vec<LaneId> = self
             .lanes
             .iter()
-            .filter(|(_, lane)| serves(&key, &lane.namespace, &lane.demand))
+            .filter(|(_, lane)| serves(&key, &lane.key.namespace, &lane.key.demand))
             .map(|(id, _)| id)
             .collect();
         let profile = self.profiles.insert(Profile {
@@ -398,21 +595,28 @@ impl Dispatch {
         profiles.sort_by_key(|id| (self.profiles[*id].key.capabilities.count(), *id));
     }
 
-    /// Puts a lane into `open` or takes it out, as its tasks and agents have it.
+    /// Opens a lane or closes it, as its tasks, agents and gate have it.
     fn review_lane(&mut self, id: LaneId) {
         let lane = &self.lanes[id];
         let served =
             || lane.profiles.iter().any(|profile| !self.profiles[*profile].free.is_empty());
-        let open_as = lane.ready.first().filter(|_| served()).map(|(key, _)| *key);
+        let passes = || lane.gate.is_none_or(|gate| self.gates.get(gate).is_open());
+        let first = lane.ready.first().filter(|_| served() && passes());
+        let open_as = first.map(|(key, _)| *key);
         if open_as == lane.open_as {
             return;
         }
-        if let Some(key) = lane.open_as {
-            self.open.remove(&(key, id));
+        let Some(key) = open_as else { return self.close_lane(id) };
+        let share_id = lane.share;
+        let before = self.lanes[id].open_as.replace(key);
+        let share = &mut self.shares[share_id];
+        if let Some(before) = before {
+            share.open.remove(&(before, id));
+        } else if share.open.is_empty() {
+            // Who had nothing to do has not saved up turns.
+            share.turn = share.turn.max(self.turn);
+            self.turns.insert((share.turn, share_id));
         }
-        if let Some(key) = open_as {
-            self.open.insert((key, id));
-        }
-        self.lanes[id].open_as = open_as;
+        share.open.insert((key, id));
     }
 }

@@ -14,7 +14,7 @@ use minicbor::{Decode, Encode};
 use crate::ids::{AgentId, Attempt, Epoch, NodeId, TaskId};
 use crate::payload::{Payload, shared};
 use crate::record::TaskRecord;
-use crate::spec::{AgentSpec, Amounts, Expansion, Plan};
+use crate::spec::{AgentSpec, Amounts, Expansion, Name, Plan, Setting};
 use crate::time::{Moment, Timestamp};
 
 /// Everything that one input brought about, at one moment. Durable as a whole or not at all.
@@ -181,6 +181,16 @@ pub enum Event {
         /// What it made.
         #[cbor(n(2), with = "shared")]
         expansion: Arc<Expansion>,
+    },
+    /// What holds for a key that tasks share.
+    #[n(16)]
+    KeySet {
+        /// The key.
+        #[n(0)]
+        key: Name,
+        /// What.
+        #[n(1)]
+        setting: Setting,
     },
     /// A server took over the journal.
     #[n(14)]

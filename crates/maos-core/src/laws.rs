@@ -31,6 +31,7 @@ pub fn check(state: &State) -> Result<(), Broken> {
     timers_are_those_of_the_stages(state)?;
     slots_and_attempts_agree(state)?;
     reservations_add_up(state)?;
+    gates_count_what_runs(state)?;
     for (slot, task) in state.tasks.iter() {
         task_is_sound(state, slot, task)?;
     }
@@ -139,6 +140,23 @@ fn reservations_add_up(state: &State) -> Result<(), Broken> {
             pool.allocated_milli
         );
     }
+    Ok(())
+}
+
+fn gates_count_what_runs(state: &State) -> Result<(), Broken> {
+    let mut running: BTreeMap<Name, u32> = BTreeMap::new();
+    for (_, agent) in state.agents.iter() {
+        for (slot, _) in agent.held.keys() {
+            if let Some(key) = &state.tasks[*slot].spec.rare().concurrency_key {
+                *running.entry(key.clone()).or_default() += 1;
+            }
+        }
+    }
+    for gate in state.dispatch.gates.iter() {
+        let count = running.remove(&gate.key).unwrap_or_default();
+        law!(gate.running == count, "`{}`: {count} run, {} counted", gate.key, gate.running);
+    }
+    law!(running.is_empty(), "what runs under {running:?} is not counted");
     Ok(())
 }
 

@@ -4,8 +4,8 @@
 //! keeps it so; time, ids and entropy arrive as arguments.
 //!
 //! ```text
-//! node -> engine -> {task, agent, dispatch, retry} -> {command, event, rejection} -> {ids, time,
-//! limits}
+//! node -> engine -> {task, agent, dispatch, gate, retry} -> {command, event, rejection}
+//! -> {ids, time, limits}
 //! ```
 #![no_std]
 // A new variant must find its places.
@@ -23,6 +23,7 @@ pub mod view;
 
 mod agent;
 mod dispatch;
+mod gate;
 mod presence;
 mod retry;
 mod slab;

@@ -58,8 +58,14 @@ pub const IDEMPOTENCY_MS: u64 = 24 * 3_600 * 1_000;
 pub const IDEMPOTENCY_KEYS_MAX: u32 = 1_000_000;
 /// Most events that follow from one command within one step. The rest follow in the next step.
 pub const STEP_EVENTS_MAX: u32 = 4_096;
-/// Most distinct demands (capabilities, agent, resources) that may wait at once.
-pub const LANES_MAX: u32 = 4_096;
+/// Most distinct demands (capabilities, agent, resources, keys) that may wait at once.
+pub const LANES_MAX: u32 = 65_536;
+/// Most keys for which something may be set.
+pub const KEY_SETTINGS_MAX: u32 = 10_000;
+/// Most turns that a fairness key may get while another gets one.
+pub const WEIGHT_MAX: u32 = 1_000;
+/// Tasks that the policy `best_fit` chooses from.
+pub const BEST_FIT_AMONG: u32 = 64;
 /// Most live tasks of one engine.
 pub const LIVE_TASKS_MAX: u32 = 5_000_000;
 /// An agent that has not been heard of for this long is lost.

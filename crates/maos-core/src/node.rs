@@ -19,7 +19,7 @@ use crate::record::{AgentRecord, Counters, TaskRecord};
 use crate::rejection::Rejection;
 use crate::spec::Runtime;
 use crate::time::{Moment, Timestamp};
-use crate::view::{Blocker, Hold};
+use crate::view::{Blocker, Hold, Keys};
 
 /// Names a request between the shell and the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -102,6 +102,8 @@ pub enum Query {
     Agent(AgentId),
     /// One agent with all that is needed to hand it again what it holds.
     Holds(AgentId),
+    /// What holds for the keys that tasks share.
+    Keys,
     /// Figures.
     Figures,
 }
@@ -155,6 +157,8 @@ pub enum Answer {
     Agents(Vec<AgentState>),
     /// An agent and what it holds, in full.
     Holds(Box<AgentRecord>, Vec<Hold>),
+    /// What holds for the keys that tasks share.
+    Keys(Box<Keys>),
     /// Figures.
     Figures(Box<Figures>),
 }
@@ -362,6 +366,7 @@ impl Node {
             | Command::RegisterAgent { .. }
             | Command::EndAgent { .. }
             | Command::SetCapacity { .. }
+            | Command::SetKey { .. }
             | Command::BeginEpoch { .. }
             | Command::Tick => Answer::Done,
         }
@@ -465,6 +470,7 @@ impl Node {
                     .ok_or(Rejection::AgentNotFound(agent));
                 (answer, self.decided)
             }
+            Query::Keys => (Ok(Answer::Keys(Box::new(self.state.keys()))), self.decided),
             Query::Figures => (Ok(Answer::Figures(Box::new(self.figures()))), self.decided),
         };
         if rests_on <= self.durable {
@@ -593,6 +599,7 @@ impl Node {
             | Command::RegisterAgent { .. }
             | Command::EndAgent { .. }
             | Command::SetCapacity { .. }
+            | Command::SetKey { .. }
             | Command::Tick => return,
         }
         let workers = self

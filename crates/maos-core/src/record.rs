@@ -5,13 +5,14 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use minicbor::{Decode, Encode};
 
 use crate::event::{AgentEnd, Failure};
 use crate::ids::{AgentId, Attempt, Epoch, NodeId, PlanId, Position, TaskId};
 use crate::payload::{Payload, shared};
-use crate::spec::{AgentSpec, Amounts, IdempotencyKey, Name, TaskSpec};
+use crate::spec::{AgentSpec, Amounts, IdempotencyKey, Name, Setting, TaskSpec};
 use crate::time::{Timestamp, WallTime};
 
 /// One task, complete.
@@ -260,6 +261,9 @@ pub struct EngineRecord {
     /// Everything since the data directory was made.
     #[n(4)]
     pub counters: Counters,
+    /// What was set for keys that tasks share.
+    #[n(5)]
+    pub settings: Vec<(Name, Setting)>,
 }
 
 /// Figures since the data directory was made, subtasks included.

@@ -49,6 +49,45 @@ pub enum FailurePolicy {
     Ignore,
 }
 
+/// What tasks with the same concurrency key may do together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Limit {
+    /// Attempts at once; `None`: any number.
+    #[n(0)]
+    pub running_max: Option<u32>,
+    /// Starts a minute, evenly spaced; `None`: as fast as they come.
+    #[n(1)]
+    pub starts_per_minute: Option<u32>,
+}
+
+impl Limit {
+    /// What holds for a key for which nothing was set: one after another.
+    pub const UNSET: Limit = Limit { running_max: Some(1), starts_per_minute: None };
+}
+
+/// What is set for one key.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Setting {
+    /// For a concurrency key; `None`: back to [`Limit::UNSET`].
+    #[n(0)]
+    Limit(#[n(0)] Option<Limit>),
+    /// For a fairness key: turns that it gets while another gets one; `None`: one, like all others.
+    #[n(1)]
+    Weight(#[n(0)] Option<u32>),
+}
+
+/// Which of the tasks that could start does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// Fairness keys take turns; within each, as `Priority`.
+    #[default]
+    Fair,
+    /// By priority and age, whoever sent it.
+    Priority,
+    /// Of the first ones by priority and age, the one that leaves the least of what it needs.
+    BestFit,
+}
+
 /// Whether in-process agents know how to do a task.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub enum Work {

@@ -12,7 +12,7 @@ use crate::ids::{AgentId, Attempt, TaskId};
 use crate::outcome::Outcome;
 use crate::record::{ParkReason, Stage};
 use crate::slab::Slot;
-use crate::spec::{TaskSpec, Work};
+use crate::spec::{Limit, Name, TaskSpec, Work};
 use crate::task::Task;
 use crate::time::{Timestamp, WallTime};
 
@@ -44,6 +44,8 @@ pub enum BlockerKind {
     AgentsBusy,
     /// There is not enough of a resource left.
     Resources,
+    /// As many tasks with its concurrency key run, or started lately, as may.
+    ConcurrencyLimit,
     /// Others come first.
     Queue,
     /// It waits out the pause after a failure.
@@ -61,6 +63,15 @@ pub enum Holder {
     Task(TaskId),
     /// An agent.
     Agent(AgentId),
+}
+
+/// What holds for the keys that tasks share.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Keys {
+    /// Concurrency keys that have a limit, or tasks that run or wait: what was set, what runs.
+    pub gates: Vec<(Name, Option<Limit>, u32)>,
+    /// Fairness keys that have a weight.
+    pub weights: Vec<(Name, u32)>,
 }
 
 /// An attempt that occupies a slot of an agent.
@@ -142,6 +153,16 @@ impl State {
         Some(blockers)
     }
 
+    /// What holds for the keys that tasks share.
+    pub(crate) fn keys(&self) -> Keys {
+        let gates = self.dispatch.gates.iter();
+        let weights = self.dispatch.weights.iter();
+        Keys {
+            gates: gates.map(|gate| (gate.key.clone(), gate.limit, gate.running)).collect(),
+            weights: weights.map(|(key, weight)| (key.clone(), *weight)).collect(),
+        }
+    }
+
     /// The reason in one line, for the failure of a task that nobody took in time.
     pub(crate) fn why_ready_waits(&self, slot: Slot) -> String {
         let blockers = self.explain_ready(slot, &self.tasks[slot]);
@@ -208,6 +229,7 @@ impl State {
             });
         }
         blockers.extend(self.explain_resources(task, since));
+        blockers.extend(self.explain_gate(task, since));
         if let Some((lane, key)) = self.waiting_in(slot) {
             let ahead = self.dispatch.ahead_of(lane, key, slot, 10_000);
             if ahead > 0 {
@@ -268,6 +290,32 @@ impl State {
             since,
             held_by: holders.map(|(task, _)| Holder::Task(self.tasks[*task].id)).collect(),
             unblock: "the end of attempts that hold them, or more capacity".into(),
+        })
+    }
+
+    fn explain_gate(&self, task: &Task, since: WallTime) -> Option<Blocker> {
+        let gate = self.dispatch.gate_of(task.lane?).filter(|gate| !gate.is_open())?;
+        let key = &gate.key;
+        let (message, unblock) = if gate.running < gate.running_max() && gate.is_pausing() {
+            let rate = gate.limit.and_then(|limit| limit.starts_per_minute).unwrap_or_default();
+            let message = format!("tasks with the concurrency key `{key}` start {rate} a minute");
+            (message, "the next start's time, or a higher rate")
+        } else {
+            let (running, most) = (gate.running, gate.running_max());
+            let message =
+                format!("{running} tasks with the concurrency key `{key}` run, {most} may at once");
+            (message, "the end of one of them, or a higher limit")
+        };
+        let held = self.agents.iter().flat_map(|(_, agent)| agent.held.keys());
+        let same = held.filter(|(task, _)| {
+            self.tasks[*task].spec.rare().concurrency_key.as_ref() == Some(key)
+        });
+        Some(Blocker {
+            kind: BlockerKind::ConcurrencyLimit,
+            message,
+            since,
+            held_by: same.take(HOLDERS_MAX).map(|(t, _)| Holder::Task(self.tasks[*t].id)).collect(),
+            unblock: unblock.into(),
         })
     }
 

@@ -9,7 +9,9 @@ use maos_core::node::{Input, Query, RequestId};
 use maos_core::payload::Payload;
 use maos_core::spec::{Amounts, Plan};
 
-use crate::plans::{AGENTS, huge_plan, some_agent, some_expansion, some_plan};
+use crate::plans::{
+    AGENTS, huge_plan, some_agent, some_expansion, some_key, some_plan, some_setting,
+};
 use crate::rng::Rng;
 use crate::world::{Job, World};
 
@@ -68,7 +70,8 @@ impl World {
             47..=50 => self.release(),
             51..=56 => self.change_agents(),
             57 => self.set_capacity(),
-            58..=62 => self.sign_of_life(),
+            58 => self.set_key(),
+            59..=62 => self.sign_of_life(),
             63..=69 => self.pass_time(),
             70..=86 => self.confirm_some(),
             87 => self.fail_append(),
@@ -143,6 +146,7 @@ impl World {
             1..=3 => Query::Ended(task),
             4 => Query::Outcome(task),
             5 => Query::Plan(task),
+            6 if self.rng.once_in(2) => Query::Keys,
             6 => Query::Figures,
             _ => Query::Task(task),
         };
@@ -233,6 +237,11 @@ impl World {
         let cpu = ("cpu_cores".into(), 1_000 * self.rng.below(5));
         let memory = ("memory".into(), 1_000 * self.rng.below(5));
         self.ask(Command::SetCapacity { capacity: Amounts::new([cpu, memory]) })
+    }
+
+    fn set_key(&mut self) -> Result<(), String> {
+        let (key, setting) = (some_key(&mut self.rng), some_setting(&mut self.rng));
+        self.ask(Command::SetKey { key, setting })
     }
 
     fn sign_of_life(&mut self) -> Result<(), String> {

@@ -108,6 +108,7 @@ impl Ledger {
             | Event::AgentRegistered { .. }
             | Event::AgentEnded { .. }
             | Event::CapacitySet { .. }
+            | Event::KeySet { .. }
             | Event::EpochBegan { .. } => {}
         }
         Ok(())
@@ -143,6 +144,7 @@ impl Ledger {
             | Event::AgentRegistered { .. }
             | Event::AgentEnded { .. }
             | Event::CapacitySet { .. }
+            | Event::KeySet { .. }
             | Event::EpochBegan { .. } => {
                 self.state.apply(event);
                 Ok(())
@@ -192,7 +194,7 @@ impl Ledger {
             let pools = state.pools().filter(|(_, pool)| *pool != Pool::default());
             let pools: Vec<_> = pools.map(|(kind, pool)| (kind.to_owned(), pool)).collect();
             let counts = (state.live_count(), state.ready_count(), state.held_count());
-            (state.counters(), counts, state.next_deadline(), pools)
+            (state.counters(), counts, state.next_timer(), pools, state.settings())
         };
         let (was, is) = (figures(&self.state), figures(recovered));
         if was != is {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use maos_core::ids::{AgentId, NodeId, PlanId, TaskId};
 use maos_core::limits::STEP_EVENTS_MAX;
 use maos_core::spec::{
-    AgentSpec, Amounts, Collect, Demand, Expansion, FailurePolicy, IdempotencyKey, Name, Names,
-    Plan, PlanTask, Priority, Rare, Runtime, TaskSpec, Work,
+    AgentSpec, Amounts, Collect, Demand, Expansion, FailurePolicy, IdempotencyKey, Limit, Name,
+    Names, Plan, PlanTask, Priority, Rare, Runtime, Setting, TaskSpec, Work,
 };
 use maos_core::time::Timestamp;
 
@@ -60,11 +60,32 @@ fn some_demand(rng: &mut Rng) -> Demand {
     }
 }
 
+/// One of the few keys that tasks share.
+pub(crate) fn some_key(rng: &mut Rng) -> Name {
+    ["red", "green", "blue"][rng.index(3)].into()
+}
+
+/// What may be set for one.
+pub(crate) fn some_setting(rng: &mut Rng) -> Setting {
+    let mut number = |most| u32::try_from(1 + rng.below(most)).unwrap_or(1);
+    match number(4) {
+        1 => Setting::Weight(None),
+        2 => Setting::Weight(Some(number(9))),
+        3 => Setting::Limit(None),
+        _ => Setting::Limit(Some(Limit {
+            running_max: Some(number(4)).filter(|most| *most < 4),
+            starts_per_minute: Some(number(4)).filter(|rate| *rate < 4).map(|rate| 20 * rate),
+        })),
+    }
+}
+
 fn some_rare(rng: &mut Rng, now: Timestamp) -> Rare {
     Rare {
         queue_timeout_ms: rng.once_in(5).then(|| 1_000 * (1 + rng.below(90))),
         no_progress_ms: rng.once_in(5).then(|| 500 * (1 + rng.below(40))),
         deadline: rng.once_in(8).then(|| now.plus_ms(1_000 * rng.below(200))),
+        concurrency_key: rng.once_in(6).then(|| some_key(rng)),
+        fairness_key: rng.once_in(4).then(|| some_key(rng)),
         start_at: rng.once_in(8).then(|| now.plus_ms(1_000 * rng.below(100))),
         ..Rare::default()
     }

@@ -63,6 +63,7 @@ impl Asked {
             | Command::RegisterAgent { .. }
             | Command::EndAgent { .. }
             | Command::SetCapacity { .. }
+            | Command::SetKey { .. }
             | Command::BeginEpoch { .. }
             | Command::Tick => Kind::Command,
         };
@@ -87,6 +88,7 @@ impl Asked {
             | Query::Explain(_)
             | Query::Agents
             | Query::Agent(_)
+            | Query::Keys
             | Query::Holds(_)
             | Query::Figures => Asked { rests_on: None, kind: Kind::Read },
         }
@@ -162,6 +164,7 @@ impl Promises {
                 | Answer::Accepted { task: None, .. }
                 | Answer::Outcome(_)
                 | Answer::Agents(_)
+                | Answer::Keys(_)
                 | Answer::Holds(..)
                 | Answer::Figures(_),
             )

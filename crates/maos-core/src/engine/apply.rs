@@ -12,7 +12,7 @@ use crate::ids::{AgentId, Attempt, TaskId};
 use crate::limits::IDEMPOTENCY_MS;
 use crate::record::{CollectRecord, HeldAttempt, ParkReason, PlanRecord, Stage, Tally, Times};
 use crate::slab::Slot;
-use crate::spec::{AgentSpec, Collect, Expansion, FailurePolicy, Plan, PlanTask};
+use crate::spec::{AgentSpec, Collect, Expansion, FailurePolicy, Name, Plan, PlanTask, Setting};
 use crate::task::{Edges, Task, Timer};
 use crate::time::Timestamp;
 
@@ -68,10 +68,18 @@ impl State {
             Event::AgentRegistered { agent } => self.apply_registered(agent),
             Event::AgentEnded { agent, end } => self.apply_agent_ended(*agent, *end),
             Event::CapacitySet { capacity } => self.dispatch.set_capacity(capacity),
+            Event::KeySet { key, setting } => self.set_key(key, setting),
             Event::EpochBegan { epoch, node } => {
                 self.reign = Some((*epoch, *node));
                 self.lose_local_attempts(*node);
             }
+        }
+    }
+
+    pub(super) fn set_key(&mut self, key: &Name, setting: &Setting) {
+        match setting {
+            Setting::Limit(limit) => self.dispatch.set_limit(key, *limit),
+            Setting::Weight(weight) => self.dispatch.set_weight(key, *weight),
         }
     }
 
@@ -152,7 +160,7 @@ impl State {
         root: Option<Slot>,
     ) -> Slot {
         let wall = self.moment.wall;
-        let lane = self.dispatch.enter_lane(&plan.namespace, &planned.spec.demand);
+        let lane = self.dispatch.enter_lane(&plan.namespace, &planned.spec);
         let slot = self.tasks.insert(Task {
             id: planned.id,
             spec: planned.spec.clone(),
@@ -230,6 +238,8 @@ impl State {
         task.times.started = Some(self.moment.wall);
         let spec = task.spec.clone();
         self.dispatch.reserve(&spec.demand.resources);
+        let lane = self.tasks[slot].lane.expect("a live task has a lane");
+        self.dispatch.start(lane, self.moment.at);
         self.counters.attempts_started += 1;
         self.held_count += 1;
         let held = &mut self.agents[holder].held;
@@ -337,10 +347,8 @@ impl State {
 
     fn reopen(&mut self, slot: Slot) {
         let was_at_rest = self.tasks[slot].at_rest();
-        let lane = self.dispatch.enter_lane(
-            &self.tasks[slot].plan.namespace.clone(),
-            &self.tasks[slot].spec.demand.clone(),
-        );
+        let (plan, spec) = (self.tasks[slot].plan.clone(), self.tasks[slot].spec.clone());
+        let lane = self.dispatch.enter_lane(&plan.namespace, &spec);
         let root = self.tasks[slot].root;
         let task = &mut self.tasks[slot];
         assert!(task.lane.is_none(), "an ended task has no lane");
@@ -523,6 +531,9 @@ impl State {
         self.held_count -= 1;
         let spec = self.tasks[slot].spec.clone();
         self.dispatch.release(&spec.demand.resources);
+        if let Some(key) = &spec.rare().concurrency_key {
+            self.dispatch.end(key);
+        }
         self.tell_fitness(holder);
     }
 

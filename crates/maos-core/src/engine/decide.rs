@@ -10,13 +10,14 @@ use crate::command::{Command, Report};
 use crate::event::{AgentEnd, Event, Failure, FailureKind, Holding};
 use crate::ids::{AgentId, Attempt, TaskId};
 use crate::limits::{
-    AGENTS_MAX, IDEMPOTENCY_KEYS_MAX, LANES_MAX, LIVE_TASKS_MAX, PLAN_DEPTH_MAX, PLAN_TASKS_MAX,
+    AGENTS_MAX, IDEMPOTENCY_KEYS_MAX, KEY_SETTINGS_MAX, LANES_MAX, LIVE_TASKS_MAX, PLAN_DEPTH_MAX,
+    PLAN_TASKS_MAX,
 };
 use crate::record::Stage;
 use crate::rejection::Rejection;
 use crate::retry;
 use crate::slab::Slot;
-use crate::spec::{AgentSpec, Demand, Expansion, Name, Plan, PlanTask};
+use crate::spec::{AgentSpec, Expansion, Name, Plan, PlanTask, Setting, TaskSpec};
 use crate::task::Task;
 use crate::time::Moment;
 
@@ -43,6 +44,7 @@ impl State {
             } else {
                 vec![Event::CapacitySet { capacity: capacity.clone() }]
             }),
+            Command::SetKey { key, setting } => self.decide_set_key(key, setting),
             Command::BeginEpoch { epoch, node } => {
                 if *epoch <= self.epoch() {
                     return Err(Rejection::NotLeader);
@@ -93,13 +95,38 @@ impl State {
             if self.tasks_by_id.contains_key(&task.id) {
                 return Err(Rejection::TaskExists(task.id));
             }
-            self.check_demand(namespace, &task.spec.demand)?;
+            self.check_demand(namespace, &task.spec)?;
         }
         Ok(())
     }
 
-    fn check_demand(&self, namespace: &Name, demand: &Arc<Demand>) -> Result<(), Rejection> {
-        for (kind, wanted_milli) in demand.resources.iter() {
+    fn decide_set_key(&self, key: &Name, setting: &Setting) -> Result<Vec<Event>, Rejection> {
+        let dispatch = &self.dispatch;
+        let (now, known) = match setting {
+            Setting::Limit(_) => {
+                let limit = dispatch.gates.find(key).and_then(|gate| gate.limit);
+                (Setting::Limit(limit), limit.is_some())
+            }
+            Setting::Weight(_) => {
+                let weight = dispatch.weights.get(key).copied();
+                (Setting::Weight(weight), weight.is_some())
+            }
+        };
+        if now == *setting {
+            return Ok(vec![]);
+        }
+        let count = dispatch.gates.set_count() + dispatch.weights.len();
+        if !known && count >= usize::try_from(KEY_SETTINGS_MAX).unwrap_or(usize::MAX) {
+            return Err(Rejection::Full {
+                what: "keys with a setting",
+                bound: KEY_SETTINGS_MAX.into(),
+            });
+        }
+        Ok(vec![Event::KeySet { key: key.clone(), setting: setting.clone() }])
+    }
+
+    fn check_demand(&self, namespace: &Name, task: &TaskSpec) -> Result<(), Rejection> {
+        for (kind, wanted_milli) in task.demand.resources.iter() {
             let capacity = self.dispatch.pools.get(kind).and_then(|pool| pool.capacity_milli);
             if let Some(capacity_milli) = capacity.filter(|capacity| wanted_milli > *capacity) {
                 let kind: Box<str> = kind.into();
@@ -108,7 +135,7 @@ impl State {
         }
         let lanes = self.dispatch.lanes_count();
         let at_bound = lanes >= usize::try_from(LANES_MAX).unwrap_or(usize::MAX);
-        if at_bound && self.dispatch.find_lane(namespace, demand).is_none() {
+        if at_bound && self.dispatch.find_lane(namespace, task).is_none() {
             return Err(Rejection::Full { what: "distinct demands", bound: LANES_MAX.into() });
         }
         Ok(())

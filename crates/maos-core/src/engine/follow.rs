@@ -24,6 +24,7 @@ impl State {
                 return Some(event);
             }
         }
+        self.dispatch.advance(moment.at);
         if let Some((at, timer, slot)) = self.timers.first()
             && *at <= moment.at
         {

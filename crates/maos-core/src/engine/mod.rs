@@ -23,7 +23,7 @@ use crate::dispatch::{Dispatch, Pool};
 use crate::ids::{AgentId, Attempt, Epoch, NodeId, Sequence, TaskId};
 use crate::record::{AgentRecord, Counters, EngineRecord, TaskRecord};
 use crate::slab::{Slab, Slot};
-use crate::spec::{AgentSpec, Amounts, Name, TaskSpec};
+use crate::spec::{AgentSpec, Amounts, Name, Policy, Setting, TaskSpec};
 use crate::task::{Task, Timer};
 use crate::time::{Moment, Timestamp};
 
@@ -175,6 +175,12 @@ impl State {
     /// When `Command::Tick` next has something to do.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {
+        self.next_timer().into_iter().chain(self.dispatch.gates.next_deadline()).min()
+    }
+
+    /// The same without what is forgotten with the engine: pauses between two starts.
+    #[must_use]
+    pub fn next_timer(&self) -> Option<Timestamp> {
         self.timers.first().map(|(at, _, _)| *at)
     }
 
@@ -317,7 +323,27 @@ impl State {
             reign: self.reign,
             capacity: self.capacity(),
             counters: self.counters,
+            settings: self.settings(),
         }
+    }
+
+    /// What was set for keys that tasks share.
+    #[must_use]
+    pub fn settings(&self) -> Vec<(Name, Setting)> {
+        let limits = self
+            .dispatch
+            .gates
+            .iter()
+            .filter_map(|gate| Some((gate.key.clone(), Setting::Limit(Some(gate.limit?)))));
+        let weights = self.dispatch.weights.iter();
+        limits
+            .chain(weights.map(|(key, weight)| (key.clone(), Setting::Weight(Some(*weight)))))
+            .collect()
+    }
+
+    /// Has tasks chosen by another policy from now on. Not a fact: each server has its own.
+    pub fn set_policy(&mut self, policy: Policy) {
+        self.dispatch.set_policy(policy);
     }
 
     /// Lets go of plans that came to rest by step `through`, at most `most` of them: the store has

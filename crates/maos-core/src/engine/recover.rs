@@ -40,6 +40,9 @@ impl State {
             ..State::default()
         };
         state.dispatch.set_capacity(&rows.engine.capacity);
+        for (key, setting) in &rows.engine.settings {
+            state.set_key(key, setting);
+        }
         for agent in rows.agents {
             state.restore_agent(agent);
         }
@@ -165,7 +168,7 @@ impl State {
         self.live_count += 1;
         let spec = self.tasks[slot].spec.clone();
         let namespace = self.tasks[slot].plan.namespace.clone();
-        let lane = self.dispatch.enter_lane(&namespace, &spec.demand);
+        let lane = self.dispatch.enter_lane(&namespace, &spec);
         self.tasks[slot].lane = Some(lane);
         drop(spec);
         let shared = self.dispatch.demand_of(lane);
@@ -210,6 +213,9 @@ impl State {
         self.held_count += 1;
         let spec = self.tasks[task].spec.clone();
         self.dispatch.reserve(&spec.demand.resources);
+        if let Some(key) = &spec.rare().concurrency_key {
+            self.dispatch.gates.resume_attempt(key);
+        }
         self.tell_fitness(holder);
         let id = self.tasks[task].id;
         if let Some(end) = self.agents[holder].end {

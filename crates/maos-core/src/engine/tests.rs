@@ -607,3 +607,145 @@ fn a_task_with_a_start_time_waits_for_it_and_says_so() {
     bench.later(1);
     assert_eq!(bench.states(&[5]), ["running"]);
 }
+
+fn keyed(fairness: Option<&str>, concurrency: Option<&str>) -> TaskSpec {
+    let name = |word: Option<&str>| word.map(Into::into);
+    let (fairness_key, concurrency_key) = (name(fairness), name(concurrency));
+    let rare = Rare { fairness_key, concurrency_key, ..Rare::default() };
+    TaskSpec { rare: rare.boxed(), ..spec("keyed") }
+}
+
+fn set(key: &str, setting: Setting) -> Command {
+    Command::SetKey { key: key.into(), setting }
+}
+
+#[test]
+fn tasks_with_one_concurrency_key_run_one_after_another_unless_more_may() {
+    let mut bench = Bench::with_agent(9);
+    for id in 1..=4 {
+        bench.run(single(id, keyed(None, Some("db"))));
+    }
+    bench.run(single(5, spec("free")));
+    assert_eq!(bench.states(&[1, 2, 3, 4, 5]), ["running", "ready", "ready", "ready", "running"]);
+    let why = bench.state.explain(TaskId(2)).unwrap();
+    assert_eq!(why[0].kind, BlockerKind::ConcurrencyLimit);
+    assert_eq!(why[0].message, "1 tasks with the concurrency key `db` run, 1 may at once");
+    let two = Limit { running_max: Some(2), starts_per_minute: None };
+    bench.run(set("db", Setting::Limit(Some(two))));
+    assert_eq!(bench.states(&[1, 2, 3]), ["running", "running", "ready"]);
+    bench.run(report(1, 1, done()));
+    assert_eq!(bench.states(&[2, 3, 4]), ["running", "running", "ready"]);
+    // A limit that is lowered stops nothing that runs.
+    bench.run(set("db", Setting::Limit(None)));
+    bench.run(report(2, 1, done()));
+    assert_eq!(bench.states(&[3, 4]), ["running", "ready"]);
+    bench.run(report(3, 1, done()));
+    assert_eq!(bench.states(&[4]), ["running"]);
+    assert!(bench.run(set("db", Setting::Limit(None))).is_empty(), "it is so already");
+}
+
+#[test]
+fn an_attempt_that_is_being_stopped_still_counts() {
+    let mut bench = Bench::with_agent(9);
+    bench.run(single(1, keyed(None, Some("db"))));
+    bench.run(single(2, keyed(None, Some("db"))));
+    bench.run(Command::Cancel { task: TaskId(1), reason: "no".into() });
+    assert_eq!(bench.states(&[1, 2]), ["cancelled", "ready"]);
+    bench.run(Command::Release { task: TaskId(1), attempt: Attempt(1) });
+    assert_eq!(bench.states(&[2]), ["running"]);
+}
+
+#[test]
+fn starts_under_a_rate_are_spaced_evenly() {
+    let mut bench = Bench::with_agent(9);
+    let rate = Limit { running_max: None, starts_per_minute: Some(60) };
+    bench.run(set("api", Setting::Limit(Some(rate))));
+    for id in 1..=3 {
+        bench.run(single(id, keyed(None, Some("api"))));
+    }
+    assert_eq!(bench.states(&[1, 2, 3]), ["running", "ready", "ready"]);
+    assert_eq!(bench.state.next_deadline(), Some(Timestamp((bench.now_ms + 1_000) * 1_000)));
+    assert_eq!(bench.state.explain(TaskId(2)).unwrap()[0].kind, BlockerKind::ConcurrencyLimit);
+    bench.later(999);
+    assert_eq!(bench.states(&[2]), ["ready"]);
+    bench.later(1);
+    assert_eq!(bench.states(&[1, 2, 3]), ["running", "running", "ready"]);
+    bench.run(set("api", Setting::Limit(Some(Limit { running_max: None, ..rate }))));
+    bench.later(60_000);
+    assert_eq!(bench.states(&[3]), ["running"]);
+}
+
+/// The order in which one agent gets tasks that all waited before it came.
+fn order(bench: &mut Bench, ids: &[u128]) -> Vec<u128> {
+    bench.run(Command::RegisterAgent { agent: agent(1, 1, Runtime::Command) });
+    let mut order = Vec::new();
+    while let Some(id) = ids.iter().find(|id| bench.stage(**id).wire_name() == "running") {
+        order.push(*id);
+        bench.run(report(*id, 1, done()));
+    }
+    order
+}
+
+#[test]
+fn submitters_take_turns_by_their_weight() {
+    let ids: Vec<u128> = (1..=8).collect();
+    let submit = |bench: &mut Bench| {
+        for id in 1..=4 {
+            bench.run(single(id, keyed(Some("many"), None)));
+        }
+        for id in 5..=8 {
+            bench.run(single(id, keyed(Some("few"), None)));
+        }
+    };
+    let mut bench = Bench::new();
+    submit(&mut bench);
+    assert_eq!(order(&mut bench, &ids), [1, 5, 2, 6, 3, 7, 4, 8]);
+
+    let mut bench = Bench::new();
+    bench.run(set("few", Setting::Weight(Some(3))));
+    submit(&mut bench);
+    assert_eq!(order(&mut bench, &ids), [1, 5, 6, 7, 2, 8, 3, 4]);
+
+    let mut bench = Bench::new();
+    submit(&mut bench);
+    bench.state.set_policy(Policy::Priority);
+    assert_eq!(order(&mut bench, &ids), ids, "who came first is first");
+}
+
+#[test]
+fn best_fit_takes_what_fills_a_pool_and_the_others_take_what_came_first() {
+    let cpu = |milli| {
+        let resources = Amounts::new([("cpu_cores".into(), milli)]);
+        let capabilities = Names::new(["work".into()]);
+        let demand = Arc::new(Demand { resources, capabilities, ..Demand::default() });
+        TaskSpec { demand, ..spec("a") }
+    };
+    for (policy, first) in [(Policy::Fair, 1), (Policy::Priority, 1), (Policy::BestFit, 2)] {
+        let mut bench = Bench::new();
+        bench.state.set_policy(policy);
+        let capacity = Amounts::new([("cpu_cores".into(), 4_000)]);
+        bench.run(Command::SetCapacity { capacity });
+        bench.run(single(1, cpu(1_000)));
+        bench.run(single(2, cpu(4_000)));
+        assert_eq!(order(&mut bench, &[1, 2])[0], first, "{policy:?}");
+    }
+}
+
+#[test]
+fn who_sends_one_task_after_another_does_not_keep_others_from_their_turn() {
+    let mut bench = Bench::with_agent(1);
+    for id in 1..=3 {
+        bench.run(single(id, keyed(Some("many"), None)));
+    }
+    // Each time its only task has started, the next one comes.
+    let mut order = vec![];
+    for id in 11..=14 {
+        bench.run(single(id, keyed(Some("eager"), None)));
+        let running = (1..=14).find(|id| {
+            bench.state.task(TaskId(*id)).is_some_and(|task| task.stage.wire_name() == "running")
+        });
+        order.extend(running);
+        bench.run(report(running.unwrap(), 1, done()));
+    }
+    assert_eq!(order, [1, 2, 11, 3]);
+}

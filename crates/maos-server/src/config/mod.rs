@@ -25,6 +25,8 @@ pub struct Config {
     pub api: Api,
     /// Where files are.
     pub files: Files,
+    /// Which of the tasks that could start does.
+    pub scheduling: Scheduling,
     /// How long what has ended is kept.
     pub store: Store,
     /// What it says about itself.
@@ -66,6 +68,27 @@ pub struct Files {
     /// Folders that `file.*` and `data.*` may touch; empty: `files` in the data directory for
     /// `maos serve`, the working directory for `maos run`.
     pub roots: Vec<PathBuf>,
+}
+
+/// `[scheduling]`
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scheduling {
+    /// By what a task is chosen.
+    pub policy: SchedulingPolicy,
+}
+
+/// By what a task is chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SchedulingPolicy {
+    /// Fairness keys take turns; within each, as `priority`.
+    #[default]
+    Fair,
+    /// By priority and age, whoever sent it.
+    Priority,
+    /// Of the first ones by priority and age, the one that leaves the least of what it needs.
+    BestFit,
 }
 
 /// `[store]`
@@ -196,6 +219,7 @@ impl Default for Config {
                 shutdown_grace: 10,
             },
             files: Files { roots: Vec::new() },
+            scheduling: Scheduling::default(),
             store: Store::default(),
             log: Log { level: Level::Info, format: Format::Text },
             resources: kinds.map(|(kind, amount)| (kind.to_owned(), amount)).into(),

@@ -5,6 +5,7 @@
 
 mod answer;
 mod claude;
+mod keys;
 mod lists;
 mod parts;
 mod routes;

@@ -23,7 +23,7 @@ use serde::Deserialize;
 
 use super::answer::{Answered, Failed, Json, json};
 use super::parts::{Id, Params, bad_query, number};
-use super::{claude, lists, workers};
+use super::{claude, keys, lists, workers};
 use crate::service::{Service, SubmitOptions};
 
 /// Longest wait that a request may ask for.
@@ -53,6 +53,9 @@ pub(super) fn all(service: Service) -> Router {
         .route(paths::CLAUDE_TASK_CANCEL, put(claude::cancel))
         .route(paths::CLAUDE_TASK_RESULTS, get(claude::results))
         .route(paths::CLAUDE_STATUS, get(claude::status))
+        .route(paths::KEYS, get(keys::all))
+        .route(paths::CONCURRENCY_KEY, put(keys::set_limit).delete(keys::unset_limit))
+        .route(paths::FAIRNESS_KEY, put(keys::set_weight).delete(keys::unset_weight))
         .route(paths::SYSTEM_STATUS, get(status))
         .route(paths::SYSTEM_METRICS, get(metrics))
         .with_state(service)

@@ -10,6 +10,7 @@ mod claude;
 mod cursor;
 mod faults;
 mod figures;
+mod keys;
 mod lists;
 mod planning;
 mod plans;
@@ -37,6 +38,7 @@ use crate::driver::Handle;
 use crate::payloads::Payloads;
 use crate::store::Store;
 
+pub use keys::KeyKind;
 pub use start::{Server, Setup, StartError, start};
 pub use tasks::{ACCEPTED, Snapshot, SubmitOptions};
 

@@ -154,6 +154,7 @@ pub(super) fn blocker(blocker: Blocker) -> WireBlocker {
         BlockerKind::NoAgent => "no_agent",
         BlockerKind::AgentsBusy => "agents_busy",
         BlockerKind::Resources => "resources",
+        BlockerKind::ConcurrencyLimit => "concurrency_limit",
         BlockerKind::Queue => "queue",
         BlockerKind::Backoff => "backoff",
         BlockerKind::Parked => "parked",

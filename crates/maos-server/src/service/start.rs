@@ -11,7 +11,7 @@ use maos_core::engine::State;
 use maos_core::event::{AgentEnd, Step};
 use maos_core::ids::{AgentId, Epoch, NodeId};
 use maos_core::node::{Echo, Node};
-use maos_core::spec::{AgentSpec, Amounts, Name, Names, Runtime};
+use maos_core::spec::{AgentSpec, Amounts, Name, Names, Policy, Runtime};
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tracing::info;
@@ -23,7 +23,7 @@ use crate::agents::builtin::Builtin;
 use crate::agents::command::Commands;
 use crate::agents::worker::Workers;
 use crate::agents::{AllowedRoots, Roster, Runtimes, Sinks};
-use crate::config::Config;
+use crate::config::{Config, SchedulingPolicy};
 use crate::driver::{self, Ports, Refused, Running};
 use crate::journal::{Journal, JournalError};
 use crate::payloads::Payloads;
@@ -90,8 +90,8 @@ pub struct Server {
 pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
     let started = Instant::now();
     let opened = tokio::task::spawn_blocking({
-        let data_dir = setup.data_dir.clone();
-        move || recover(&data_dir)
+        let (data_dir, policy) = (setup.data_dir.clone(), config.scheduling.policy);
+        move || recover(&data_dir, policy)
     });
     let recovered = opened.await.expect("recovery does not panic")?;
     let Recovered { store, journal, blobs, node, state } = recovered;
@@ -214,9 +214,14 @@ struct Recovered {
 }
 
 /// Opens a data directory and brings the engine back to its last durable step.
-fn recover(data_dir: &Path) -> Result<Recovered, StartError> {
+fn recover(data_dir: &Path, policy: SchedulingPolicy) -> Result<Recovered, StartError> {
     let mut opened = store::recovery::open(data_dir)?;
     let mut state = State::recover(std::mem::take(&mut opened.rows));
+    state.set_policy(match policy {
+        SchedulingPolicy::Fair => Policy::Fair,
+        SchedulingPolicy::Priority => Policy::Priority,
+        SchedulingPolicy::BestFit => Policy::BestFit,
+    });
     opened.replay(&mut |sequence, step: Step| {
         state.begin_step(sequence, step.moment);
         for event in &step.events {

@@ -5,6 +5,7 @@ mod batches;
 mod claude;
 mod errors;
 mod house;
+mod keys;
 mod lists;
 mod tasks;
 mod workers;

@@ -14,7 +14,7 @@ const CORE_LAYERS: &[&[&str]] = &[
     &["ids", "time", "limits", "slab"],
     &["payload", "spec"],
     &["command", "event", "rejection", "record"],
-    &["task", "agent", "graph", "dispatch", "retry"],
+    &["task", "agent", "dispatch", "gate", "retry"],
     &["engine"],
     &["view", "outcome", "laws"],
     &["presence", "node"],
