@@ -60,6 +60,7 @@ pub struct Desk {
     /// Held by who fills the desk.
     filling: tokio::sync::Mutex<()>,
     closing: Arc<AtomicBool>,
+    made: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -166,7 +167,8 @@ impl Workers {
         let mut desks = self.desks.write().expect("nothing panics while it holds this lock");
         if desks.len() >= self.sweep_at.load(Ordering::Relaxed) {
             // Whoever was silent for so long is lost by now, or finds a new desk.
-            desks.retain(|_, desk| desk.seen_within(self.silence * 2));
+            let keep = self.silence * 2;
+            desks.retain(|_, desk| desk.seen_within(keep) || desk.made.elapsed() < keep);
             let next = (desks.len() * 2).max(DESKS_MIN);
             self.sweep_at.store(next, Ordering::Relaxed);
         }
@@ -224,7 +226,7 @@ impl Workers {
 impl Desk {
     fn new(closing: Arc<AtomicBool>) -> Desk {
         let (papers, changed, filling) = Default::default();
-        Desk { papers, changed, filling, closing }
+        Desk { papers, changed, filling, closing, made: Instant::now() }
     }
 
     fn papers(&self) -> MutexGuard<'_, Papers> {
@@ -463,4 +465,113 @@ impl Run {
 fn run(start: Start) -> Run {
     let Start { task, attempt, spec, inputs, timeout, .. } = start;
     Run { task, attempt, spec, inputs, until: Instant::now() + timeout }
+}
+
+#[cfg(test)]
+mod tests {
+    use maos_core::ids::NodeId;
+    use maos_core::payload::Payload;
+    use maos_core::spec::{AgentSpec, Amounts, Names, Runtime};
+
+    use super::*;
+
+    const AGENT: AgentId = AgentId(1);
+
+    fn spec() -> Arc<AgentSpec> {
+        Arc::new(AgentSpec {
+            id: AGENT,
+            namespace: "default".into(),
+            submitter: "".into(),
+            name: "w".into(),
+            agent_type: "w".into(),
+            capabilities: Names::default(),
+            runtime: Runtime::Worker,
+            node: NodeId(1),
+            slots: 9,
+            pool: None,
+            configuration: None,
+            resource_limits: Amounts::default(),
+            tags: Names::default(),
+        })
+    }
+
+    fn start(task: u128, bytes: u64) -> Order {
+        let parameters = Payload::stored([0; 32], bytes);
+        let spec_of_task = TaskSpec { parameters, ..TaskSpec::new("a") };
+        Order::Start(Box::new(Start {
+            task: TaskId(task),
+            attempt: Attempt(1),
+            agent: spec(),
+            spec: Arc::new(spec_of_task),
+            timeout: Duration::from_secs(1),
+            inputs: Vec::new(),
+        }))
+    }
+
+    fn stop(task: u128) -> Order {
+        Order::Stop(TaskId(task), Attempt(1), spec())
+    }
+
+    fn key(task: u128) -> Key {
+        (TaskId(task), Attempt(1))
+    }
+
+    fn release(task: u128) -> Command {
+        Command::Release { task: TaskId(task), attempt: Attempt(1) }
+    }
+
+    /// What a worker that holds `held` is told at once.
+    async fn told(desk: &Desk, held: &HashSet<Key>) -> (Vec<TaskId>, Vec<Key>) {
+        let ticket = desk.arrive(1).unwrap();
+        let handed = desk.next(ticket, held, 10, Instant::now()).await.unwrap();
+        (handed.runs.iter().map(|run| run.task).collect(), handed.stops)
+    }
+
+    #[tokio::test]
+    async fn a_stop_waits_for_whoever_may_still_run_it_and_for_nobody_else() {
+        let workers = Workers::new(Duration::from_secs(90));
+        assert!(workers.deliver(vec![start(1, 1), stop(1)]).is_empty(), "there is no desk");
+        let desk = workers.desk_or_new(AGENT);
+        // Not filled yet: the worker may run it since before this server started.
+        assert!(workers.deliver(vec![start(1, 1), stop(2), start(3, 1)]).is_empty());
+        let run = |task| Run {
+            task: TaskId(task),
+            attempt: Attempt(1),
+            spec: Arc::new(TaskSpec::new("a")),
+            inputs: Vec::new(),
+            until: Instant::now(),
+        };
+        desk.fill(vec![run(1), run(2)], Vec::new());
+        let held = HashSet::from([key(1), key(2), key(9)]);
+        assert!(desk.compare(&held).is_empty());
+        assert_eq!(told(&desk, &held).await, (vec![TaskId(3)], vec![key(2), key(9)]));
+        // The engine waits for the end of the second, and has never heard of the ninth.
+        assert_eq!(desk.compare(&HashSet::from([key(1)])), [release(2)]);
+        let (settled, unsettled) = desk.settle([key(1), key(1)].into_iter());
+        assert!(matches!(settled[..], [Settled::Run(_), Settled::Unknown]));
+        unsettled.settled();
+        assert_eq!(workers.deliver(vec![stop(1)]), [release(1)], "it has said how it went");
+        assert!(!workers.needs_filling(&desk));
+        drop(desk.settle([key(3)].into_iter()));
+        assert!(workers.needs_filling(&desk), "nobody knows what became of the third");
+    }
+
+    #[tokio::test]
+    async fn an_answer_holds_no_more_than_its_bound_but_always_one() {
+        let workers = Workers::new(Duration::from_secs(90));
+        let desk = workers.desk_or_new(AGENT);
+        let half = HANDED_BYTES_MAX / 2;
+        workers.deliver(vec![start(1, HANDED_BYTES_MAX * 2), start(2, half), start(3, half)]);
+        assert_eq!(told(&desk, &HashSet::new()).await.0, [TaskId(1)]);
+        assert_eq!(told(&desk, &HashSet::from([key(1)])).await.0, [TaskId(2), TaskId(3)]);
+    }
+
+    #[tokio::test]
+    async fn desks_that_nobody_uses_are_cleared_away() {
+        let workers = Workers::new(Duration::ZERO);
+        for number in 0..=DESKS_MIN as u128 {
+            drop(workers.desk_or_new(AgentId(number)));
+        }
+        assert_eq!(workers.desks.read().unwrap().len(), 1);
+    }
 }

@@ -19,7 +19,11 @@ struct Worker<'h> {
 
 impl Worker<'_> {
     async fn register(house: &House, slots: u32) -> Worker<'_> {
-        let body = json!({"agent_type": "w", "capabilities": ["task_execution"],
+        Worker::with(house, "task_execution", slots).await
+    }
+
+    async fn with<'h>(house: &'h House, capability: &str, slots: u32) -> Worker<'h> {
+        let body = json!({"agent_type": "w", "capabilities": [capability],
             "max_concurrent_tasks": slots, "runtime": "worker"});
         let made = house.call("POST", "/api/v1/agents", Some(&body)).await;
         assert_eq!(made.status, 200, "{}", made.body);
@@ -409,4 +413,41 @@ async fn a_server_that_stops_lets_waiting_workers_go_and_still_takes_outcomes() 
     assert_eq!(house.ended(&id).await["status"], "completed");
     let refused = worker.try_poll(json!({})).await;
     assert_eq!((refused.status, &refused.body["error_code"]), (503, &json!("SHUTTING_DOWN")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_plans_answers_with_subtasks() {
+    let house = House::open().await;
+    let planner = Worker::with(&house, "planning", 1).await;
+    let body = json!({"name": "goal", "decomposition_strategy": "planner", "max_retries": 1,
+        "parameters": {"max_subtasks": 2}});
+    let id = id_of(&house.submit(&body).await);
+    let noop = |value: u32| json!({"parameters": {"action": "noop", "value": value}});
+    let three = json!({"subtasks": [noop(1), noop(2), noop(3)]});
+    let task = planner.fetch().await;
+    planner.poll(json!({"outcomes": [completed(&task, three)]})).await;
+    // Too many: it is tried again.
+    let task = planner.fetch().await;
+    assert_eq!(task["attempt"], 2);
+    let two = json!({"subtasks": [noop(1), noop(2)]});
+    planner.poll(json!({"outcomes": [completed(&task, two)]})).await;
+    let root = house.ended(&id).await;
+    assert_eq!(root["status"], "completed", "{root}");
+    assert_eq!(root["result"][1]["value"], 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_attempt_is_still_to_be_stopped_after_a_restart() {
+    let house = House::open().await;
+    let worker = Worker::register(&house, 1).await;
+    let id = id_of(&house.submit(&json!({"name": "long"})).await);
+    let task = worker.fetch().await;
+    house.call("DELETE", &format!("/api/v1/tasks/{id}"), None).await;
+    let id = worker.id.clone();
+    let house = house.reopen().await;
+    let worker = Worker { house: &house, id, incarnation: 1 };
+    let next = id_of(&house.submit(&json!({"name": "next"})).await);
+    let told = worker.poll(json!({"holding": [held(&task)], "wait_ms": 20_000})).await;
+    assert_eq!((&told["cancel"], &told["tasks"]), (&json!([held(&task)]), &json!([])));
+    assert_eq!(worker.fetch().await["task_id"], json!(next), "it is no longer held");
 }

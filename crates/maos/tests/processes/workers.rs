@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
 
 use crate::house::{House, PATIENCE, eventually, folder, free_port, open_on};
 
@@ -130,6 +131,73 @@ fn what_a_killed_worker_held_goes_to_another() {
     assert!(there(TWO) && !there(ONE), "{agents}");
 }
 
+/// Polls until it is aborted, over any number of servers; every task takes it one round.
+async fn work(address: SocketAddr, id: String) {
+    let (mut holding, mut outcomes) = (Vec::<Value>::new(), Vec::<Value>::new());
+    let path = format!("/api/v1/agents/{id}/poll");
+    loop {
+        let Ok(mut stream) = TcpStream::connect(address).await else {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            continue;
+        };
+        loop {
+            let body = json!({"incarnation": 1, "max_tasks": 4, "wait_ms": 1_000,
+                "holding": holding, "outcomes": outcomes});
+            let Some(answer) = try_exchange(&mut stream, &path, &body).await else { break };
+            // Refused while its server starts or stops: the same again.
+            let Some(tasks) = answer["tasks"].as_array() else { continue };
+            assert_eq!(answer["refused"], json!([]), "nothing is reported twice or too late");
+            let done = |held: Value| {
+                let mut outcome = held;
+                outcome["status"] = "completed".into();
+                outcome["result"] = id.clone().into();
+                outcome
+            };
+            outcomes = std::mem::take(&mut holding).into_iter().map(done).collect();
+            let held =
+                |task: &Value| json!({"task_id": task["task_id"], "attempt": task["attempt"]});
+            holding.extend(tasks.iter().map(held));
+        }
+    }
+}
+
+#[test]
+fn a_hundred_busy_workers_go_on_over_a_kill_and_every_task_ends_once() {
+    const TASKS: usize = 2_000;
+    let folder = folder(&[]);
+    let port = free_port();
+    let mut house = open_on(folder.path(), port);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let register = json!({"agent_type": "w", "capabilities": ["task_execution"],
+        "runtime": "worker", "max_concurrent_tasks": 8});
+    let workers: Vec<_> = (0..100)
+        .map(|_| {
+            let made = house.call("POST", "/api/v1/agents", &register.to_string());
+            let id = made["agent"]["id"].as_str().unwrap().to_owned();
+            runtime.spawn(work(house.address, id))
+        })
+        .collect();
+    let completed = |house: &House| {
+        let metrics = house.call("GET", "/api/v1/system/metrics", "");
+        metrics["orchestrator"]["tasks_completed"].as_u64().unwrap()
+    };
+    let submit = |house: &House| {
+        let name = json!({"name": "a"});
+        let body: Vec<&Value> = vec![&name; TASKS];
+        house.call("POST", "/api/v1/tasks/batch", &json!(body).to_string());
+    };
+    submit(&house);
+    eventually("the first results", PATIENCE, || completed(&house) > 0);
+    house.kill();
+    let house = open_on(folder.path(), port);
+    eventually("all results", PATIENCE, || completed(&house) == TASKS as u64);
+    assert!(workers.iter().all(|worker| !worker.is_finished()), "a worker gave up");
+    let page = house.call("GET", "/api/v1/tasks?page_size=1&status=completed", "");
+    assert_eq!(page["total_items"], json!(TASKS));
+    let metrics = house.call("GET", "/api/v1/system/metrics", "")["orchestrator"].clone();
+    assert_eq!((&metrics["tasks_failed"], &metrics["tasks_retried"]), (&json!(0), &json!(0)));
+}
+
 #[test]
 fn a_thousand_idle_workers_cost_next_to_nothing() {
     const WORKERS: u64 = 1_000;
@@ -141,7 +209,7 @@ fn a_thousand_idle_workers_cost_next_to_nothing() {
     let idle = runtime.block_on(async {
         let mut streams = Vec::new();
         for _ in 0..WORKERS {
-            let mut stream = tokio::net::TcpStream::connect(house.address).await.unwrap();
+            let mut stream = TcpStream::connect(house.address).await.unwrap();
             let made = exchange(&mut stream, "/api/v1/agents", &register).await;
             streams.push((stream, made["agent"]["id"].as_str().unwrap().to_owned()));
         }
@@ -206,7 +274,12 @@ fn processor_time(pid: u32) -> Duration {
 }
 
 /// One request on a connection that stays open.
-async fn exchange(stream: &mut tokio::net::TcpStream, path: &str, body: &Value) -> Value {
+async fn exchange(stream: &mut TcpStream, path: &str, body: &Value) -> Value {
+    try_exchange(stream, path, body).await.expect("the server answers")
+}
+
+/// The same; `None` if the server went away.
+async fn try_exchange(stream: &mut TcpStream, path: &str, body: &Value) -> Option<Value> {
     use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
     let body = body.to_string();
     let request = format!(
@@ -214,20 +287,20 @@ async fn exchange(stream: &mut tokio::net::TcpStream, path: &str, body: &Value) 
          content-length: {}\r\n\r\n{body}",
         body.len()
     );
-    stream.write_all(request.as_bytes()).await.unwrap();
+    stream.write_all(request.as_bytes()).await.ok()?;
     let mut reader = BufReader::new(stream);
     let (mut length, mut line) = (0, String::new());
     loop {
         line.clear();
-        reader.read_line(&mut line).await.unwrap();
+        reader.read_line(&mut line).await.ok()?;
         if line == "\r\n" || line.is_empty() {
             break;
         }
         if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
-            length = value.trim().parse().unwrap();
+            length = value.trim().parse().ok()?;
         }
     }
     let mut answer = vec![0; length];
-    reader.read_exact(&mut answer).await.unwrap();
-    serde_json::from_slice(&answer).unwrap()
+    reader.read_exact(&mut answer).await.ok()?;
+    serde_json::from_slice(&answer).ok()
 }
