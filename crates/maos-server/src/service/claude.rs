@@ -79,6 +79,7 @@ impl Service {
     /// Why it cannot be told.
     pub async fn claude_status(&self) -> Result<ClaudeOrchestratorStatus, ApiError> {
         let counters = self.figures().await?.counters;
+        self.catch_up().await?;
         let health = self.detailed_health().await;
         let store = self.inner.store.clone();
         let filter = TaskFilter { tags: vec![claude::TAG.to_owned()], ..TaskFilter::default() };

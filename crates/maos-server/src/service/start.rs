@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use maos_core::change::Change;
 use maos_core::command::Command;
 use maos_core::engine::State;
 use maos_core::event::{AgentEnd, Step};
-use maos_core::ids::{AgentId, Epoch, NodeId};
+use maos_core::ids::{AgentId, Epoch, NodeId, Sequence};
 use maos_core::node::{Echo, Node};
 use maos_core::spec::{AgentSpec, Amounts, Name, Names, Policy, Runtime};
 use thiserror::Error;
@@ -115,10 +116,7 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
     let ports = Ports {
         orders,
         at_once: Roster::at_once,
-        tell: {
-            let feed = feed.clone();
-            Box::new(move |epoch, sequence, changes| feed.tell(epoch, sequence, changes))
-        },
+        tell: tell(&feed),
         keep: Box::new(move |changes| keeper.write(changes)),
         kept: store.synced(),
     };
@@ -159,6 +157,11 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
     };
     let service = Service { inner: Arc::new(inner) };
     Ok(Server { service, driver: running, roster, supervisor, store, keeper })
+}
+
+fn tell(feed: &Feed) -> Box<dyn FnMut(Epoch, Sequence, Vec<Change>) + Send> {
+    let feed = feed.clone();
+    Box::new(move |epoch, sequence, changes| feed.tell(epoch, sequence, changes))
 }
 
 fn engine(state: State, silence: Duration) -> Node {

@@ -11,8 +11,19 @@ pub(crate) struct File {
 }
 
 /// Folders that hold what was built or fetched, not what was written.
-const SKIPPED: &[&str] =
-    &[".git", ".maos", ".venv", "__pycache__", "maos-data", "node_modules", "target"];
+const SKIPPED: &[&str] = &[
+    ".git",
+    ".maos",
+    ".mypy_cache",
+    ".pytest_cache",
+    ".ruff_cache",
+    ".venv",
+    "__pycache__",
+    "build",
+    "maos-data",
+    "node_modules",
+    "target",
+];
 
 /// What is written by hand; data and generated files are not.
 const WRITTEN: &[&str] =

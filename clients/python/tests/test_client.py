@@ -1,0 +1,97 @@
+"""The client as the documents show it, and what it does when the server is busy or away."""
+
+from __future__ import annotations
+
+import asyncio
+
+import aiohttp
+import pytest
+from conftest import Server
+
+from maos import MAOSClient, MAOSError
+
+
+def test_every_method_of_the_documents(server: Server) -> None:
+    async def use() -> None:
+        async with MAOSClient(base_url=server.url) as client:
+            accepted = await client.submit_task(
+                "n",
+                "d",
+                "high",
+                {"action": "noop", "x": 1},
+                {"cpu_cores": 1},
+                60,
+                2,
+                ["t"],
+                {"m": 1},
+                None,
+            )
+            task = await client.wait_for(accepted["task"]["id"], 30)
+            assert task["status"] == "completed" and task["result"]["x"] == 1
+            assert (await client.get_task(task["id"]))["task"] == task
+            with pytest.raises(aiohttp.ClientResponseError) as refused:
+                await client.cancel_task(task["id"], "too late")
+            assert refused.value.status == 409 and "ended" in refused.value.message
+            assert isinstance(refused.value, MAOSError)
+            assert refused.value.error_code == "ALREADY_ENDED" and refused.value.request_id
+            agent = await client.create_agent("mine", ["computation"], {}, 2, {}, ["t"])
+            assert agent["agent"]["type"] == "mine"
+            assert (await client.health_check())["status"] == "healthy"
+            assert (await client.detailed_health_check())["components"]
+            assert (await client.get_system_status())["running"] is True
+            assert (await client.get_system_metrics())["orchestrator"]["tasks_completed"] == 1
+            claude = await client.submit_claude_task({"description": "d", "type": "monitoring"})
+            status = await client.get_claude_task_status(claude["claude_task_id"])
+            assert status["maos_task_id"] == claude["maos_task_id"]
+            assert (await client.get_claude_orchestrator_status())["total_claude_tasks"] == 1
+            assert (await client.cancel_task(status["maos_task_id"], "enough"))[
+                "reason"
+            ] == "enough"
+
+    asyncio.run(use())
+
+
+def test_the_wider_api(server: Server) -> None:
+    async def use() -> None:
+        async with MAOSClient(server.url) as client:
+            seen = asyncio.create_task(_states(client, "mark"))
+            await asyncio.sleep(0.2)
+            noop = {"name": "mark", "parameters": {"action": "noop"}}
+            batch = await client.submit_batch([noop, {"name": " "}])
+            assert batch[1]["error_code"] == "VALIDATION_FAILED"
+            assert await asyncio.wait_for(seen, 30) == ["pending", "ready", "running", "completed"]
+            page = await client.list_tasks(status="completed", tags=None, page_size=1)
+            assert page["items"][0]["id"] == batch[0]["task_id"]
+            failed = {"action": "file.read", "path": "none"}
+            with pytest.raises(RuntimeError, match="`none`"):
+                await client.run_task("f", parameters=failed, max_retries=0)
+            steps = {
+                "name": "p",
+                "decomposition_strategy": "sequential",
+                "parameters": {"steps": ["a", "b"]},
+            }
+            assert len((await client.preview_plan(steps))["tasks"]) == 3
+
+    asyncio.run(use())
+
+
+async def _states(client: MAOSClient, name: str) -> list[str]:
+    states = []
+    async for event in client.events(type="task"):
+        if event["name"] == name:
+            states.append(event["status"])
+            if event["status"] == "completed":
+                break
+    return states
+
+
+def test_a_time_out_is_a_time_out_and_an_absent_server_a_connection_error(server: Server) -> None:
+    async def use() -> None:
+        async with MAOSClient(server.url, timeout_seconds=0.0001) as client:
+            with pytest.raises(asyncio.TimeoutError):
+                await client.health_check()
+        async with MAOSClient("http://127.0.0.1:1", retries=0) as client:
+            with pytest.raises(aiohttp.ClientConnectionError):
+                await client.health_check()
+
+    asyncio.run(use())

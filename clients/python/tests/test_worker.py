@@ -1,0 +1,136 @@
+"""Python functions as agents of a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+from collections.abc import Awaitable
+from typing import Any, Callable
+
+from conftest import Server
+
+from maos import Failed, MAOSClient, Task, Worker
+
+
+def work(server: Server, worker: Worker, use: Callable[[MAOSClient], Awaitable[None]]) -> None:
+    """Run a worker for as long as `use` takes."""
+
+    async def both() -> None:
+        stop = asyncio.Event()
+        serving = asyncio.create_task(worker.serve(server.url, stop))
+        try:
+            async with MAOSClient(server.url) as client:
+                await asyncio.wait_for(use(client), 60)
+        finally:
+            stop.set()
+            await serving
+
+    asyncio.run(both())
+
+
+async def run(client: MAOSClient, capability: str, **parameters: Any) -> dict[str, Any]:
+    accepted = await client.submit_task(
+        capability, parameters=parameters, required_capabilities=[capability], max_retries=0
+    )
+    return await client.wait_for(accepted["task"]["id"])
+
+
+def square(n: int) -> dict[str, int]:
+    return {"n": n * n, "process": os.getpid()}
+
+
+def test_functions_of_every_kind(server: Server) -> None:
+    worker = Worker()
+
+    @worker.task(capabilities=["adding"])
+    def add(a: int, b: int = 10) -> int:
+        return a + b
+
+    @worker.task(capabilities=["everything"])
+    async def everything(task: Task, **rest: Any) -> dict[str, Any]:
+        task.progress(0.5, "half")
+        logging.getLogger("mine").warning("a line")
+        return {"name": task.name, "rest": rest, "attempt": task.attempt}
+
+    @worker.task(capabilities=["failing"])
+    def fail(how: str) -> None:
+        if how == "for good":
+            raise Failed("bad input", permanent=True)
+        raise ValueError("no luck")
+
+    worker.task(capabilities=["squaring"], processes=True)(square)
+
+    async def use(client: MAOSClient) -> None:
+        assert (await run(client, "adding", a=1))["result"] == 11
+        assert (await run(client, "adding"))["error"] == "`parameters.a` is missing"
+        result = (await run(client, "everything", x=1))["result"]
+        assert result == {"name": "everything", "rest": {"x": 1}, "attempt": 1}
+        assert (await run(client, "failing", how="for good"))["error"] == "bad input"
+        assert (await run(client, "failing", how="once"))["error"] == "ValueError: no luck"
+        result = (await run(client, "squaring", n=7))["result"]
+        assert result["n"] == 49 and result["process"] != os.getpid()
+
+    work(server, worker, use)
+
+
+def test_a_cancelled_task_stops_its_function(server: Server) -> None:
+    worker = Worker()
+    stopped, started = threading.Event(), threading.Event()
+
+    @worker.task(capabilities=["waiting"])
+    async def wait() -> None:
+        started.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            stopped.set()
+
+    @worker.task(capabilities=["looking"])
+    def look(task: Task) -> None:
+        started.set()
+        if task.cancelled.wait(60):
+            stopped.set()
+
+    async def use(client: MAOSClient) -> None:
+        for capability in ("waiting", "looking"):
+            started.clear()
+            stopped.clear()
+            accepted = await client.submit_task("n", required_capabilities=[capability])
+            await asyncio.to_thread(started.wait, 30)
+            await client.cancel_task(accepted["task"]["id"])
+            assert await asyncio.to_thread(stopped.wait, 30), capability
+            agents = await client.list_agents(capabilities=capability)
+            assert agents["total_items"] == 1
+
+    work(server, worker, use)
+
+
+def test_many_tasks_and_a_server_that_is_killed_meanwhile(server: Server) -> None:
+    worker = Worker(concurrency=20)
+    done: list[int] = []
+
+    @worker.task(capabilities=["counting"])
+    async def count(n: int) -> int:
+        await asyncio.sleep(0.02)
+        done.append(n)
+        return n
+
+    async def use(client: MAOSClient) -> None:
+        submissions = [
+            {"name": "n", "parameters": {"n": n}, "required_capabilities": ["counting"]}
+            for n in range(500)
+        ]
+        ids = [answer["task_id"] for answer in await client.submit_batch(submissions)]
+        while len(done) < 100:
+            await asyncio.sleep(0.01)
+        server.kill()
+        again = await asyncio.to_thread(server.again)
+        server.process = again.process
+        for n, task_id in enumerate(ids):
+            task = await client.wait_for(task_id, 60)
+            assert task["status"] == "completed" and task["result"] == n, task
+
+    work(server, worker, use)
+    assert sorted(set(done)) == list(range(500))
