@@ -73,3 +73,16 @@ pub(super) fn internal(fault: &dyn std::fmt::Display) -> ApiError {
     let message = "the server failed; its log says more under this request's id";
     ApiError::new(ErrorCode::Internal, message)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_no_longer_leads_sends_its_callers_elsewhere_for_a_while() {
+        let error = refused(Refused::Rejection(Rejection::NotLeader));
+        assert_eq!((error.code, error.code.status()), (ErrorCode::NotLeader, 503));
+        assert_eq!(error.code.retry(), maos_api::error::Retry::Later);
+        assert!(error.message.contains("leads"), "{}", error.message);
+    }
+}

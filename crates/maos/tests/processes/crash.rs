@@ -115,3 +115,45 @@ fn a_second_signal_ends_it_at_once() {
     let data = house.folder.join("data").display().to_string();
     eventually("the end of all below it", PATIENCE, || crate::house::marked(&data).is_empty());
 }
+
+#[test]
+fn a_full_disk_stops_intake_with_a_clear_error_and_loses_nothing() {
+    let folder = folder(&[]);
+    let mut house = House::open_on_a_disk_that_may_fill(folder.path());
+    let pid = rustix::process::Pid::from_child(&house.child);
+    let limit = |bytes: Option<u64>| {
+        let limit = rustix::process::Rlimit { current: bytes, maximum: None };
+        rustix::process::prlimit(Some(pid), rustix::process::Resource::Fsize, limit).unwrap();
+    };
+    let body = json!({"name": "waits", "required_capabilities": ["nobody"],
+        "parameters": {"text": "x".repeat(700)}});
+    let submit = || house.try_call("POST", "/api/v1/tasks", &body.to_string()).unwrap();
+    let (_, first) = submit();
+    let mut acknowledged = vec![first["task"]["id"].as_str().unwrap().to_owned()];
+    // No file may grow beyond this: as if there was no space left.
+    limit(Some(256 << 10));
+    let refusal = loop {
+        let (status, answer) = submit();
+        match status {
+            200 => acknowledged.push(answer["task"]["id"].as_str().unwrap().to_owned()),
+            _ => break (status, answer),
+        }
+        assert!(acknowledged.len() < 10_000, "the limit was never met");
+    };
+    assert_eq!((refusal.0, &refusal.1["error_code"]), (503, &json!("STORAGE_UNAVAILABLE")));
+    assert_eq!(house.try_call("GET", "/health", "").unwrap().0, 200);
+    assert_eq!(house.task(&acknowledged[0])["status"], "ready", "what is durable is shown");
+    limit(None);
+    eventually("space again", PATIENCE, || {
+        let (status, answer) = submit();
+        if status == 200 {
+            acknowledged.push(answer["task"]["id"].as_str().unwrap().to_owned());
+        }
+        status == 200
+    });
+    house.kill();
+    let house = House::open(folder.path());
+    for id in &acknowledged {
+        assert_eq!(house.task(id)["status"], "ready", "{id}");
+    }
+}
