@@ -14,7 +14,7 @@ use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use maos_core::change::Change;
 use maos_core::command::Command;
@@ -40,6 +40,8 @@ use writer::{Ack, Group, Writer};
 const TAKE_MAX: usize = 512;
 /// Plans that leave memory in one turn of the loop.
 const EVICT_MAX: usize = 16_384;
+/// How long the loop stays awake behind the last message.
+const LINGER: Duration = Duration::from_micros(200);
 /// Groups of so few steps are appended by the loop itself, if it has nothing else to do.
 const STEPS_HERE_MAX: usize = 2;
 /// Groups that are appended so before the loop looks at its mailbox again.
@@ -144,6 +146,8 @@ struct Driver {
     /// Rows as of the last step that is on its way to disk.
     in_flight: Option<Changes>,
     rows_taken: Timestamp,
+    /// When a message was taken last.
+    busy_at: Instant,
     orders: Vec<Order>,
     trimmed: Sequence,
     /// Reset by the journal's fault, so that it is logged once.
@@ -166,6 +170,7 @@ impl Driver {
             gathering_first: first,
             in_flight: None,
             rows_taken: Timestamp(0),
+            busy_at: Instant::now(),
             orders: Vec::new(),
             trimmed: Sequence(0),
             healthy: true,
@@ -175,6 +180,7 @@ impl Driver {
     async fn run(mut self, mut mailbox: mailbox::Mailbox, stop: CancellationToken) -> Ended {
         let mut taken: Vec<Message> = Vec::with_capacity(TAKE_MAX);
         loop {
+            self.linger(&mailbox);
             let deadline = self.until_deadline();
             let kept = &mut self.ports.kept;
             let wake = tokio::select! {
@@ -199,6 +205,7 @@ impl Driver {
                     }
                 }
                 Wake::Messages => {
+                    self.busy_at = Instant::now();
                     mailbox.take_more(&mut taken, TAKE_MAX, self.node.takes_requests());
                     for message in taken.drain(..) {
                         self.receive(message);
@@ -213,6 +220,15 @@ impl Driver {
                 rounds += 1;
             }
             self.commit();
+        }
+    }
+
+    /// Looks out for a moment before the thread goes to sleep: who has just been answered often asks
+    /// again at once, and waking a thread takes longer than answering.
+    fn linger(&mut self, mailbox: &mailbox::Mailbox) {
+        let until = self.busy_at + LINGER;
+        while mailbox.is_empty() && self.writer.acks.is_empty() && Instant::now() < until {
+            std::thread::yield_now();
         }
     }
 
