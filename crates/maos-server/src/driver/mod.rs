@@ -223,8 +223,8 @@ impl Driver {
         }
     }
 
-    /// Looks out for a moment before the thread goes to sleep: who has just been answered often asks
-    /// again at once, and waking a thread takes longer than answering.
+    /// Looks out for a moment before the thread goes to sleep: who has just been answered often
+    /// asks again at once, and waking a thread takes longer than answering.
     fn linger(&mut self, mailbox: &mailbox::Mailbox) {
         let until = self.busy_at + LINGER;
         while mailbox.is_empty() && self.writer.acks.is_empty() && Instant::now() < until {
