@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use maos_api::client::worker::{Verdict, Worker};
 use maos_core::command::Command;
 use maos_core::ids::{PlanId, TaskId};
 use maos_core::node::{Answer, Echo, Query};
@@ -59,6 +60,9 @@ async fn measure() -> Vec<Row> {
     }
     if wanted("http") {
         rows.extend(over_http().await);
+    }
+    if wanted("workers") {
+        rows.extend(with_a_worker().await);
     }
     if wanted("queue") {
         rows.extend(a_million_queued().await);
@@ -181,6 +185,59 @@ async fn over_http() -> Vec<Row> {
             figure: commit_floor(folder.path()),
             unit: "ms",
         },
+    ]
+}
+
+/// One worker over HTTP, in this process, with batches of up to 1,000; then one task at a time.
+async fn with_a_worker() -> Vec<Row> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = open(folder.path(), Config::default()).await;
+    let listener = maos_server::http::listen(([127, 0, 0, 1], 0).into()).await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let stop = CancellationToken::new();
+    let serving =
+        tokio::spawn(maos_server::http::serve(listener, server.service.clone(), stop.clone()));
+    let api = maos_api::client::Client::new(&format!("http://{address}")).expect("an address");
+    let worker = Worker::new(api, "bench", vec!["bench".to_owned()], 2_000);
+    let stopping = stop.clone();
+    let working = tokio::spawn(worker.run(
+        |given| std::future::ready(Verdict::Completed(given.task.parameters)),
+        async move { stopping.cancelled().await },
+        Duration::ZERO,
+    ));
+    let body = format!(
+        r#"{{"name":"bench","required_capabilities":["bench"],"parameters":{}}}"#,
+        parameters("none")
+    );
+    let batch = format!("[{}]", vec![body.as_str(); BATCH].join(","));
+    let tasks = 200_000_u64;
+    let before = Instant::now();
+    let mut client = Client::connect(address).await;
+    for _ in 0..tasks / BATCH as u64 {
+        client.post("/api/v1/tasks/batch", batch.as_bytes()).await;
+    }
+    completed(&server, tasks).await;
+    let seconds = before.elapsed().as_secs_f64();
+    drain(&server).await;
+    let mut times = Vec::new();
+    for _ in 0..300 {
+        let before = Instant::now();
+        client.post("/api/v1/tasks?wait_seconds=10", body.as_bytes()).await;
+        times.push(before.elapsed().as_secs_f64() * 1e3);
+    }
+    times.sort_by(f64::total_cmp);
+    stop.cancel();
+    drop(client);
+    working.abort();
+    serving.await.expect("the server").expect("the listener");
+    server.stop(Duration::ZERO).await;
+    vec![
+        Row {
+            name: "one Rust worker over HTTP, submitted in batches of 500",
+            figure: tasks as f64 / seconds,
+            unit: "tasks/s",
+        },
+        Row { name: "submit to completion through a worker, p50", figure: times[150], unit: "ms" },
     ]
 }
 

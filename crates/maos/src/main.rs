@@ -19,7 +19,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use commands::{agent, backup, config, restore, run, serve, status, task};
+use commands::{agent, backup, config, restore, run, serve, status, task, worker};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -73,6 +73,8 @@ enum Command {
     Task(task::TaskArguments),
     /// See, make and end the agents of a server
     Agent(agent::AgentArguments),
+    /// Make any program a worker of a server
+    Worker(worker::WorkerArguments),
     /// Show how a server is
     Status(status::Status),
     /// Show the configuration
@@ -105,6 +107,7 @@ impl Command {
             Command::Run { json, .. } => *json,
             Command::Task(task) => task.remote.json,
             Command::Agent(agent) => agent.remote.json,
+            Command::Worker(worker) => worker.remote.json,
             Command::Status(status) => status.remote.json,
             Command::Config(config) => config.json(),
             Command::Backup(backup) => backup.json,
@@ -124,6 +127,7 @@ fn carry_out(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Task(arguments) => talk(task::run(&arguments)),
         Command::Agent(arguments) => talk(agent::run(&arguments)),
+        Command::Worker(arguments) => talk(worker::run(&arguments)),
         Command::Status(arguments) => talk(status::run(&arguments)),
         Command::Config(arguments) => config::run(&arguments),
         Command::Backup(arguments) => backup::run(&arguments),

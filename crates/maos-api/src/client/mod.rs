@@ -6,6 +6,7 @@
 
 mod url;
 mod wire;
+pub mod worker;
 
 use std::io;
 use std::ops::Deref;
@@ -24,6 +25,7 @@ use crate::listing::TaskQuery;
 use crate::paths;
 use crate::system::{DetailedHealth, Health, SystemMetrics, SystemStatus};
 use crate::task::{CancelAnswer, TaskEnvelope, TaskPage, TaskResults};
+use crate::worker::{Poll, PollAnswer};
 
 use url::{Address, Query};
 use wire::{Exchange, Wire};
@@ -281,6 +283,29 @@ impl Client {
     pub async fn create_agent(&self, body: Vec<u8>) -> Result<Answer<AgentEnvelope>, ClientError> {
         let exchange = Exchange::new(Method::POST, paths::AGENTS.to_owned());
         self.call(Exchange { body: body.into(), ..exchange }).await
+    }
+
+    /// Polls for a worker.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn poll(
+        &self,
+        agent: Uuid,
+        poll: &Poll<'_>,
+    ) -> Result<Answer<PollAnswer>, ClientError> {
+        let body = serde_json::to_vec(poll).unwrap_or_default().into();
+        self.poll_with(agent, body, Duration::from_millis(poll.wait_ms)).await
+    }
+
+    async fn poll_with(
+        &self,
+        agent: Uuid,
+        body: Bytes,
+        server_wait: Duration,
+    ) -> Result<Answer<PollAnswer>, ClientError> {
+        let exchange = Exchange::new(Method::POST, path_of(paths::AGENT_POLL, agent));
+        self.call(Exchange { body, server_wait, ..exchange }).await
     }
 
     /// Ends an agent's service.

@@ -23,6 +23,7 @@ fn the_commands() {
       run      Run a file of submissions to its end, with no server
       task     Submit tasks to a server, watch them, change them
       agent    See, make and end the agents of a server
+      worker   Make any program a worker of a server
       status   Show how a server is
       config   Show the configuration
       backup   Copy a data directory
@@ -303,5 +304,29 @@ fn making_an_agent() {
           --json                       Print one JSON document on standard output
       -h, --help                       Print help
       -V, --version                    Print version
+    ");
+}
+
+#[test]
+fn making_a_program_a_worker() {
+    assert_snapshot!(help("worker exec"), @r"
+    Run a program for each task that a server has for it, until a signal ends this
+
+    Usage: maos worker exec [OPTIONS] -- <PROGRAM>...
+
+    Arguments:
+      <PROGRAM>...  The program and its arguments
+
+    Options:
+          --capability <NAME>  What tasks can ask for; several with commas, or given again
+                               [default: task_execution]
+          --agent-type <TYPE>  The word for its kind [default: the program's name]
+          --concurrency <N>    Tasks at once [default: 1]
+          --id <UUID>          The agent to be; without it each start is another one
+          --server <URL>       The server to talk to [env: MAOS_SERVER] [default:
+                               http://127.0.0.1:8000]
+          --json               Print one JSON document on standard output
+      -h, --help               Print help
+      -V, --version            Print version
     ");
 }

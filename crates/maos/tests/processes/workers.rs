@@ -304,3 +304,86 @@ async fn try_exchange(stream: &mut TcpStream, path: &str, body: &Value) -> Optio
     reader.read_exact(&mut answer).await.ok()?;
     serde_json::from_slice(&answer).ok()
 }
+
+/// `maos worker exec` with these arguments, killed with its test.
+struct Exec(std::process::Child);
+
+impl Exec {
+    fn start(house: &House, arguments: &[&str], program: &[&str]) -> Exec {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_maos"));
+        command.args(["worker", "exec", "--server", &format!("http://{}", house.address)]);
+        command.args(arguments).arg("--").args(program).current_dir(&house.folder);
+        Exec(command.stderr(std::process::Stdio::null()).spawn().unwrap())
+    }
+}
+
+impl Drop for Exec {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+fn exec_task(house: &House, capability: &str, parameters: &Value) -> String {
+    house.submit(&json!({"name": "n", "required_capabilities": [capability],
+        "parameters": parameters, "max_retries": 0}))
+}
+
+#[test]
+fn any_program_becomes_a_worker() {
+    let folder = folder(&[]);
+    let house = House::open(folder.path());
+    let script = "input=$(cat); case $input in *broken*) echo no luck >&2; exit 3;; \
+                  *bad*) exit 65;; *words*) echo hello;; *) echo \"$input\";; esac";
+    let arguments = ["--capability", "shelling", "--concurrency", "3"];
+    let mut exec = Exec::start(&house, &arguments, &["sh", "-c", script]);
+    let run = |parameters: Value| house.ended(&exec_task(&house, "shelling", &parameters));
+    let echoed = run(json!({"x": "y".repeat(100_000)}));
+    assert_eq!(echoed["result"]["parameters"]["x"], "y".repeat(100_000), "{}", echoed["error"]);
+    for (word, error) in [
+        ("broken", "ended with code 3\nno luck"),
+        ("bad", "ended with code 65"),
+        ("words", "its standard output is no JSON"),
+    ] {
+        let ended = run(json!({ "how": word }));
+        let said = ended["error"].as_str().unwrap_or_default();
+        assert!(ended["status"] == "failed" && said.contains(error), "{word}: {said}");
+    }
+    let many: Vec<String> =
+        (0..100).map(|n| exec_task(&house, "shelling", &json!({ "n": n }))).collect();
+    for (n, id) in many.iter().enumerate() {
+        assert_eq!(house.ended(id)["result"]["parameters"]["n"], json!(n));
+    }
+    // Told to end, it leaves in order.
+    let pid = rustix::process::Pid::from_child(&exec.0);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    eventually("the end of the worker", PATIENCE, || {
+        exec.0.try_wait().unwrap().is_some_and(|status| status.success())
+    });
+    let agents = house.call("GET", "/api/v1/agents?capabilities=shelling", "");
+    assert_eq!(agents["total_items"], json!(0), "{agents}");
+}
+
+#[test]
+fn a_program_of_a_worker_is_stopped_with_its_task_and_goes_on_over_a_restart() {
+    let folder = folder(&[]);
+    let port = free_port();
+    let mut house = open_on(folder.path(), port);
+    let id = uuid::Uuid::now_v7().to_string();
+    let script = "cat > /dev/null; while ! [ -e gate ]; do sleep 0.05; done; echo 7";
+    let arguments = ["--capability", "waiting", "--id", &id, "--concurrency", "2"];
+    let mark = format!("mark-{id}");
+    let exec = Exec::start(&house, &arguments, &["sh", "-c", script, &mark]);
+    let stopped = exec_task(&house, "waiting", &json!({}));
+    let kept = exec_task(&house, "waiting", &json!({}));
+    // The worker itself carries the mark in its arguments, too.
+    eventually("two programs", PATIENCE, || crate::house::marked(&mark).len() == 3);
+    house.call("DELETE", &format!("/api/v1/tasks/{stopped}"), "");
+    eventually("the end of one", PATIENCE, || crate::house::marked(&mark).len() == 2);
+    house.kill();
+    let house = open_on(folder.path(), port);
+    std::fs::write(folder.path().join("gate"), "").unwrap();
+    let ended = house.ended(&kept);
+    assert_eq!((&ended["result"], &ended["attempt"]), (&json!(7), &json!(1)), "{ended}");
+    drop(exec);
+}

@@ -1,0 +1,399 @@
+//! A worker: a function that does tasks, wherever this program runs.
+//!
+//! It polls the server, runs what it is given side by side, and tells each outcome until the
+//! server has it. It reconnects by itself; what is lost meanwhile is made good by the protocol. It
+//! must not know what the function does.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use hyper::body::Bytes;
+use serde_json::value::RawValue;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use super::{Client, ClientError};
+use crate::agent::{AgentCreate, AgentRuntime};
+use crate::worker::{AttemptRef, OUTCOMES_MAX, Outcome, OutcomeStatus, Poll, PollAnswer};
+use crate::worker::{Progress, TASKS_MAX, Task};
+
+/// How long a poll waits when there is nothing to tell.
+const WAIT_MS: u64 = 30_000;
+/// Pause before the server is asked again; doubled each time, and spread by chance.
+const PAUSE_FIRST: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// One attempt of a task, as a function gets it.
+#[derive(Debug)]
+pub struct Given {
+    /// The task.
+    pub task: Task,
+    /// Tells when the attempt is to stop.
+    pub stop: Stop,
+    /// Takes signs of progress.
+    pub progress: Signs,
+}
+
+/// Tells when an attempt is to stop.
+#[derive(Clone, Debug)]
+pub struct Stop(watch::Receiver<bool>);
+
+impl Stop {
+    /// Returns when the attempt is to stop; never, if it may go on to its end.
+    pub async fn stopped(&mut self) {
+        while !*self.0.borrow_and_update() {
+            if self.0.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+/// Takes signs of progress of one attempt.
+#[derive(Clone, Debug)]
+pub struct Signs {
+    attempt: AttemptRef,
+    sink: mpsc::UnboundedSender<Progress<'static>>,
+}
+
+/// How an attempt went.
+#[derive(Debug)]
+pub enum Verdict {
+    /// It has a result.
+    Completed(Box<RawValue>),
+    /// It has none.
+    Failed {
+        /// Why, for the person who must act.
+        message: String,
+        /// Whether trying again is known to be useless.
+        permanent: bool,
+    },
+    /// It never came to one, by no fault of the task.
+    Lost,
+}
+
+impl Signs {
+    /// Tells how far it has come: a part of 1, and words.
+    pub fn tell(&self, fraction: Option<f64>, message: Option<String>) {
+        let AttemptRef { task_id, attempt } = self.attempt;
+        let message = message.map(Cow::Owned);
+        // A worker that has ended tells nobody.
+        drop(self.sink.send(Progress { task_id, attempt, fraction, message }));
+    }
+}
+
+/// What a worker is to the server.
+#[derive(Debug)]
+pub struct Worker {
+    client: Client,
+    agent: AgentCreate,
+    id: Uuid,
+    slots: usize,
+    /// Whether the agent stays when the worker ends.
+    stays: bool,
+}
+
+/// A poll as it is sent, and what it brings.
+struct Sent {
+    body: Bytes,
+    wait: Duration,
+    outcomes: usize,
+    signs: usize,
+}
+
+/// Attempts that run, and outcomes that the server does not have yet.
+struct Desk {
+    running: JoinSet<(AttemptRef, Verdict)>,
+    names: HashMap<tokio::task::Id, AttemptRef>,
+    stops: HashMap<AttemptRef, watch::Sender<bool>>,
+    ended: Vec<(AttemptRef, Verdict, bool)>,
+}
+
+impl Worker {
+    /// A worker with these capabilities, for up to `slots` tasks at once.
+    #[must_use]
+    pub fn new(client: Client, agent_type: &str, capabilities: Vec<String>, slots: u32) -> Worker {
+        let id = Uuid::now_v7();
+        let agent = AgentCreate {
+            agent_type: agent_type.to_owned(),
+            capabilities,
+            configuration: serde_json::Map::new(),
+            max_concurrent_tasks: Some(slots),
+            resource_limits: std::collections::BTreeMap::new(),
+            tags: Vec::new(),
+            name: None,
+            runtime: Some(AgentRuntime::Worker),
+            id: Some(id),
+        };
+        let slots = usize::try_from(slots).unwrap_or(usize::MAX);
+        Worker { client, agent, id, slots, stays: false }
+    }
+
+    /// The same under an id that outlives this process: it stays the same agent.
+    #[must_use]
+    pub fn with_id(mut self, id: Uuid) -> Worker {
+        self.agent.id = Some(id);
+        Worker { id, stays: true, ..self }
+    }
+
+    /// Does tasks until `stop` is there, then finishes what runs, for at most `grace`.
+    ///
+    /// # Errors
+    /// That the agent was ended or has a newer process, or that the server refuses it for good.
+    pub async fn run<F, Fut>(
+        self,
+        work: F,
+        stop: impl Future<Output = ()>,
+        grace: Duration,
+    ) -> Result<(), ClientError>
+    where
+        F: Fn(Given) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Verdict> + Send + 'static,
+    {
+        let work = Arc::new(work);
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let incarnation = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        let (sink, mut signs) = mpsc::unbounded_channel();
+        let mut desk = Desk {
+            running: JoinSet::new(),
+            names: HashMap::new(),
+            stops: HashMap::new(),
+            ended: Vec::new(),
+        };
+        let mut told = Vec::new();
+        let mut draining: Option<tokio::time::Instant> = None;
+        tokio::pin!(stop);
+        self.register().await?;
+        while draining.is_none() || !desk.is_empty() {
+            let poll = self.poll(incarnation, &desk, &told, draining.is_some());
+            let waits = !poll.wait.is_zero();
+            tokio::select! {
+                answer = self.ask(&poll) => match answer? {
+                    Some(answer) => {
+                        desk.ended.drain(..poll.outcomes);
+                        told.drain(..poll.signs);
+                        desk.take(answer, &work, &sink);
+                    }
+                    None => desk.clear(),
+                },
+                // A poll that only waits is given up for news: what it might have brought is sent
+                // again.
+                Some(joined) = desk.running.join_next_with_id(), if waits => {
+                    let joined = joined.map_err(|failed| (failed.id(), failed.is_panic()));
+                    desk.note(joined);
+                }
+                Some(sign) = signs.recv(), if waits => told.push(sign),
+                () = &mut stop, if draining.is_none() => {
+                    draining = Some(tokio::time::Instant::now() + grace);
+                }
+                () = sleep_until(draining) => desk.stop_all(),
+            }
+            desk.gather();
+            while let Ok(sign) = signs.try_recv() {
+                told.push(sign);
+            }
+        }
+        if !self.stays {
+            // Whoever cannot be told finds out by itself.
+            drop(self.client.terminate_agent(self.id).await);
+        }
+        Ok(())
+    }
+
+    fn poll(
+        &self,
+        incarnation: u64,
+        desk: &Desk,
+        told: &[Progress<'static>],
+        draining: bool,
+    ) -> Sent {
+        let outcomes: Vec<Outcome<'_>> =
+            desk.ended.iter().take(OUTCOMES_MAX).map(outcome).collect();
+        let room = self.slots.saturating_sub(desk.stops.len() + desk.ended.len() - outcomes.len());
+        let quiet = outcomes.is_empty() && told.is_empty();
+        let room = if draining { 0 } else { room };
+        // What has ended and does not fit into this poll is held until it is told.
+        let untold = desk.ended.iter().skip(outcomes.len()).map(|(attempt, _, _)| *attempt);
+        let poll = Poll {
+            incarnation,
+            max_tasks: u32::try_from(room).unwrap_or(TASKS_MAX).min(TASKS_MAX),
+            wait_ms: if quiet { WAIT_MS } else { 0 },
+            holding: desk.stops.keys().copied().chain(untold).collect(),
+            outcomes,
+            progress: told.iter().take(OUTCOMES_MAX).cloned().collect(),
+            ..Poll::default()
+        };
+        Sent {
+            body: serde_json::to_vec(&poll).unwrap_or_default().into(),
+            wait: Duration::from_millis(poll.wait_ms),
+            outcomes: poll.outcomes.len(),
+            signs: poll.progress.len(),
+        }
+    }
+
+    /// Polls until there is an answer; `None` when all that was held is lost.
+    async fn ask(&self, poll: &Sent) -> Result<Option<PollAnswer>, ClientError> {
+        let mut pause = PAUSE_FIRST;
+        loop {
+            match self.client.poll_with(self.id, poll.body.clone(), poll.wait).await {
+                Ok(answer) => return Ok(Some(answer.value)),
+                Err(error) if passes(&error) => {}
+                Err(error) => match code_of(&error) {
+                    Some("AGENT_LOST" | "AGENT_NOT_FOUND") => {
+                        self.register().await?;
+                        return Ok(None);
+                    }
+                    Some(_) | None => return Err(error),
+                },
+            }
+            tokio::time::sleep(spread(pause)).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    async fn register(&self) -> Result<(), ClientError> {
+        let body = serde_json::to_vec(&self.agent).unwrap_or_default();
+        let mut pause = PAUSE_FIRST;
+        loop {
+            match self.client.create_agent(body.clone()).await {
+                Ok(_) => return Ok(()),
+                Err(error) if passes(&error) => tokio::time::sleep(spread(pause)).await,
+                Err(error) => return Err(error),
+            }
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+}
+
+impl Desk {
+    fn is_empty(&self) -> bool {
+        self.stops.is_empty() && self.ended.is_empty()
+    }
+
+    fn take<F, Fut>(
+        &mut self,
+        answer: PollAnswer,
+        work: &Arc<F>,
+        sink: &mpsc::UnboundedSender<Progress<'static>>,
+    ) where
+        F: Fn(Given) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Verdict> + Send + 'static,
+    {
+        for task in answer.tasks {
+            let attempt = AttemptRef { task_id: task.task_id, attempt: task.attempt };
+            let ended = self.ended.iter().any(|(held, _, _)| *held == attempt);
+            if ended || self.stops.contains_key(&attempt) {
+                continue;
+            }
+            let (stop, stopped) = watch::channel(false);
+            let progress = Signs { attempt, sink: sink.clone() };
+            let given = Given { task, stop: Stop(stopped), progress };
+            let work = work.clone();
+            let run = self.running.spawn(async move { (attempt, work(given).await) });
+            self.names.insert(run.id(), attempt);
+            self.stops.insert(attempt, stop);
+        }
+        for attempt in answer.cancel {
+            if let Some(stop) = self.stops.get(&attempt) {
+                stop.send_replace(true);
+            }
+        }
+    }
+
+    /// Takes what has ended by now.
+    fn gather(&mut self) {
+        while let Some(joined) = self.running.try_join_next_with_id() {
+            self.note(joined.map_err(|failed| (failed.id(), failed.is_panic())));
+        }
+    }
+
+    fn note(
+        &mut self,
+        joined: Result<(tokio::task::Id, (AttemptRef, Verdict)), (tokio::task::Id, bool)>,
+    ) {
+        let (id, verdict) = match joined {
+            Ok((id, (_, verdict))) => (id, verdict),
+            Err((id, true)) => {
+                let message = "its worker panicked".to_owned();
+                (id, Verdict::Failed { message, permanent: false })
+            }
+            Err((id, false)) => (id, Verdict::Lost),
+        };
+        let Some(attempt) = self.names.remove(&id) else { return };
+        if let Some(stop) = self.stops.remove(&attempt) {
+            let stopped = *stop.borrow();
+            self.ended.push((attempt, verdict, stopped));
+        }
+    }
+
+    fn stop_all(&mut self) {
+        for stop in self.stops.values() {
+            stop.send_replace(true);
+        }
+        self.running.abort_all();
+    }
+
+    /// What it held is lost: nobody wants to hear of it any more.
+    fn clear(&mut self) {
+        self.stop_all();
+        self.names.clear();
+        self.stops.clear();
+        self.ended.clear();
+    }
+}
+
+fn outcome((attempt, verdict, stopped): &(AttemptRef, Verdict, bool)) -> Outcome<'_> {
+    let (mut status, mut result, mut error, mut permanent) =
+        (OutcomeStatus::Lost, None, None, false);
+    match verdict {
+        _ if *stopped => status = OutcomeStatus::Cancelled,
+        Verdict::Completed(document) => {
+            (status, result) = (OutcomeStatus::Completed, Some(&**document));
+        }
+        Verdict::Failed { message, permanent: useless } => {
+            (status, error) = (OutcomeStatus::Failed, Some(Cow::Borrowed(message.as_str())));
+            permanent = *useless;
+        }
+        Verdict::Lost => {}
+    }
+    let AttemptRef { task_id, attempt } = *attempt;
+    Outcome { task_id, attempt, status, result, error, permanent }
+}
+
+fn code_of(error: &ClientError) -> Option<&str> {
+    match error {
+        ClientError::Api { body, .. } => Some(&body.error_code),
+        _ => None,
+    }
+}
+
+/// Whether the same request is worth another try.
+fn passes(error: &ClientError) -> bool {
+    match error {
+        ClientError::Unreachable { .. }
+        | ClientError::Broken { .. }
+        | ClientError::TimedOut { .. } => true,
+        ClientError::Api { status, .. } => matches!(status, 429 | 503),
+        ClientError::BadUrl { .. }
+        | ClientError::AnswerTooLarge { .. }
+        | ClientError::NotTheContract { .. } => false,
+    }
+}
+
+/// A pause of one to two times `pause`: many workers may come back at the same moment.
+fn spread(pause: Duration) -> Duration {
+    let chance = RandomState::new().hash_one(()) % 1_000;
+    pause + pause.mul_f64(f64::from(u32::try_from(chance).unwrap_or_default()) / 1_000.0)
+}
+
+async fn sleep_until(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
