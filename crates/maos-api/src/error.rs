@@ -128,12 +128,32 @@ codes! {
         "No plan has this id."
     AgentNotFound "AGENT_NOT_FOUND" 404 Never
         "No agent has this id."
+    ResourceNotFound "RESOURCE_NOT_FOUND" 404 Never
+        "No resource has this id."
+    AllocationNotFound "ALLOCATION_NOT_FOUND" 404 Never
+        "Nobody of this name holds resources."
+    ArtifactNotFound "ARTIFACT_NOT_FOUND" 404 Never
+        "The task has no artifact of this name."
+    ScheduleNotFound "SCHEDULE_NOT_FOUND" 404 Never
+        "No schedule has this id."
+    PoolNotFound "POOL_NOT_FOUND" 404 Never
+        "No pool has this name."
+    CheckpointNotFound "CHECKPOINT_NOT_FOUND" 404 Never
+        "No checkpoint has this id."
     ResultsNotReady "RESULTS_NOT_READY" 404 Never
         "The task has no results: it has not ended, or not well."
     MethodNotAllowed "METHOD_NOT_ALLOWED" 405 Never
         "The path exists and does not take this method; the header `Allow` lists what it takes."
     AlreadyEnded "ALREADY_ENDED" 409 Never
         "The task has ended, so it cannot be cancelled or changed."
+    TaskFixed "TASK_FIXED" 409 Never
+        "What is to change is fixed: the task has started or ended, or was made into subtasks."
+    NotEnoughLeft "NOT_ENOUGH_LEFT" 409 Never
+        "There is not enough left of a resource at the moment; `details` says how much is."
+    AlreadyExists "ALREADY_EXISTS" 409 Never
+        "There is one of this name already."
+    DeclaredByConfiguration "DECLARED_BY_CONFIGURATION" 409 Never
+        "The configuration file says so; change it there and start the server again."
     NotEnded "NOT_ENDED" 409 Never
         "The task or something of its plan has not ended: only ended plans can be deleted."
     NotARoot "NOT_A_ROOT" 409 Never

@@ -58,8 +58,7 @@ pub fn parse_limit(body: &[u8], bounds: &Bounds) -> Result<ConcurrencyLimit, Api
     let members = submission::open(body, bounds)?;
     let mut faults = Faults::default();
     let mut reader = Reader { at: "", bounds, faults: &mut faults };
-    let [running_max, starts] =
-        fields(&mut reader, &members.0, ["running_max", "starts_per_minute"]);
+    let [running_max, starts] = reader.only(&members, ["running_max", "starts_per_minute"]);
     if running_max.is_none() && starts.is_none() {
         reader.invalid("running_max", "is required, or `starts_per_minute`");
     }
@@ -79,7 +78,7 @@ pub fn parse_weight(body: &[u8], bounds: &Bounds) -> Result<FairnessKey, ApiErro
     let members = submission::open(body, bounds)?;
     let mut faults = Faults::default();
     let mut reader = Reader { at: "", bounds, faults: &mut faults };
-    let [weight] = fields(&mut reader, &members.0, ["weight"]);
+    let [weight] = reader.only(&members, ["weight"]);
     if weight.is_none() {
         reader.invalid("weight", "is required");
     }
@@ -88,21 +87,4 @@ pub fn parse_weight(body: &[u8], bounds: &Bounds) -> Result<FairnessKey, ApiErro
     faults.check()?;
     let weight = weight.and_then(|weight| u32::try_from(weight).ok()).unwrap_or(1);
     Ok(FairnessKey { weight })
-}
-
-/// The named members, each once; anything else is a slip here.
-fn fields<'a, const N: usize>(
-    reader: &mut Reader<'_>,
-    members: &[(std::borrow::Cow<'a, str>, &'a serde_json::value::RawValue)],
-    names: [&str; N],
-) -> [Option<&'a serde_json::value::RawValue>; N] {
-    let mut slots = [None; N];
-    for (name, value) in members {
-        match names.iter().position(|field| field == name) {
-            Some(index) if slots[index].is_none() => slots[index] = Some(*value),
-            Some(_) => reader.invalid(name, "is given twice"),
-            None => reader.invalid(name, "is not known"),
-        }
-    }
-    slots
 }

@@ -19,6 +19,7 @@ pub mod keys;
 pub mod listing;
 pub mod paths;
 pub mod plan;
+pub mod resource;
 pub mod submission;
 pub mod system;
 pub mod task;

@@ -48,6 +48,38 @@ pub const AGENTS: &str = "/api/v1/agents";
 pub const AGENT: &str = "/api/v1/agents/{id}";
 /// The worker protocol.
 pub const AGENT_POLL: &str = "/api/v1/agents/{id}/poll";
+/// Declaring and listing resources.
+pub const RESOURCES: &str = "/api/v1/resources";
+/// One resource.
+pub const RESOURCE: &str = "/api/v1/resources/{id}";
+/// Holding resources outside of tasks.
+pub const RESOURCES_ALLOCATE: &str = "/api/v1/resources/allocate";
+/// Who holds resources so.
+pub const ALLOCATIONS: &str = "/api/v1/resources/allocations";
+/// What one requester holds so.
+pub const ALLOCATION: &str = "/api/v1/resources/allocations/{id}";
+/// What happened to a task.
+pub const TASK_EVENTS: &str = "/api/v1/tasks/{id}/events";
+/// Files beside a task's result.
+pub const TASK_ARTIFACTS: &str = "/api/v1/tasks/{id}/artifacts";
+/// One of them.
+pub const TASK_ARTIFACT: &str = "/api/v1/tasks/{id}/artifacts/{name}";
+/// Recurring submissions.
+pub const SCHEDULES: &str = "/api/v1/schedules";
+/// One of them.
+pub const SCHEDULE: &str = "/api/v1/schedules/{id}";
+/// Pools of agents.
+pub const POOLS: &str = "/api/v1/pools";
+/// One pool.
+pub const POOL: &str = "/api/v1/pools/{id}";
+/// How many agents a pool should have, as a plain number.
+pub const POOL_DEMAND: &str = "/api/v1/pools/{id}/demand";
+/// Copies of everything durable.
+pub const CHECKPOINTS: &str = "/api/v1/checkpoints";
+/// One of them.
+pub const CHECKPOINT: &str = "/api/v1/checkpoints/{id}";
+/// Going back to one.
+pub const CHECKPOINT_RESTORE: &str = "/api/v1/checkpoints/{id}/restore";
 /// How the system is.
 pub const SYSTEM_STATUS: &str = "/api/v1/system/status";
 /// Its figures.

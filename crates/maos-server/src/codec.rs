@@ -50,6 +50,8 @@ pub enum Kind {
     Plan = 5,
     /// A document.
     Blob = 6,
+    /// A small document of the shell's.
+    Entry = 7,
 }
 
 /// Why sealed bytes do not open.

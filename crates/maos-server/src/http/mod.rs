@@ -9,6 +9,7 @@ mod events;
 mod keys;
 mod lists;
 mod parts;
+mod resources;
 mod routes;
 mod workers;
 

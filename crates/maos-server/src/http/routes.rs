@@ -8,7 +8,7 @@ use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
 use futures_util::StreamExt;
 use maos_api::agent::{AgentEnvelope, TerminateAnswer};
 use maos_api::error::{ApiError, ErrorCode};
@@ -23,7 +23,7 @@ use serde::Deserialize;
 
 use super::answer::{Answered, Failed, Json, json};
 use super::parts::{Id, Params, bad_query, number};
-use super::{claude, events, keys, lists, workers};
+use super::{claude, events, keys, lists, resources, workers};
 use crate::service::{Service, SubmitOptions};
 
 /// Longest wait that a request may ask for.
@@ -57,6 +57,14 @@ pub(super) fn all(service: Service) -> Router {
         .route(paths::KEYS, get(keys::all))
         .route(paths::CONCURRENCY_KEY, put(keys::set_limit).delete(keys::unset_limit))
         .route(paths::FAIRNESS_KEY, put(keys::set_weight).delete(keys::unset_weight))
+        .route(paths::RESOURCES, get(resources::all).post(resources::create))
+        .route(paths::RESOURCES_ALLOCATE, post(resources::allocate))
+        .route(paths::ALLOCATIONS, get(resources::allocations))
+        .route(paths::ALLOCATION, delete(resources::release))
+        .route(
+            paths::RESOURCE,
+            get(resources::one).patch(resources::change).delete(resources::delete),
+        )
         .route(paths::SYSTEM_STATUS, get(status))
         .route(paths::SYSTEM_METRICS, get(metrics))
         .with_state(service)

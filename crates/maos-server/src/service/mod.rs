@@ -16,6 +16,7 @@ mod lists;
 mod planning;
 mod plans;
 mod present;
+mod resources;
 mod retention;
 mod start;
 mod tasks;
@@ -65,6 +66,8 @@ struct Inner {
     progress: tasks::ProgressBoard,
     workers: Arc<Workers>,
     sinks: Sinks,
+    /// Held while something is worked out from documents and written back.
+    changes: tokio::sync::Mutex<()>,
 }
 
 impl Service {

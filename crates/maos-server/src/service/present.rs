@@ -246,6 +246,16 @@ pub(super) fn milli(amount: u64) -> f64 {
     amount / 1_000.0
 }
 
+pub(super) fn thousandths(amount: f64) -> u64 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "checked against its bounds when it came in"
+    )]
+    let milli = (amount * 1_000.0).round() as u64;
+    milli
+}
+
 pub(super) fn amounts(amounts: &Amounts) -> BTreeMap<String, f64> {
     amounts.iter().map(|(kind, amount)| (kind.to_owned(), milli(amount))).collect()
 }

@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use tracing::info;
 
 use super::planning::Planning;
+use super::resources::{self, Kinds};
 use super::retention::Keeper;
 use super::{Inner, Service, new_id, now};
 use crate::agents::builtin::Builtin;
@@ -122,6 +123,7 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
     };
     let known: HashMap<AgentId, Arc<AgentSpec>> =
         state.agents().filter(|agent| agent.end.is_none()).map(|a| (a.spec.id, a.spec)).collect();
+    let declared: Vec<_> = state.entries(resources::REGISTER).cloned().collect();
     let silence = Duration::from_secs(config.api.worker_timeout);
     let running = driver::start(engine(state, silence), journal, ports, MAILBOX_MAX)
         .map_err(|source| StartError::Io { what: "engine thread".into(), source })?;
@@ -134,10 +136,10 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
     tokio::spawn(roster.clone().run(orders_rx));
 
     handle.run(driver::begin(epoch, node), Echo::Id).await?;
-    let capacity = Amounts::new(
-        config.resources.iter().map(|(kind, amount)| (kind.as_str().into(), thousandths(*amount))),
-    );
-    handle.run(Command::SetCapacity { capacity }, Echo::Id).await?;
+    let resources = resources::declared(&config.resources, &declared);
+    let kinds = Kinds::new(resources.iter().map(|resource| &resource.spec));
+    handle.run(Command::SetCapacity { capacity: kinds.capacity() }, Echo::Id).await?;
+    planning.set_kinds(kinds);
     take_on(&handle, &planning, staff(&config, node, &known), &known).await?;
     let keeper = Keeper::start(handle.clone(), store.clone(), blobs, config.store);
     let inner = Inner {
@@ -154,6 +156,7 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
         planning,
         workers,
         sinks,
+        changes: tokio::sync::Mutex::default(),
     };
     let service = Service { inner: Arc::new(inner) };
     Ok(Server { service, driver: running, roster, supervisor, store, keeper })
@@ -381,14 +384,4 @@ fn member(
         resource_limits: Amounts::default(),
         tags: Names::default(),
     }
-}
-
-fn thousandths(amount: f64) -> u64 {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "checked against its bounds when the configuration was read"
-    )]
-    let milli = (amount * 1_000.0).round() as u64;
-    milli
 }

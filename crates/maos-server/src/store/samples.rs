@@ -52,6 +52,10 @@ pub(super) fn task(root: u128, id: u128, stage: Stage) -> TaskRecord {
         last_failure: None,
         times: Times { created: WallTime(5), updated: WallTime(6), ..Times::default() },
         stopping: [].into(),
+        ran_by: None,
+        past: [].into(),
+        artifacts: [].into(),
+        amended: false,
     }
 }
 
@@ -106,7 +110,7 @@ pub(super) fn changes(sequence: u64, tasks: Vec<TaskRecord>) -> Changes {
         at: Timestamp(100),
         ..EngineRecord::default()
     };
-    Changes { engine, tasks, agents: Vec::new() }
+    Changes { engine, tasks, ..Changes::default() }
 }
 
 /// A step that says which one it is.

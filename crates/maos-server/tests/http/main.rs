@@ -8,5 +8,6 @@ mod events;
 mod house;
 mod keys;
 mod lists;
+mod resources;
 mod tasks;
 mod workers;
