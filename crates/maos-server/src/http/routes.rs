@@ -13,6 +13,7 @@ use futures_util::StreamExt;
 use maos_api::agent::{AgentEnvelope, TerminateAnswer};
 use maos_api::error::{ApiError, ErrorCode};
 use maos_api::explain::Explanation;
+use maos_api::history::TaskHistory;
 use maos_api::paths;
 use maos_api::submission::Bounds;
 use maos_api::system::{Health, HealthStatus, SystemMetrics, SystemStatus};
@@ -39,13 +40,14 @@ pub(super) fn all(service: Service) -> Router {
         .route(paths::TASKS_BULK, post(lists::bulk))
         .route(paths::PLAN, get(lists::plan))
         .route(paths::PLANS_PREVIEW, post(lists::preview))
-        .route(paths::TASK, get(task).delete(cancel))
+        .route(paths::TASK, get(task).patch(change_task).delete(cancel))
+        .route(paths::TASK_EVENTS, get(history))
         .route(paths::TASK_CANCEL, put(cancel))
         .route(paths::TASK_RETRY, put(retry))
         .route(paths::TASK_RESULTS, get(results))
         .route(paths::TASK_EXPLAIN, get(explain))
         .route(paths::AGENTS, post(create_agent).get(lists::agents))
-        .route(paths::AGENT, get(agent).delete(terminate_agent))
+        .route(paths::AGENT, get(agent).patch(change_agent).delete(terminate_agent))
         .route(paths::AGENT_POLL, post(workers::poll))
         .route(paths::TASKS_BATCH, post(batch))
         .route(paths::CLAUDE_TASKS, post(claude::submit))
@@ -140,6 +142,19 @@ async fn task(
     Ok(Json(service.task(id, query.wait()?).await?))
 }
 
+async fn change_task(
+    State(service): State<Service>,
+    Id(id): Id,
+    request: Request,
+) -> Answered<TaskEnvelope> {
+    let (_, body) = body_of(request, service.bounds().body_bytes_max).await?;
+    Ok(Json(service.change_task(id, &body).await?))
+}
+
+async fn history(State(service): State<Service>, Id(id): Id) -> Answered<TaskHistory> {
+    Ok(Json(service.history(id).await?))
+}
+
 #[derive(Deserialize)]
 pub(super) struct ReasonQuery {
     reason: Option<String>,
@@ -186,6 +201,15 @@ async fn create_agent(State(service): State<Service>, request: Request) -> Answe
 
 async fn agent(State(service): State<Service>, Id(id): Id) -> Answered<AgentEnvelope> {
     Ok(Json(service.agent(id).await?))
+}
+
+async fn change_agent(
+    State(service): State<Service>,
+    Id(id): Id,
+    request: Request,
+) -> Answered<AgentEnvelope> {
+    let (_, body) = body_of(request, service.bounds().body_bytes_max).await?;
+    Ok(Json(service.change_agent(id, &body).await?))
 }
 
 async fn terminate_agent(State(service): State<Service>, Id(id): Id) -> Answered<TerminateAnswer> {

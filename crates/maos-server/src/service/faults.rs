@@ -53,6 +53,31 @@ pub(super) fn rejected(rejection: &Rejection) -> ApiError {
                 .with("fields", fields)
                 .with("capacity", capacity)
         }
+        Rejection::NotEnoughLeft { .. }
+        | Rejection::NothingReserved { .. }
+        | Rejection::EntryNotFound { .. }
+        | Rejection::EntryExists { .. } => not_kept(rejection),
+        Rejection::Fixed { task, state, .. } => {
+            with_task(ErrorCode::TaskFixed, *task).with("status", *state)
+        }
+        Rejection::Full { bound, .. } => {
+            ApiError::new(ErrorCode::QueueFull, format!("{message}: try again later"))
+                .with("bound", *bound)
+        }
+        Rejection::StorageUnavailable => {
+            let message = "the journal cannot be written at the moment: whether this was done will \
+                           show when it can; ask again with the same `Idempotency-Key`";
+            ApiError::new(ErrorCode::StorageUnavailable, message)
+        }
+        Rejection::NotLeader => ApiError::new(ErrorCode::NotLeader, message),
+        Rejection::TaskExists(_) => internal(&message),
+    }
+}
+
+/// Refusals about documents of the shell and about resources that somebody holds.
+fn not_kept(rejection: &Rejection) -> ApiError {
+    let message = rejection.to_string();
+    match rejection {
         Rejection::NotEnoughLeft { kind, wanted_milli, free_milli } => {
             let (wanted, free) =
                 (super::present::milli(*wanted_milli), super::present::milli(*free_milli));
@@ -63,9 +88,6 @@ pub(super) fn rejected(rejection: &Rejection) -> ApiError {
         }
         Rejection::NothingReserved { requester } => {
             ApiError::new(ErrorCode::AllocationNotFound, message).with("requester_id", &**requester)
-        }
-        Rejection::Fixed { task, state, .. } => {
-            with_task(ErrorCode::TaskFixed, *task).with("status", *state)
         }
         Rejection::EntryNotFound { register, key } => {
             let code = match &**register {
@@ -79,17 +101,7 @@ pub(super) fn rejected(rejection: &Rejection) -> ApiError {
         Rejection::EntryExists { key, .. } => {
             ApiError::new(ErrorCode::AlreadyExists, message).with("id", &**key)
         }
-        Rejection::Full { bound, .. } => {
-            ApiError::new(ErrorCode::QueueFull, format!("{message}: try again later"))
-                .with("bound", *bound)
-        }
-        Rejection::StorageUnavailable => {
-            let message = "the journal cannot be written at the moment: whether this was done will \
-                           show when it can; ask again with the same `Idempotency-Key`";
-            ApiError::new(ErrorCode::StorageUnavailable, message)
-        }
-        Rejection::NotLeader => ApiError::new(ErrorCode::NotLeader, message),
-        Rejection::TaskExists(_) => internal(&message),
+        other => internal(&other),
     }
 }
 

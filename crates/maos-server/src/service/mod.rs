@@ -4,6 +4,7 @@
 //! no HTTP, so that `maos run` and an application that embeds MAOS use it as the server does.
 
 mod agents;
+mod amend;
 mod batch;
 mod bulk;
 mod claude;
@@ -11,6 +12,7 @@ mod cursor;
 mod events;
 mod faults;
 mod figures;
+mod history;
 mod keys;
 mod lists;
 mod planning;

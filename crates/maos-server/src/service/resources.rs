@@ -70,7 +70,7 @@ impl Kinds {
     }
 
     /// Whether these amounts may be asked for; what nobody declared is named in `warnings`.
-    fn check(
+    pub(super) fn check(
         &self,
         field: &str,
         amounts: &Amounts,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use maos_api::resource::Resource;
 use maos_core::change::Change;
 use maos_core::command::Command;
 use maos_core::engine::State;
@@ -137,9 +138,7 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
 
     handle.run(driver::begin(epoch, node), Echo::Id).await?;
     let resources = resources::declared(&config.resources, &declared);
-    let kinds = Kinds::new(resources.iter().map(|resource| &resource.spec));
-    handle.run(Command::SetCapacity { capacity: kinds.capacity() }, Echo::Id).await?;
-    planning.set_kinds(kinds);
+    provide(&handle, &planning, &resources).await?;
     take_on(&handle, &planning, staff(&config, node, &known), &known).await?;
     let keeper = Keeper::start(handle.clone(), store.clone(), blobs, config.store);
     let inner = Inner {
@@ -171,6 +170,18 @@ fn engine(state: State, silence: Duration) -> Node {
     let mut node = Node::new(state);
     node.lose_agents_after(u64::try_from(silence.as_millis()).unwrap_or(u64::MAX));
     node
+}
+
+/// Says how much there is of each kind of resource.
+async fn provide(
+    handle: &driver::Handle,
+    planning: &Planning,
+    resources: &[Resource],
+) -> Result<(), Refused> {
+    let kinds = Kinds::new(resources.iter().map(|resource| &resource.spec));
+    handle.run(Command::SetCapacity { capacity: kinds.capacity() }, Echo::Id).await?;
+    planning.set_kinds(kinds);
+    Ok(())
 }
 
 /// Carries out what brings the agents in line; `planning` knows them from then on.

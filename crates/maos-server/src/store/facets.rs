@@ -169,8 +169,8 @@ pub(super) fn opened(sealed: &[u8]) -> rusqlite::Result<TaskRecord> {
     })
 }
 
-/// Forgets tags that a task had and no other has. Behind [`Tags::count`]: what is counted at the end
-/// of a transaction is in use before.
+/// Forgets tags that a task had and no other has. Behind [`Tags::count`]: what is counted at the
+/// end of a transaction is in use before.
 pub(super) fn drop_unused(
     transaction: &Transaction<'_>,
     record: &TaskRecord,

@@ -36,6 +36,7 @@ pub(super) fn task(root: u128, id: u128, stage: Stage) -> TaskRecord {
         idempotency: None,
         idempotency_until: Timestamp(0),
     };
+    let ran_by = if let Stage::Running { agent, .. } = stage { Some(agent) } else { None };
     TaskRecord {
         id: TaskId(id),
         spec: spec(id),
@@ -52,7 +53,7 @@ pub(super) fn task(root: u128, id: u128, stage: Stage) -> TaskRecord {
         last_failure: None,
         times: Times { created: WallTime(5), updated: WallTime(6), ..Times::default() },
         stopping: [].into(),
-        ran_by: None,
+        ran_by,
         past: [].into(),
         artifacts: [].into(),
         amended: false,

@@ -1,6 +1,7 @@
 //! The server at its outermost door: HTTP in, HTTP out, on a data directory of its own.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod amend;
 mod batches;
 mod claude;
 mod errors;

@@ -83,8 +83,8 @@ async fn a_requirement_is_held_against_what_is_declared() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_allocation_holds_tasks_back_until_it_is_given_back() {
-    let mut config = Config::default();
-    config.resources = [("cpu_cores".to_owned(), 4.0)].into();
+    let resources = [("cpu_cores".to_owned(), 4.0)].into();
+    let config = Config { resources, ..Config::default() };
     let house = House::open_with(config).await;
     let (status, held) =
         allocate(&house, json!({"requester_id": "nightly", "resources": {"cpu_cores": 3}})).await;
@@ -116,8 +116,8 @@ async fn an_allocation_holds_tasks_back_until_it_is_given_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_ends_by_itself() {
-    let mut config = Config::default();
-    config.resources = [("cpu_cores".to_owned(), 1.0)].into();
+    let resources = [("cpu_cores".to_owned(), 1.0)].into();
+    let config = Config { resources, ..Config::default() };
     let house = House::open_with(config).await;
     let body = json!({"requester_id": "r", "resources": {"cpu_cores": 1}, "lease_seconds": 1});
     assert_eq!(allocate(&house, body).await.0, 200);
