@@ -185,6 +185,16 @@ impl Reader<'_> {
         number
     }
 
+    /// `true` or `false`.
+    pub(crate) fn flag(&mut self, field: &str, raw: Option<&RawValue>) -> Option<bool> {
+        let raw = raw?;
+        let flag = serde_json::from_str(raw.get()).ok();
+        if flag.is_none() {
+            self.wrong_type(field, "a boolean", raw);
+        }
+        flag
+    }
+
     /// An object, unread.
     pub(crate) fn object<'a>(
         &mut self,

@@ -22,6 +22,7 @@ pub mod listing;
 pub mod paths;
 pub mod plan;
 pub mod resource;
+pub mod schedule;
 pub mod submission;
 pub mod system;
 pub mod task;

@@ -11,6 +11,7 @@ mod lists;
 mod parts;
 mod resources;
 mod routes;
+mod schedules;
 mod workers;
 
 use std::io;

@@ -24,7 +24,7 @@ use serde::Deserialize;
 
 use super::answer::{Answered, Failed, Json, json};
 use super::parts::{Id, Params, bad_query, number};
-use super::{claude, events, keys, lists, resources, workers};
+use super::{claude, events, keys, lists, resources, schedules, workers};
 use crate::service::{Service, SubmitOptions};
 
 /// Longest wait that a request may ask for.
@@ -66,6 +66,11 @@ pub(super) fn all(service: Service) -> Router {
         .route(
             paths::RESOURCE,
             get(resources::one).patch(resources::change).delete(resources::delete),
+        )
+        .route(paths::SCHEDULES, get(schedules::all).post(schedules::create))
+        .route(
+            paths::SCHEDULE,
+            get(schedules::one).patch(schedules::pause).delete(schedules::delete),
         )
         .route(paths::SYSTEM_STATUS, get(status))
         .route(paths::SYSTEM_METRICS, get(metrics))

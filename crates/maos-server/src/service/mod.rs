@@ -20,6 +20,7 @@ mod plans;
 mod present;
 mod resources;
 mod retention;
+mod schedules;
 mod start;
 mod tasks;
 mod workers;
@@ -70,6 +71,8 @@ struct Inner {
     sinks: Sinks,
     /// Held while something is worked out from documents and written back.
     changes: tokio::sync::Mutex<()>,
+    /// Wakes who watches the calendar.
+    schedules_changed: tokio::sync::Notify,
 }
 
 impl Service {

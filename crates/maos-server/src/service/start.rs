@@ -21,6 +21,7 @@ use tracing::info;
 use super::planning::Planning;
 use super::resources::{self, Kinds};
 use super::retention::Keeper;
+use super::schedules::Scheduler;
 use super::{Inner, Service, new_id, now};
 use crate::agents::builtin::Builtin;
 use crate::agents::command::Commands;
@@ -85,6 +86,7 @@ pub struct Server {
     supervisor: Arc<Supervisor>,
     store: store::Store,
     keeper: Keeper,
+    scheduler: Scheduler,
 }
 
 /// Starts everything below HTTP.
@@ -156,9 +158,11 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
         workers,
         sinks,
         changes: tokio::sync::Mutex::default(),
+        schedules_changed: tokio::sync::Notify::new(),
     };
     let service = Service { inner: Arc::new(inner) };
-    Ok(Server { service, driver: running, roster, supervisor, store, keeper })
+    let scheduler = Scheduler::start(service.clone());
+    Ok(Server { service, driver: running, roster, supervisor, store, keeper, scheduler })
 }
 
 fn tell(feed: &Feed) -> Box<dyn FnMut(Epoch, Sequence, Vec<Change>) + Send> {
@@ -220,6 +224,7 @@ impl Server {
     /// Stops in order: intake, attempts (with `grace` to end by themselves), the engine, the store.
     pub async fn stop(self, grace: Duration) {
         self.service.stop_intake();
+        self.scheduler.stop().await;
         self.roster.wind_down(grace).await;
         self.driver.stop().await;
         self.keeper.stop().await;

@@ -10,5 +10,6 @@ mod house;
 mod keys;
 mod lists;
 mod resources;
+mod schedules;
 mod tasks;
 mod workers;
