@@ -316,7 +316,7 @@ impl Service {
                     self.run_once(&mut known, time).await?;
                 }
                 known.state.after = now;
-                // It may have been deleted, or paused, meanwhile: then this stays behind for nobody.
+                // It may have been deleted meanwhile: then nothing is to stay behind.
                 let _alone = self.inner.changes.lock().await;
                 let there = self.schedule(known.id).await.is_ok();
                 if there {

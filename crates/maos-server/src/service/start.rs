@@ -102,13 +102,7 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
     let recovered = opened.await.expect("recovery does not panic")?;
     let Recovered { store, journal, blobs, node, state } = recovered;
     let epoch = Epoch(journal.epoch().0);
-    info!(
-        tasks.live = state.live_count(),
-        elapsed_ms = started.elapsed().as_millis(),
-        "recovered {} live tasks from `{}`",
-        state.live_count(),
-        setup.data_dir.display()
-    );
+    tell_recovery(&state, started, &setup.data_dir);
     let payloads = Payloads::new(blobs.clone());
     let supervisor = Supervisor::start(&setup.supervisor, &setup.data_dir).await?;
     let supervisor = Arc::new(supervisor);
@@ -163,6 +157,16 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
     let service = Service { inner: Arc::new(inner) };
     let scheduler = Scheduler::start(service.clone());
     Ok(Server { service, driver: running, roster, supervisor, store, keeper, scheduler })
+}
+
+fn tell_recovery(state: &State, started: Instant, data_dir: &Path) {
+    info!(
+        tasks.live = state.live_count(),
+        elapsed_ms = started.elapsed().as_millis(),
+        "recovered {} live tasks from `{}`",
+        state.live_count(),
+        data_dir.display()
+    );
 }
 
 fn tell(feed: &Feed) -> Box<dyn FnMut(Epoch, Sequence, Vec<Change>) + Send> {
