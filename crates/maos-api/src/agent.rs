@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::error::ApiError;
@@ -247,7 +248,7 @@ pub fn parse_patch(body: &[u8], bounds: &Bounds) -> Result<AgentPatch, ApiError>
 }
 
 /// What an agent has done and how it is.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AgentMetrics {
     /// Attempts with a result.
     pub tasks_completed: u64,
@@ -270,7 +271,7 @@ pub struct AgentMetrics {
 }
 
 /// An agent as the contract shows it, and our additions behind it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Agent {
     /// Its id.
     pub id: Uuid,
@@ -292,8 +293,10 @@ pub struct Agent {
     /// Bounds for its runtime.
     pub resource_limits: BTreeMap<String, f64>,
     /// For its runtime; an object.
+    #[schema(value_type = Object)]
     pub configuration: Box<RawValue>,
     /// An object.
+    #[schema(value_type = Object)]
     pub metadata: Map<String, Value>,
     /// Registered first.
     pub created_at: UtcTime,
@@ -315,7 +318,7 @@ pub struct Agent {
 }
 
 /// The answer to creating and reading an agent.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct AgentEnvelope {
     /// The agent.
     pub agent: Agent,
@@ -327,7 +330,7 @@ pub struct AgentEnvelope {
 }
 
 /// The answer to ending an agent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TerminateAnswer {
     /// What happened, in words.
     pub message: String,

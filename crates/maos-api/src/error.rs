@@ -8,17 +8,19 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use thiserror::Error;
+use utoipa::ToSchema;
 
 use crate::time::UtcTime;
 
 /// The body of every answer that is an error.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ErrorBody {
     /// What is wrong and what to do.
     pub error: String,
     /// The name of an [`ErrorCode`].
     pub error_code: Cow<'static, str>,
     /// What a program needs to know; an object.
+    #[schema(value_type = Object)]
     pub details: Map<String, Value>,
     /// When.
     pub timestamp: UtcTime,

@@ -1,13 +1,14 @@
 //! What happened to a task: `GET /api/v1/tasks/{id}/events`.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::task::TaskStatus;
 use crate::time::UtcTime;
 
 /// What kind of thing happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HappeningKind {
     /// The task was accepted.
@@ -29,7 +30,7 @@ pub enum HappeningKind {
 }
 
 /// One thing that happened.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Happening {
     /// When.
     pub at: UtcTime,
@@ -50,7 +51,7 @@ pub struct Happening {
 }
 
 /// The answer to `GET /api/v1/tasks/{id}/events`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TaskHistory {
     /// The task.
     pub task_id: Uuid,

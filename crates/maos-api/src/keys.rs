@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::error::ApiError;
 use crate::fault::Faults;
@@ -14,7 +15,7 @@ use crate::submission::{self, Bounds};
 pub const WEIGHT_MAX: u32 = 1_000;
 
 /// What tasks with one concurrency key may do together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ConcurrencyLimit {
     /// Attempts at once; null: any number. 0 holds all of them back.
     pub running_max: Option<u32>,
@@ -23,7 +24,7 @@ pub struct ConcurrencyLimit {
 }
 
 /// One concurrency key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ConcurrencyKey {
     /// What holds for it.
     #[serde(flatten)]
@@ -35,14 +36,14 @@ pub struct ConcurrencyKey {
 }
 
 /// One fairness key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FairnessKey {
     /// Turns that it gets while a key without a weight gets one.
     pub weight: u32,
 }
 
 /// The answer to `GET /api/v1/keys` and to every change of one.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Keys {
     /// Concurrency keys that have a limit, or tasks that run or wait.
     pub concurrency: BTreeMap<String, ConcurrencyKey>,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::error::ApiError;
@@ -19,7 +20,7 @@ pub const LEASE_SECONDS_MAX: u64 = 30 * 24 * 3_600;
 pub const LEASE_SECONDS: u64 = 3_600;
 
 /// What a resource is; decides which kind of requirement it serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ResourceType {
     /// `cpu_cores`.
@@ -82,7 +83,7 @@ impl ResourceType {
 }
 
 /// Where a resource was declared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Origin {
     /// In `[resources]` of `maos.toml`.
@@ -92,7 +93,7 @@ pub enum Origin {
 }
 
 /// What was said of a resource; also as it is stored.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ResourceSpec {
     /// What it is.
     pub resource_type: ResourceType,
@@ -111,6 +112,7 @@ pub struct ResourceSpec {
     /// Requirements above this are refused.
     pub maximum_allocation: Option<f64>,
     /// An object that MAOS keeps and never reads.
+    #[schema(value_type = Object)]
     pub metadata: Map<String, Value>,
     /// A set of words to find it by.
     pub tags: Vec<String>,
@@ -125,7 +127,7 @@ impl ResourceSpec {
 }
 
 /// A resource as it is shown.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Resource {
     /// Its id.
     pub id: Uuid,
@@ -143,7 +145,7 @@ pub struct Resource {
 }
 
 /// All resources of one kind together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PoolFigures {
     /// How much there is.
     pub capacity: f64,
@@ -154,7 +156,7 @@ pub struct PoolFigures {
 }
 
 /// The answer to creating, reading and changing a resource.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ResourceEnvelope {
     /// The resource.
     pub resource: Resource,
@@ -166,7 +168,7 @@ pub struct ResourceEnvelope {
 }
 
 /// The answer to `GET /api/v1/resources`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ResourceList {
     /// All of them, by kind and name.
     pub items: Vec<Resource>,
@@ -177,7 +179,7 @@ pub struct ResourceList {
 }
 
 /// The answer to taking a resource away.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ResourceGone {
     /// What happened, in words.
     pub message: String,
@@ -186,7 +188,7 @@ pub struct ResourceGone {
 }
 
 /// What somebody holds outside of tasks.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Allocation {
     /// Who.
     pub requester_id: String,
@@ -199,7 +201,7 @@ pub struct Allocation {
 }
 
 /// The answer to `POST /api/v1/resources/allocate`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AllocationEnvelope {
     /// What is held now.
     pub allocation: Allocation,
@@ -211,7 +213,7 @@ pub struct AllocationEnvelope {
 }
 
 /// The answer to `GET /api/v1/resources/allocations`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AllocationList {
     /// All of them, by requester.
     pub items: Vec<Allocation>,
@@ -220,7 +222,7 @@ pub struct AllocationList {
 }
 
 /// The answer to giving resources back.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AllocationGone {
     /// What happened, in words.
     pub message: String,

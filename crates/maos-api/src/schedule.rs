@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::error::ApiError;
@@ -17,7 +18,7 @@ pub const EVERY_SECONDS_MAX: u64 = 366 * 24 * 3_600;
 pub const CRON_CHARS_MAX: u32 = 200;
 
 /// What becomes of runs that were due while no server was there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Missed {
     /// They are left out; one that is less than a minute late still runs.
@@ -45,7 +46,7 @@ impl Missed {
 }
 
 /// What becomes of a run that is due while the task of the one before has not ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Overlap {
     /// It is submitted all the same.
@@ -70,7 +71,7 @@ impl Overlap {
 }
 
 /// What was said of a schedule; also as it is stored.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ScheduleSpec {
     /// For people.
     pub name: String,
@@ -81,6 +82,7 @@ pub struct ScheduleSpec {
     /// Instead of `cron`: a run every so many seconds since it was created.
     pub every_seconds: Option<u64>,
     /// The submission.
+    #[schema(value_type = Object)]
     pub task: Value,
     /// What becomes of missed runs.
     pub missed: Missed,
@@ -108,7 +110,7 @@ pub struct ScheduleState {
 }
 
 /// A schedule as it is shown.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Schedule {
     /// Its id.
     pub id: Uuid,
@@ -132,7 +134,7 @@ pub struct Schedule {
 }
 
 /// The answer to creating, reading and changing a schedule.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ScheduleEnvelope {
     /// The schedule.
     pub schedule: Schedule,
@@ -144,7 +146,7 @@ pub struct ScheduleEnvelope {
 }
 
 /// The answer to `GET /api/v1/schedules`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ScheduleList {
     /// All of them, in the order of their creation.
     pub items: Vec<Schedule>,
@@ -153,7 +155,7 @@ pub struct ScheduleList {
 }
 
 /// The answer to taking a schedule away.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ScheduleGone {
     /// What happened, in words.
     pub message: String,

@@ -8,6 +8,7 @@ mod claude;
 mod events;
 mod keys;
 mod lists;
+pub mod openapi;
 mod parts;
 mod resources;
 mod routes;

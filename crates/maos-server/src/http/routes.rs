@@ -23,6 +23,7 @@ use maos_core::spec::TraceContext;
 use serde::Deserialize;
 
 use super::answer::{Answered, Failed, Json, json};
+use super::openapi::{self, pages};
 use super::parts::{Id, Params, bad_query, number};
 use super::{claude, events, keys, lists, resources, schedules, workers};
 use crate::service::{Service, SubmitOptions};
@@ -74,6 +75,10 @@ pub(super) fn all(service: Service) -> Router {
         )
         .route(paths::SYSTEM_STATUS, get(status))
         .route(paths::SYSTEM_METRICS, get(metrics))
+        .route(paths::OPENAPI, get(openapi::json_document))
+        .route(paths::DOCS, get(pages::docs))
+        .route(paths::REDOC, get(pages::redoc))
+        .route(pages::ASSET, get(pages::asset))
         .with_state(service)
 }
 

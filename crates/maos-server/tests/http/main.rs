@@ -4,6 +4,7 @@
 mod amend;
 mod batches;
 mod claude;
+mod description;
 mod errors;
 mod events;
 mod house;
