@@ -123,8 +123,9 @@ impl Operation {
     pub(super) fn named(mut self, what: &'static str) -> Operation {
         self.codes.remove(&ErrorCode::MalformedId);
         if let Some(parameter) = self.parameters.first_mut() {
+            let pattern = r"^[A-Za-z0-9_.:-]+$";
             parameter["schema"] = json!({
-                "type": "string", "minLength": 1, "maxLength": 200, "pattern": r"^[A-Za-z0-9_.:-]+$",
+                "type": "string", "minLength": 1, "maxLength": 200, "pattern": pattern,
             });
             parameter["description"] = what.into();
         }

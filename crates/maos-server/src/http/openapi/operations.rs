@@ -69,7 +69,8 @@ fn statuses() -> Value {
 
 /// One or several words, with commas between them.
 fn names() -> Value {
-    json!({"type": "string", "maxLength": 500, "pattern": "^[a-z][a-z0-9_]*(,[a-z][a-z0-9_]*){0,9}$"})
+    let word = "[a-z][a-z0-9_]*";
+    json!({"type": "string", "maxLength": 500, "pattern": format!("^{word}(,{word}){{0,9}}$")})
 }
 
 fn waits(operation: Operation) -> Operation {
@@ -124,6 +125,8 @@ fn tasks() -> Vec<Operation> {
         )
         .query("cursor", json!({"type": "string"}), "`next_cursor` of the page before.")
         .answers_page::<Task>();
+    let some = "01890000-0000-7000-8000-000000000000";
+    let many = json!({"operation": "cancel", "task_ids": [some]});
     vec![
         waits(idempotent(submit)),
         list,
@@ -131,10 +134,7 @@ fn tasks() -> Vec<Operation> {
             .body(bodies::batch(), json!([example]))
             .answers_list::<BatchResult>(),
         post(paths::TASKS_BULK, "change_tasks", "Cancel, retry or delete many tasks")
-            .body(
-                bodies::bulk(),
-                json!({"operation": "cancel", "task_ids": ["01890000-0000-7000-8000-000000000000"]}),
-            )
+            .body(bodies::bulk(), many)
             .answers::<BulkAnswer>()
             .refuses(&[ErrorCode::QueueFull]),
     ]
