@@ -156,6 +156,8 @@ codes! {
         "There is one of this name already."
     DeclaredByConfiguration "DECLARED_BY_CONFIGURATION" 409 Never
         "The configuration file says so; change it there and start the server again."
+    NotRestorable "NOT_RESTORABLE" 409 Never
+        "The server is part of another program, and cannot put another state in its place."
     NotEnded "NOT_ENDED" 409 Never
         "The task or something of its plan has not ended: only ended plans can be deleted."
     NotARoot "NOT_A_ROOT" 409 Never

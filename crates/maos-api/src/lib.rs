@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod amend;
 pub mod bulk;
+pub mod checkpoint;
 pub mod claude;
 #[cfg(feature = "client")]
 pub mod client;

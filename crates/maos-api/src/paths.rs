@@ -74,6 +74,12 @@ paths! {
     SCHEDULES "/api/v1/schedules"
     /// One of them.
     SCHEDULE "/api/v1/schedules/{id}"
+    /// Copies of the state.
+    CHECKPOINTS "/api/v1/checkpoints"
+    /// One of them.
+    CHECKPOINT "/api/v1/checkpoints/{id}"
+    /// Going back to one.
+    CHECKPOINT_RESTORE "/api/v1/checkpoints/{id}/restore"
     /// How the system is.
     SYSTEM_STATUS "/api/v1/system/status"
     /// Its figures.

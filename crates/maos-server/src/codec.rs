@@ -52,6 +52,8 @@ pub enum Kind {
     Blob = 6,
     /// A small document of the shell's.
     Entry = 7,
+    /// A part of a checkpoint.
+    Checkpoint = 9,
 }
 
 /// Why sealed bytes do not open.

@@ -8,9 +8,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use thiserror::Error;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
 
 use crate::config::Config;
+use crate::door::{Door, Restore};
 use crate::http;
 use crate::service::{self, Server, Setup, StartError};
 
@@ -40,9 +43,15 @@ pub enum HostError {
 pub struct Host {
     /// Where it listens.
     pub address: SocketAddr,
-    server: Server,
-    serving: tokio::task::JoinHandle<io::Result<()>>,
+    door: Door,
+    grace: Duration,
+    /// Gives the server back once `retire` is cancelled; `None`: there is none any more.
+    keeping: JoinHandle<Option<Server>>,
+    serving: JoinHandle<io::Result<()>>,
+    retire: CancellationToken,
     stop: CancellationToken,
+    /// Cancelled when there is no server any more.
+    broken: CancellationToken,
 }
 
 /// The settings of a server in this data directory, which is run by this very program: `program`
@@ -77,22 +86,85 @@ pub async fn open(config: Config, setup: Setup) -> Result<Host, HostError> {
     let listener =
         http::listen(address).await.map_err(|source| HostError::Listen { address, source })?;
     let address = listener.local_addr().unwrap_or(address);
-    let server = service::start(config, setup).await?;
-    let stop = CancellationToken::new();
-    let serving = tokio::spawn(http::serve(listener, server.service.clone(), stop.clone()));
-    Ok(Host { address, server, serving, stop })
+    let grace = Duration::from_secs(config.api.shutdown_grace);
+    let server = service::start(config.clone(), setup.clone()).await?;
+    let (retire, stop) = (CancellationToken::new(), CancellationToken::new());
+    let broken = CancellationToken::new();
+    let door = Door::from(server.service.clone());
+    let house = House { config, setup, door: door.clone(), broken: broken.clone() };
+    let keeping = tokio::spawn(house.keep(server, retire.clone()));
+    let serving = tokio::spawn(http::serve(listener, door.clone(), stop.clone()));
+    Ok(Host { address, door, grace, keeping, serving, retire, stop, broken })
 }
 
 impl Host {
     /// Stops in order: nothing new comes in, running attempts get their time, everything decided is
     /// durable when this returns.
     pub async fn stop(self) {
-        let grace = Duration::from_secs(self.server.service.config().api.shutdown_grace);
-        self.server.service.stop_intake();
-        self.server.wind_down(grace).await;
-        self.stop.cancel();
-        // Whoever still waits for something is cut off: what it asked for is kept.
-        drop(tokio::time::timeout(CONNECTIONS_GRACE, self.serving).await);
-        self.server.stop(Duration::ZERO).await;
+        self.door.service().stop_intake();
+        self.retire.cancel();
+        if let Ok(Some(server)) = self.keeping.await {
+            server.wind_down(self.grace).await;
+            self.stop.cancel();
+            // Whoever still waits for something is cut off: what it asked for is kept.
+            drop(tokio::time::timeout(CONNECTIONS_GRACE, self.serving).await);
+            server.stop(Duration::ZERO).await;
+        }
+    }
+
+    /// Waits until there is no server any more though nobody stopped it: the log says why.
+    pub async fn broken(&self) {
+        self.broken.cancelled().await;
+    }
+}
+
+/// What is needed to put another server in the place of the one that runs.
+struct House {
+    config: Config,
+    setup: Setup,
+    door: Door,
+    broken: CancellationToken,
+}
+
+impl House {
+    async fn keep(self, mut server: Server, retire: CancellationToken) -> Option<Server> {
+        let mut requests = self.door.restores();
+        loop {
+            let request = tokio::select! {
+                biased;
+                () = retire.cancelled() => return Some(server),
+                Some(request) = requests.recv() => request,
+            };
+            server = match self.restore(server, request).await {
+                Ok(server) => server,
+                Err(why) => {
+                    error!("the server could not be started again: {why}");
+                    self.broken.cancel();
+                    return None;
+                }
+            };
+        }
+    }
+
+    /// Goes back to a checkpoint. Whatever fails on the way, the server runs again, as it was.
+    async fn restore(&self, server: Server, request: Restore) -> Result<Server, StartError> {
+        let id = request.checkpoint;
+        let expanded = server.service.expand_checkpoint(id).await;
+        let target = match expanded {
+            Ok(target) => target,
+            Err(why) => {
+                drop(request.reply.send(Err(why)));
+                return Ok(server);
+            }
+        };
+        info!(checkpoint.id = %id, "the state goes back to a checkpoint");
+        let service = server.service.clone();
+        service.stop_intake();
+        server.stop(Duration::ZERO).await;
+        let marked = service.begin_restore(&target).await;
+        let server = service::start(self.config.clone(), self.setup.clone()).await?;
+        self.door.replace(server.service.clone());
+        drop(request.reply.send(marked));
+        Ok(server)
     }
 }

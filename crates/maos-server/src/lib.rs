@@ -10,6 +10,7 @@ pub mod host;
 pub mod http;
 pub mod service;
 
+pub mod door;
 pub mod driver;
 mod feed;
 pub mod planner;

@@ -183,6 +183,7 @@ fn remedy(code: ErrorCode) -> &'static str {
         | E::CheckpointNotFound => "a GET of the path without its last part lists what there is",
         E::TaskFixed => "cancel it and submit another",
         E::NotEnoughLeft => "try again when something was given back",
+        E::NotRestorable => "restart that program with the checkpoint, or use `maos serve`",
         E::AlreadyExists => "choose another name",
         E::DeclaredByConfiguration => "change it in the configuration and start the server again",
         E::OverCapacity => "`maos config show` names what there is, `resources`",

@@ -29,6 +29,8 @@ pub struct Config {
     pub scheduling: Scheduling,
     /// How long what has ended is kept.
     pub store: Store,
+    /// Copies of the state that it makes by itself.
+    pub checkpoints: Checkpoints,
     /// What it says about itself.
     pub log: Log,
     /// The default pool of resources: amount by kind. A kind that is not here has no bound.
@@ -99,6 +101,23 @@ pub struct Store {
     pub keep_days: u32,
     /// The oldest ended plans are removed while there are more tasks than that; 0: none.
     pub keep_tasks: u64,
+}
+
+/// `[checkpoints]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Checkpoints {
+    /// Seconds between two that are made without being asked for, and more when they take long; 0:
+    /// none are made. Nothing is written while nothing changes.
+    pub every_seconds: u64,
+    /// How many of those are kept, the newest ones.
+    pub keep: u32,
+}
+
+impl Default for Checkpoints {
+    fn default() -> Checkpoints {
+        Checkpoints { every_seconds: 30, keep: 3 }
+    }
 }
 
 /// `[log]`
@@ -221,6 +240,7 @@ impl Default for Config {
             files: Files { roots: Vec::new() },
             scheduling: Scheduling::default(),
             store: Store::default(),
+            checkpoints: Checkpoints::default(),
             log: Log { level: Level::Info, format: Format::Text },
             resources: kinds.map(|(kind, amount)| (kind.to_owned(), amount)).into(),
             pools: default_pools(),
@@ -268,6 +288,8 @@ impl Config {
         bounds("api.shutdown_grace", api.shutdown_grace, 0, 3_600)?;
         bounds("store.keep_days", self.store.keep_days.into(), 0, 36_600)?;
         bounds("store.keep_tasks", self.store.keep_tasks, 0, 1_000_000_000_000)?;
+        bounds("checkpoints.every_seconds", self.checkpoints.every_seconds, 0, 366 * 86_400)?;
+        bounds("checkpoints.keep", self.checkpoints.keep.into(), 1, 1_000)?;
         for (name, pool) in &self.pools {
             let most = u64::from(limits::AGENT_SLOTS_MAX);
             bounds(&format!("pools.{name}.slots"), pool.slots.into(), 1, most)?;

@@ -4,6 +4,7 @@
 //! too. It must not know the driver, the journal or the store.
 
 mod answer;
+mod checkpoints;
 mod claude;
 mod events;
 mod keys;
@@ -26,7 +27,7 @@ use maos_api::error::{ApiError, ErrorCode};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::service::Service;
+use crate::door::Door;
 
 /// Listens on `address`.
 ///
@@ -42,18 +43,18 @@ pub async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 /// When the listener fails.
 pub async fn serve(
     listener: TcpListener,
-    service: Service,
+    door: impl Into<Door>,
     stop: CancellationToken,
 ) -> io::Result<()> {
     use axum::serve::ListenerExt;
     // Answers are small and written whole: waiting for more to send only delays them.
     let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
-    axum::serve(listener, router(service)).with_graceful_shutdown(stop.cancelled_owned()).await
+    axum::serve(listener, router(door)).with_graceful_shutdown(stop.cancelled_owned()).await
 }
 
 /// The whole API, to be nested into an application of one's own as well.
-pub fn router(service: Service) -> Router {
-    routes::all(service)
+pub fn router(door: impl Into<Door>) -> Router {
+    routes::all(door.into())
         .fallback(|request: Request| async move {
             let path = request.uri().path();
             let message = format!("nothing answers under `{path}`");

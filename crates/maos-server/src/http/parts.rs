@@ -1,13 +1,20 @@
 //! Parts of a request line: ids and query parameters, refused with the contract's error.
 
-use axum::extract::{FromRequestParts, Path, Query};
+use axum::extract::{FromRef, FromRequestParts, Path, Query};
 use axum::http::request::Parts;
 use maos_api::error::{ApiError, ErrorCode};
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use super::answer::Failed;
-use crate::service::parse_id;
+use crate::door::Door;
+use crate::service::{Service, parse_id};
+
+impl FromRef<Door> for Service {
+    fn from_ref(door: &Door) -> Service {
+        door.service()
+    }
+}
 
 /// The id in the path.
 pub(super) struct Id(pub(super) Uuid);

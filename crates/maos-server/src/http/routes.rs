@@ -25,7 +25,8 @@ use serde::Deserialize;
 use super::answer::{Answered, Failed, Json, json};
 use super::openapi::{self, pages};
 use super::parts::{Id, Params, bad_query, number};
-use super::{claude, events, keys, lists, resources, schedules, workers};
+use super::{checkpoints, claude, events, keys, lists, resources, schedules, workers};
+use crate::door::Door;
 use crate::service::{Service, SubmitOptions};
 
 /// Longest wait that a request may ask for.
@@ -33,7 +34,7 @@ const WAIT_SECONDS_MAX: u64 = 60;
 /// Longest idempotency key.
 const KEY_CHARS_MAX: usize = 200;
 
-pub(super) fn all(service: Service) -> Router {
+pub(super) fn all(door: Door) -> Router {
     Router::new()
         .route(paths::HEALTH, get(health))
         .route(paths::HEALTH_DETAILED, get(detailed_health))
@@ -75,11 +76,14 @@ pub(super) fn all(service: Service) -> Router {
         )
         .route(paths::SYSTEM_STATUS, get(status))
         .route(paths::SYSTEM_METRICS, get(metrics))
+        .route(paths::CHECKPOINTS, get(checkpoints::all).post(checkpoints::create))
+        .route(paths::CHECKPOINT, get(checkpoints::one).delete(checkpoints::delete))
+        .route(paths::CHECKPOINT_RESTORE, put(checkpoints::restore))
         .route(paths::OPENAPI, get(openapi::json_document))
         .route(paths::DOCS, get(pages::docs))
         .route(paths::REDOC, get(pages::redoc))
         .route(pages::ASSET, get(pages::asset))
-        .with_state(service)
+        .with_state(door)
 }
 
 async fn health(State(service): State<Service>) -> Json<Health> {

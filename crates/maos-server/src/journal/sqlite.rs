@@ -69,6 +69,33 @@ impl SqliteJournal {
         Ok(journal)
     }
 
+    /// Makes a journal that is empty behind `position`, as if all before it had been trimmed, and
+    /// that no reign up to `epoch` may write to.
+    ///
+    /// # Errors
+    /// When there is one already with something in it, or the disk fails.
+    pub fn begin_at(path: &Path, position: Position, epoch: Epoch) -> Result<(), JournalError> {
+        let journal = SqliteJournal::open_file(path)?;
+        let wrong = |fault| sqlite_fault(path, fault);
+        if journal.head.sequence > Sequence(0) {
+            let what = "it holds steps, and another was to begin in its place".to_owned();
+            return Err(JournalError::Damaged { path: path.to_owned(), what });
+        }
+        let set = "UPDATE meta SET epoch = ?, trimmed_epoch = ?, trimmed = ?";
+        journal
+            .db
+            .execute(set, params![epoch.0, position.epoch.0, position.sequence.0])
+            .map_err(wrong)?;
+        Ok(())
+    }
+
+    /// Whether there is a journal that begins behind this position.
+    #[must_use]
+    pub fn is_at(path: &Path, position: Position) -> bool {
+        path.exists()
+            && SqliteJournal::open_file(path).is_ok_and(|journal| journal.trimmed == position)
+    }
+
     fn open_file(path: &Path) -> Result<SqliteJournal, JournalError> {
         let wrong = |fault| sqlite_fault(path, fault);
         let mut db = Connection::open(path).map_err(wrong)?;

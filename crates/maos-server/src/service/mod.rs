@@ -7,6 +7,7 @@ mod agents;
 mod amend;
 mod batch;
 mod bulk;
+pub(crate) mod checkpoints;
 mod claude;
 mod cursor;
 mod events;
@@ -32,7 +33,7 @@ use std::time::Instant;
 use maos_api::error::{ApiError, ErrorCode};
 use maos_api::submission::Bounds;
 use maos_api::time::UtcTime;
-use maos_core::ids::NodeId;
+use maos_core::ids::{Epoch, NodeId};
 use maos_core::node::{Answer, Query};
 use uuid::Uuid;
 
@@ -43,6 +44,7 @@ use crate::driver::Handle;
 use crate::feed::Feed;
 use crate::payloads::Payloads;
 use crate::store::Store;
+use crate::store::checkpoint::Checkpoints;
 
 pub use events::Events;
 pub use keys::KeyKind;
@@ -62,6 +64,7 @@ struct Inner {
     config: Config,
     planning: Arc<planning::Planning>,
     node: NodeId,
+    epoch: Epoch,
     started: Instant,
     started_at: UtcTime,
     feed: Feed,
@@ -69,6 +72,7 @@ struct Inner {
     progress: tasks::ProgressBoard,
     workers: Arc<Workers>,
     sinks: Sinks,
+    checkpoints: Arc<Checkpoints>,
     /// Held while something is worked out from documents and written back.
     changes: tokio::sync::Mutex<()>,
     /// Wakes who watches the calendar.

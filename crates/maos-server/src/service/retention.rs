@@ -19,6 +19,7 @@ use super::tasks::blocking;
 use crate::blobs::Blobs;
 use crate::config;
 use crate::driver::Handle;
+use crate::store::checkpoint::Checkpoints;
 use crate::store::{Retention, Store};
 
 /// Changes of the store gather for this long before they are looked at.
@@ -40,6 +41,7 @@ struct Rounds {
     store: Store,
     blobs: Arc<Blobs>,
     keep: config::Store,
+    checkpoints: Arc<Checkpoints>,
     /// Documents that nobody referred to when they were looked for last, an hour ago.
     doomed: HashSet<[u8; 32]>,
     /// Plans went since then.
@@ -52,12 +54,13 @@ impl Keeper {
         store: Store,
         blobs: Arc<Blobs>,
         keep: config::Store,
+        checkpoints: Arc<Checkpoints>,
     ) -> Keeper {
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         // What an earlier server left is looked for once.
         let doomed = HashSet::new();
-        let rounds = Rounds { driver, store, blobs, keep, doomed, removed: true };
+        let rounds = Rounds { driver, store, blobs, keep, checkpoints, doomed, removed: true };
         let task = tokio::spawn(async move {
             tokio::select! {
                 biased;
@@ -131,7 +134,12 @@ impl Rounds {
         self.removed = false;
         let (store, blobs) = (self.store.clone(), self.blobs.clone());
         let doomed = std::mem::take(&mut self.doomed);
-        let collected = blocking(move || collect(&store, &blobs, &doomed)).await;
+        let checkpoints = self.checkpoints.clone();
+        let collected = blocking(move || {
+            let kept = checkpoints.documents()?;
+            collect(&store, &blobs, &doomed, &kept)
+        });
+        let collected = collected.await;
         match collected {
             Ok((gone, found)) => {
                 if gone > 0 {
@@ -147,16 +155,17 @@ impl Rounds {
     }
 }
 
-/// Removes those of `doomed` that still nobody refers to; says how many went, and which others
-/// nobody refers to.
+/// Removes those of `doomed` that still nobody refers to and that are not `kept`; says how many
+/// went, and which others nobody refers to.
 fn collect(
     store: &Store,
     blobs: &Blobs,
     doomed: &HashSet<[u8; 32]>,
+    kept: &HashSet<[u8; 32]>,
 ) -> Result<(u64, HashSet<[u8; 32]>), crate::store::StoreError> {
     let mut gone = 0;
     for hash in doomed {
-        if !store.refers_to(hash)? && blobs.remove_quiet(hash, HOUR)? {
+        if !kept.contains(hash) && !store.refers_to(hash)? && blobs.remove_quiet(hash, HOUR)? {
             gone += 1;
         }
     }
@@ -168,7 +177,7 @@ fn collect(
     })?;
     let mut found = HashSet::new();
     for hash in quiet {
-        if !store.refers_to(&hash)? {
+        if !kept.contains(&hash) && !store.refers_to(&hash)? {
             found.insert(hash);
         }
     }
@@ -198,11 +207,11 @@ mod tests {
             file.set_modified(SystemTime::now() - 2 * HOUR).unwrap();
             hash
         });
-        let (gone, found) = collect(&store, &blobs, &HashSet::new()).unwrap();
+        let (gone, found) = collect(&store, &blobs, &HashSet::new(), &HashSet::new()).unwrap();
         assert_eq!((gone, &found), (0, &HashSet::from([old, kept_again])));
         // Meanwhile somebody submits one of them again.
         blobs.write(b"again.").unwrap();
-        let (gone, found) = collect(&store, &blobs, &found).unwrap();
+        let (gone, found) = collect(&store, &blobs, &found, &HashSet::new()).unwrap();
         assert_eq!((gone, found), (1, HashSet::new()));
         assert!(blobs.read(&old).is_err() && blobs.read(&kept_again).is_ok());
         store.close();

@@ -18,6 +18,7 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use tracing::info;
 
+use super::checkpoints::Watchman;
 use super::planning::Planning;
 use super::resources::{self, Kinds};
 use super::retention::Keeper;
@@ -32,6 +33,7 @@ use crate::driver::{self, Ports, Refused, Running};
 use crate::feed::Feed;
 use crate::journal::{Journal, JournalError};
 use crate::payloads::Payloads;
+use crate::store::checkpoint::Checkpoints;
 use crate::store::{self, StoreError};
 use crate::supervisor::{Supervisor, SupervisorError};
 
@@ -87,6 +89,7 @@ pub struct Server {
     store: store::Store,
     keeper: Keeper,
     scheduler: Scheduler,
+    watchman: Watchman,
 }
 
 /// Starts everything below HTTP.
@@ -100,7 +103,7 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
         move || recover(&data_dir, policy)
     });
     let recovered = opened.await.expect("recovery does not panic")?;
-    let Recovered { store, journal, blobs, node, state } = recovered;
+    let Recovered { store, journal, blobs, node, state, restored } = recovered;
     let epoch = Epoch(journal.epoch().0);
     tell_recovery(&state, started, &setup.data_dir);
     let payloads = Payloads::new(blobs.clone());
@@ -136,13 +139,19 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
     let resources = resources::declared(&config.resources, &declared);
     provide(&handle, &planning, &resources).await?;
     take_on(&handle, &planning, staff(&config, node, &known), &known).await?;
-    let keeper = Keeper::start(handle.clone(), store.clone(), blobs, config.store);
+    if restored {
+        fence_workers(&handle, &planning, &known).await?;
+    }
+    let checkpoints = Arc::new(Checkpoints::open(&setup.data_dir)?);
+    let keeper =
+        Keeper::start(handle.clone(), store.clone(), blobs, config.store, checkpoints.clone());
     let inner = Inner {
         driver: handle,
         store: store.clone(),
         payloads,
         config,
         node,
+        epoch,
         started,
         started_at: now(),
         feed,
@@ -151,12 +160,14 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
         planning,
         workers,
         sinks,
+        checkpoints,
         changes: tokio::sync::Mutex::default(),
         schedules_changed: tokio::sync::Notify::new(),
     };
     let service = Service { inner: Arc::new(inner) };
     let scheduler = Scheduler::start(service.clone());
-    Ok(Server { service, driver: running, roster, supervisor, store, keeper, scheduler })
+    let watchman = Watchman::start(service.clone());
+    Ok(Server { service, driver: running, roster, supervisor, store, keeper, scheduler, watchman })
 }
 
 fn tell_recovery(state: &State, started: Instant, data_dir: &Path) {
@@ -189,6 +200,20 @@ async fn provide(
     let kinds = Kinds::new(resources.iter().map(|resource| &resource.spec));
     handle.run(Command::SetCapacity { capacity: kinds.capacity() }, Echo::Id).await?;
     planning.set_kinds(kinds);
+    Ok(())
+}
+
+/// Workers may hold attempts of a state that no longer is: they must stop them and register again.
+async fn fence_workers(
+    handle: &driver::Handle,
+    planning: &Planning,
+    known: &HashMap<AgentId, Arc<AgentSpec>>,
+) -> Result<(), Refused> {
+    for agent in known.values().filter(|agent| !agent.runtime.ends_with_server()) {
+        let command = Command::EndAgent { agent: agent.id, end: AgentEnd::Lost };
+        handle.run(command, Echo::Id).await?;
+        planning.note_agent(agent.id, None);
+    }
     Ok(())
 }
 
@@ -229,6 +254,7 @@ impl Server {
     pub async fn stop(self, grace: Duration) {
         self.service.stop_intake();
         self.scheduler.stop().await;
+        self.watchman.stop().await;
         self.roster.wind_down(grace).await;
         self.driver.stop().await;
         self.keeper.stop().await;
@@ -244,6 +270,8 @@ struct Recovered {
     blobs: Arc<crate::blobs::Blobs>,
     node: NodeId,
     state: State,
+    /// Whether the state is that of a checkpoint, as of now.
+    restored: bool,
 }
 
 /// Opens a data directory and brings the engine back to its last durable step.
@@ -269,6 +297,7 @@ fn recover(data_dir: &Path, policy: SchedulingPolicy) -> Result<Recovered, Start
         blobs: Arc::new(opened.blobs),
         node: opened.node,
         state,
+        restored: opened.restored,
     })
 }
 

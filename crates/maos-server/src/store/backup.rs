@@ -133,7 +133,7 @@ fn snapshots(from: &Path) -> Result<(Connection, Connection), StoreError> {
 }
 
 /// A connection that sees the database as it is now for as long as it lives.
-fn snapshot(path: &Path) -> Result<Connection, StoreError> {
+pub(super) fn snapshot(path: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let open = || {
         let db = Connection::open_with_flags(path, flags)?;

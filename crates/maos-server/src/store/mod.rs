@@ -6,6 +6,7 @@
 
 mod backlog;
 pub mod backup;
+pub mod checkpoint;
 mod facets;
 mod listing;
 mod read;

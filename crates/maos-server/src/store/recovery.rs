@@ -10,7 +10,7 @@ use maos_core::event::Step;
 use maos_core::ids::{NodeId, Position, Sequence};
 use maos_core::record::TaskRecord;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, checkpoint};
 use crate::blobs::Blobs;
 use crate::codec;
 use crate::data_dir::DataDir;
@@ -31,6 +31,8 @@ pub struct Opened {
     pub from: Position,
     /// What an engine at `from` needs.
     pub rows: Rows<Vec<TaskRecord>>,
+    /// Whether it was brought back to a checkpoint just now.
+    pub restored: bool,
     journal_path: PathBuf,
 }
 
@@ -41,12 +43,21 @@ pub struct Opened {
 /// store do not belong together, or the disk fails.
 pub fn open(path: &Path) -> Result<Opened, StoreError> {
     let dir = Arc::new(DataDir::open(path)?);
+    let restored = checkpoint::finish(&dir)?;
     let journal = SqliteJournal::open(&dir)?;
     let blobs = Blobs::open(&dir.blobs())?;
     let (store, rows) = Store::open(&dir)?;
     let from = rows.engine.position;
-    let opened =
-        Opened { store, journal, blobs, node: dir.node(), from, rows, journal_path: dir.journal() };
+    let opened = Opened {
+        store,
+        journal,
+        blobs,
+        node: dir.node(),
+        from,
+        rows,
+        restored,
+        journal_path: dir.journal(),
+    };
     if let Err(refused) = check(from, &opened.journal, &dir) {
         opened.store.close();
         return Err(refused);

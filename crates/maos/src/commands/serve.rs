@@ -56,7 +56,10 @@ pub(crate) fn run(arguments: &Serve) -> anyhow::Result<ExitCode> {
              '{{\"name\":\"hello\",\"parameters\":{{\"action\":\"noop\"}}}}'",
             data_dir.display()
         ));
-        signals.next().await;
+        tokio::select! {
+            () = signals.next() => {}
+            () = host.broken() => anyhow::bail!("the server ended by itself; its log says why"),
+        }
         words::say("stopping: running work gets its time; once more to stop at once");
         tokio::select! {
             () = host.stop() => Ok(ExitCode::SUCCESS),

@@ -303,6 +303,12 @@ pub(super) fn allocation() -> Value {
     )
 }
 
+/// A checkpoint.
+pub(super) fn checkpoint() -> Value {
+    let name = optional(text(limits::NAME_CHARS_MAX));
+    object(&[], json!({"name": name, "metadata": {"type": "object"}}))
+}
+
 /// A schedule.
 pub(super) fn schedule() -> Value {
     let field = r"[0-9*,/A-Za-z#?-]+";

@@ -1,6 +1,7 @@
 //! Every operation of the API. A path or a method that is not here fails a test.
 
 use maos_api::agent::{Agent, AgentEnvelope, AgentStatus, TerminateAnswer};
+use maos_api::checkpoint::{CheckpointEnvelope, CheckpointGone, CheckpointList, RestoreAnswer};
 use maos_api::claude::{ClaudeAccepted, ClaudeOrchestratorStatus, ClaudeTaskStatus};
 use maos_api::error::ErrorCode;
 use maos_api::events::EventKind;
@@ -49,6 +50,7 @@ pub(super) fn all() -> Vec<Operation> {
         ("resources", resources()),
         ("schedules", schedules()),
         ("keys", keys()),
+        ("checkpoints", checkpoints()),
         ("claude", claude()),
         ("system", system()),
     ];
@@ -311,6 +313,32 @@ fn schedules() -> Vec<Operation> {
         delete(paths::SCHEDULE, "delete_schedule", "Delete a schedule")
             .answers::<ScheduleGone>()
             .refuses(&missing),
+    ]
+}
+
+fn checkpoints() -> Vec<Operation> {
+    let example = json!({"name": "before the upgrade", "metadata": {"by": "me"}});
+    let missing = [ErrorCode::CheckpointNotFound];
+    vec![
+        post(paths::CHECKPOINTS, "create_checkpoint", "Copy the state as it is now")
+            .body(bodies::checkpoint(), example)
+            .answers::<CheckpointEnvelope>()
+            .refuses(&[ErrorCode::QueueFull]),
+        get(paths::CHECKPOINTS, "list_checkpoints", "List the copies").answers::<CheckpointList>(),
+        get(paths::CHECKPOINT, "get_checkpoint", "Show a copy")
+            .answers::<CheckpointEnvelope>()
+            .refuses(&missing),
+        delete(paths::CHECKPOINT, "delete_checkpoint", "Delete a copy")
+            .answers::<CheckpointGone>()
+            .refuses(&missing),
+        put(paths::CHECKPOINT_RESTORE, "restore_checkpoint", "Go back to a copy")
+            .says(
+                "The present state is copied first. Attempts that run are lost, and workers must \
+                 register again. Other requests are refused with 503 while it lasts.",
+            )
+            .answers::<RestoreAnswer>()
+            .refuses(&missing)
+            .refuses(&[ErrorCode::NotRestorable]),
     ]
 }
 
