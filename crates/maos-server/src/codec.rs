@@ -50,6 +50,8 @@ pub enum Kind {
     Plan = 5,
     /// A document.
     Blob = 6,
+    /// An entry of a stream.
+    Entry = 7,
 }
 
 /// Why sealed bytes do not open.

@@ -21,6 +21,7 @@ pub mod data_dir;
 pub mod journal;
 pub mod payloads;
 pub mod store;
+pub mod streams;
 pub mod supervisor;
 
 pub mod telemetry;
