@@ -17,6 +17,7 @@ pub mod fault;
 mod field;
 pub mod keys;
 pub mod listing;
+pub mod logs;
 pub mod paths;
 pub mod plan;
 pub mod submission;

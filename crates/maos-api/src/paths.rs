@@ -20,6 +20,8 @@ pub const TASK_RETRY: &str = "/api/v1/tasks/{id}/retry";
 pub const TASK_RESULTS: &str = "/api/v1/tasks/{id}/results";
 /// Why a task does not go on.
 pub const TASK_EXPLAIN: &str = "/api/v1/tasks/{id}/explain";
+/// What the attempts of a task have to say.
+pub const TASK_LOGS: &str = "/api/v1/tasks/{id}/logs";
 /// The graph that a submission became.
 pub const PLAN: &str = "/api/v1/plans/{id}";
 /// The graph that a submission would become.

@@ -13,7 +13,9 @@ use uuid::Uuid;
 use crate::document::Members;
 use crate::error::ApiError;
 use crate::fault::Faults;
+use crate::logs::LogLevel;
 use crate::submission::{self, Bounds, UNKNOWN_NAMED_MAX};
+use crate::time::UtcTime;
 
 /// Longest wait for work that a poll may ask for.
 pub const WAIT_MS_MAX: u64 = 60_000;
@@ -107,16 +109,33 @@ pub struct Progress<'a> {
     pub message: Option<Cow<'a, str>>,
 }
 
-/// Lines of log of one attempt.
+/// A line of log of one attempt, or several of one kind.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Log<'a> {
     /// The task.
     pub task_id: Uuid,
     /// Which run of it.
     pub attempt: u32,
-    /// The lines, without their ends.
-    #[serde(borrow)]
+    /// When; the server's time of arrival if it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<UtcTime>,
+    /// How serious; `info` if it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<LogLevel>,
+    /// The line, without its end.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<Cow<'a, str>>,
+    /// Further lines.
+    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
     pub lines: Vec<Cow<'a, str>>,
+}
+
+impl Log<'_> {
+    /// How many lines it has.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.lines.len() + usize::from(self.line.is_some())
+    }
 }
 
 /// The answer to a poll.
@@ -252,7 +271,7 @@ fn check(poll: &Poll<'_>, bounds: &Bounds, faults: &mut Faults) {
     most("holding", poll.holding.len() as u64, slots_max, entries);
     most("outcomes", poll.outcomes.len() as u64, OUTCOMES_MAX as u64, entries);
     most("progress", poll.progress.len() as u64, OUTCOMES_MAX as u64, entries);
-    let lines: usize = poll.logs.iter().map(|log| log.lines.len()).sum();
+    let lines: usize = poll.logs.iter().map(Log::count).sum();
     most("logs", lines as u64, LOG_LINES_MAX as u64, "have lines:");
     for (index, sign) in poll.progress.iter().enumerate() {
         if sign.fraction.is_some_and(|fraction| !(0.0..=1.0).contains(&fraction)) {

@@ -9,6 +9,8 @@
 //! journal.db  what has happened since the store's position
 //! store.db    every task, every agent
 //! blobs/      documents by their hash
+//! logs.db     what attempts have to say
+//! messages.db what agents and people tell each other
 //! ```
 
 use std::fs::{self, File, OpenOptions};
@@ -81,6 +83,18 @@ impl DataDir {
     #[must_use]
     pub fn store(&self) -> PathBuf {
         self.path.join("store.db")
+    }
+
+    /// Where the logs of tasks are.
+    #[must_use]
+    pub fn logs(&self) -> PathBuf {
+        self.path.join("logs.db")
+    }
+
+    /// Where messages are.
+    #[must_use]
+    pub fn messages(&self) -> PathBuf {
+        self.path.join("messages.db")
     }
 
     /// Where documents are.

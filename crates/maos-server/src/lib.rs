@@ -12,6 +12,7 @@ pub mod service;
 
 pub mod driver;
 mod feed;
+pub mod logs;
 pub mod planner;
 
 pub mod agents;

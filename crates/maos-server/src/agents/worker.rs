@@ -318,6 +318,15 @@ impl Desk {
         keys.filter(|key| papers.by_key.contains_key(key)).collect()
     }
 
+    /// The attempts among these that the worker may still speak of: those that go on, and those
+    /// that are to stop and have not ended yet.
+    #[must_use]
+    pub fn not_ended(&self, keys: impl Iterator<Item = Key>) -> HashSet<Key> {
+        let papers = self.papers();
+        let stopping = |key: &Key| papers.stops.get(key).is_some_and(|stop| stop.awaited);
+        keys.filter(|key| papers.by_key.contains_key(key) || stopping(key)).collect()
+    }
+
     /// Notes what the worker holds: what it no longer stops is released, and what is none of its
     /// business is to be stopped.
     #[must_use]

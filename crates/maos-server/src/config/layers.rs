@@ -151,7 +151,7 @@ impl Layers {
 /// `MAOS_API_MAX_AGENTS` is `max_agents` of `api`. Variables of other sections are not ours.
 fn section_and_key(name: &str) -> Option<(&'static str, String)> {
     let rest = name.strip_prefix("MAOS_")?;
-    ["api", "files", "store", "log", "resources"].into_iter().find_map(|section| {
+    ["api", "files", "store", "logs", "log", "resources"].into_iter().find_map(|section| {
         let key = rest.strip_prefix(&section.to_uppercase())?.strip_prefix('_')?;
         Some((section, key.to_lowercase()))
     })

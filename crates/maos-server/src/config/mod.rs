@@ -29,6 +29,8 @@ pub struct Config {
     pub scheduling: Scheduling,
     /// How long what has ended is kept.
     pub store: Store,
+    /// What agents have to say about their work.
+    pub logs: Logs,
     /// What it says about itself.
     pub log: Log,
     /// The default pool of resources: amount by kind. A kind that is not here has no bound.
@@ -99,6 +101,27 @@ pub struct Store {
     pub keep_days: u32,
     /// The oldest ended plans are removed while there are more tasks than that; 0: none.
     pub keep_tasks: u64,
+}
+
+/// `[logs]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Logs {
+    /// Lines of one task; the last one then says that the rest was cut.
+    pub task_lines_max: u64,
+    /// Bytes of one task's lines.
+    pub task_bytes_max: u64,
+    /// Bytes of all lines; beyond that the oldest tasks lose theirs.
+    pub bytes_max: u64,
+    /// Lines older than so many days are removed; 0: they are kept as long as their task.
+    pub keep_days: u32,
+}
+
+impl Default for Logs {
+    fn default() -> Logs {
+        let (task_lines_max, task_bytes_max) = (100_000, 16 << 20);
+        Logs { task_lines_max, task_bytes_max, bytes_max: 1 << 30, keep_days: 0 }
+    }
 }
 
 /// `[log]`
@@ -221,6 +244,7 @@ impl Default for Config {
             files: Files { roots: Vec::new() },
             scheduling: Scheduling::default(),
             store: Store::default(),
+            logs: Logs::default(),
             log: Log { level: Level::Info, format: Format::Text },
             resources: kinds.map(|(kind, amount)| (kind.to_owned(), amount)).into(),
             pools: default_pools(),
@@ -268,6 +292,10 @@ impl Config {
         bounds("api.shutdown_grace", api.shutdown_grace, 0, 3_600)?;
         bounds("store.keep_days", self.store.keep_days.into(), 0, 36_600)?;
         bounds("store.keep_tasks", self.store.keep_tasks, 0, 1_000_000_000_000)?;
+        bounds("logs.task_lines_max", self.logs.task_lines_max, 1, 1_000_000_000)?;
+        bounds("logs.task_bytes_max", self.logs.task_bytes_max, 1_024, 1 << 40)?;
+        bounds("logs.bytes_max", self.logs.bytes_max, 1 << 20, 1 << 50)?;
+        bounds("logs.keep_days", self.logs.keep_days.into(), 0, 36_600)?;
         for (name, pool) in &self.pools {
             let most = u64::from(limits::AGENT_SLOTS_MAX);
             bounds(&format!("pools.{name}.slots"), pool.slots.into(), 1, most)?;

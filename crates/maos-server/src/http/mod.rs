@@ -8,6 +8,7 @@ mod claude;
 mod events;
 mod keys;
 mod lists;
+mod logs;
 mod parts;
 mod routes;
 mod workers;

@@ -23,7 +23,7 @@ use serde::Deserialize;
 
 use super::answer::{Answered, Failed, Json, json};
 use super::parts::{Id, Params, bad_query, number};
-use super::{claude, events, keys, lists, workers};
+use super::{claude, events, keys, lists, logs, workers};
 use crate::service::{Service, SubmitOptions};
 
 /// Longest wait that a request may ask for.
@@ -44,6 +44,7 @@ pub(super) fn all(service: Service) -> Router {
         .route(paths::TASK_RETRY, put(retry))
         .route(paths::TASK_RESULTS, get(results))
         .route(paths::TASK_EXPLAIN, get(explain))
+        .route(paths::TASK_LOGS, get(logs::of_task))
         .route(paths::AGENTS, post(create_agent).get(lists::agents))
         .route(paths::AGENT, get(agent).delete(terminate_agent))
         .route(paths::AGENT_POLL, post(workers::poll))

@@ -13,6 +13,7 @@ mod faults;
 mod figures;
 mod keys;
 mod lists;
+mod logs;
 mod planning;
 mod plans;
 mod present;
@@ -30,6 +31,8 @@ use maos_api::submission::Bounds;
 use maos_api::time::UtcTime;
 use maos_core::ids::NodeId;
 use maos_core::node::{Answer, Query};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::agents::Sinks;
@@ -37,11 +40,13 @@ use crate::agents::worker::Workers;
 use crate::config::Config;
 use crate::driver::Handle;
 use crate::feed::Feed;
+use crate::logs::Logs;
 use crate::payloads::Payloads;
 use crate::store::Store;
 
 pub use events::Events;
 pub use keys::KeyKind;
+pub use logs::{Followed, Follower};
 pub use start::{Server, Setup, StartError, start};
 pub use tasks::{ACCEPTED, Snapshot, SubmitOptions};
 
@@ -61,6 +66,11 @@ struct Inner {
     started: Instant,
     started_at: UtcTime,
     feed: Feed,
+    logs: Logs,
+    /// How many more may follow a log.
+    followers: Arc<Semaphore>,
+    /// Cancelled when nobody is to wait for anything any more.
+    closing: CancellationToken,
     stopping: AtomicBool,
     progress: tasks::ProgressBoard,
     workers: Arc<Workers>,
@@ -85,6 +95,7 @@ impl Service {
         self.inner.stopping.store(true, Ordering::Release);
         self.inner.workers.close();
         self.inner.feed.close();
+        self.inner.closing.cancel();
     }
 
     /// Whether intake was stopped.

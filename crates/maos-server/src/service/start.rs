@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use maos_api::logs::{LogLevel, LogSource};
 use maos_core::change::Change;
 use maos_core::command::Command;
 use maos_core::engine::State;
@@ -14,7 +15,8 @@ use maos_core::ids::{AgentId, Epoch, NodeId, Sequence};
 use maos_core::node::{Echo, Node};
 use maos_core::spec::{AgentSpec, Amounts, Name, Names, Policy, Runtime};
 use thiserror::Error;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::planning::Planning;
@@ -28,8 +30,10 @@ use crate::config::{Config, SchedulingPolicy};
 use crate::driver::{self, Ports, Refused, Running};
 use crate::feed::Feed;
 use crate::journal::{Journal, JournalError};
+use crate::logs::{Line, Logs};
 use crate::payloads::Payloads;
 use crate::store::{self, StoreError};
+use crate::streams::StreamError;
 use crate::supervisor::{Supervisor, SupervisorError};
 
 /// Requests that may wait in the driver's mailbox.
@@ -47,6 +51,9 @@ pub enum StartError {
     /// The process that runs programs.
     #[error(transparent)]
     Supervisor(#[from] SupervisorError),
+    /// Logs or messages.
+    #[error(transparent)]
+    Streams(#[from] StreamError),
     /// A thread or folder.
     #[error("`{what}` could not be set up")]
     Io {
@@ -97,6 +104,9 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
     });
     let recovered = opened.await.expect("recovery does not panic")?;
     let Recovered { store, journal, blobs, node, state } = recovered;
+    let logs = Logs::open(&setup.data_dir.join("logs.db"), config.logs)?;
+    let gone = logs.clone();
+    store.on_removed(Box::new(move |tasks| gone.forget(tasks)));
     let epoch = Epoch(journal.epoch().0);
     info!(
         tasks.live = state.live_count(),
@@ -128,7 +138,7 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
     let handle = running.handle.clone();
     let progress: super::tasks::ProgressBoard = Arc::new(Mutex::new(HashMap::new()));
     let planning = Arc::new(Planning::new(handle.clone(), &config));
-    let sinks = sinks(&handle, &progress, &planning);
+    let sinks = sinks(&handle, &progress, &planning, &logs);
     let workers = Arc::new(Workers::new(silence));
     let roster = Roster::new(runtimes, workers.clone(), payloads.clone(), sinks.clone());
     tokio::spawn(roster.clone().run(orders_rx));
@@ -139,7 +149,7 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
     );
     handle.run(Command::SetCapacity { capacity }, Echo::Id).await?;
     take_on(&handle, &planning, staff(&config, node, &known), &known).await?;
-    let keeper = Keeper::start(handle.clone(), store.clone(), blobs, config.store);
+    let keeper = Keeper::start(handle.clone(), store.clone(), blobs, logs.clone(), config.store);
     let inner = Inner {
         driver: handle,
         store: store.clone(),
@@ -149,6 +159,9 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
         started,
         started_at: now(),
         feed,
+        logs,
+        followers: Arc::new(Semaphore::new(super::logs::FOLLOWERS_MAX)),
+        closing: CancellationToken::new(),
         stopping: false.into(),
         progress,
         planning,
@@ -209,8 +222,12 @@ impl Server {
         self.roster.wind_down(grace).await;
         self.driver.stop().await;
         self.keeper.stop().await;
-        let store = self.store.clone();
-        super::tasks::blocking(move || store.close()).await;
+        let (store, logs) = (self.store.clone(), self.service.inner.logs.clone());
+        super::tasks::blocking(move || {
+            logs.close();
+            store.close();
+        })
+        .await;
         self.supervisor.shutdown(Duration::from_secs(2)).await;
     }
 }
@@ -253,11 +270,14 @@ fn sinks(
     handle: &driver::Handle,
     progress: &super::tasks::ProgressBoard,
     planning: &Arc<Planning>,
+    logs: &Logs,
 ) -> Sinks {
     let planning = planning.clone();
+    let noted = logs.clone();
     Sinks {
         report: report_to(handle, progress),
-        watch: watch_with(handle, progress),
+        watch: watch_with(handle, progress, logs),
+        note: Arc::new(move |task, attempt, line| drop(noted.note(task, attempt, vec![line]))),
         expand: Arc::new(move |task, answer, most| planning.expand(task, answer, most)),
     }
 }
@@ -284,9 +304,14 @@ fn report_to(
 fn watch_with(
     handle: &driver::Handle,
     progress: &super::tasks::ProgressBoard,
+    logs: &Logs,
 ) -> crate::agents::WatchSink {
-    let (handle, progress) = (handle.clone(), progress.clone());
+    let (handle, progress, logs) = (handle.clone(), progress.clone(), logs.clone());
     Arc::new(move |task, attempt, sign| {
+        if let Some(words) = &sign.message {
+            let line = Line::now(LogLevel::Info, LogSource::Progress, words);
+            drop(logs.note(task, attempt, vec![line]));
+        }
         progress.lock().expect("nothing panics while it holds this lock").insert(task, sign);
         handle.progressed(task, attempt);
     })

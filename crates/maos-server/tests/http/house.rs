@@ -70,7 +70,12 @@ impl House {
 
     /// Events as they come, from now on or behind the one with this id.
     pub(crate) async fn events(&self, query: &str, last: Option<&str>) -> EventReader {
-        let mut request = Request::builder().uri(format!("/api/v1/events{query}"));
+        self.stream(&format!("/api/v1/events{query}"), last).await
+    }
+
+    /// The same under any path.
+    pub(crate) async fn stream(&self, path: &str, last: Option<&str>) -> EventReader {
+        let mut request = Request::builder().uri(path);
         if let Some(last) = last {
             request = request.header("last-event-id", last);
         }

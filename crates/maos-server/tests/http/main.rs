@@ -8,5 +8,6 @@ mod events;
 mod house;
 mod keys;
 mod lists;
+mod logs;
 mod tasks;
 mod workers;
