@@ -182,6 +182,8 @@ codes! {
         "Tasks of the plan are nested too deeply."
     QueueFull "QUEUE_FULL" 429 Later
         "A bound on what may wait is reached; nothing was accepted."
+    MailboxFull "MAILBOX_FULL" 429 Later
+        "The mailbox holds as many unread messages as it may; the message was not taken."
     StorageUnavailable "STORAGE_UNAVAILABLE" 503 Later
         "The journal cannot be written at the moment; nothing was accepted."
     ShuttingDown "SHUTTING_DOWN" 503 Later

@@ -18,6 +18,7 @@ mod field;
 pub mod keys;
 pub mod listing;
 pub mod logs;
+pub mod messages;
 pub mod paths;
 pub mod plan;
 pub mod submission;

@@ -38,6 +38,12 @@ pub const CLAUDE_TASK_RESULTS: &str = "/api/v1/claude/tasks/{id}/results";
 pub const CLAUDE_STATUS: &str = "/api/v1/claude/orchestrator/status";
 /// What happens, as it happens.
 pub const EVENTS: &str = "/api/v1/events";
+/// Sending and reading messages.
+pub const MESSAGES: &str = "/api/v1/messages";
+/// Saying which messages were handled.
+pub const MESSAGES_ACK: &str = "/api/v1/messages/ack";
+/// Where there are messages.
+pub const MAILBOXES: &str = "/api/v1/messages/mailboxes";
 /// Keys that tasks share.
 pub const KEYS: &str = "/api/v1/keys";
 /// How many tasks with one concurrency key run at once, and how fast they start.

@@ -26,6 +26,11 @@ use crate::journal::JournalError;
 /// The newest layout that this release knows.
 const FORMAT: u32 = 1;
 
+/// The file with what attempts have to say.
+pub(crate) const LOGS: &str = "logs.db";
+/// The file with what agents and people tell each other.
+pub(crate) const MESSAGES: &str = "messages.db";
+
 /// A data directory that is ours.
 #[derive(Debug)]
 pub struct DataDir {
@@ -83,18 +88,6 @@ impl DataDir {
     #[must_use]
     pub fn store(&self) -> PathBuf {
         self.path.join("store.db")
-    }
-
-    /// Where the logs of tasks are.
-    #[must_use]
-    pub fn logs(&self) -> PathBuf {
-        self.path.join("logs.db")
-    }
-
-    /// Where messages are.
-    #[must_use]
-    pub fn messages(&self) -> PathBuf {
-        self.path.join("messages.db")
     }
 
     /// Where documents are.

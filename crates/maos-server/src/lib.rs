@@ -13,6 +13,7 @@ pub mod service;
 pub mod driver;
 mod feed;
 pub mod logs;
+pub mod messages;
 pub mod planner;
 
 pub mod agents;

@@ -5,6 +5,7 @@
 
 pub mod builtin;
 pub mod command;
+mod courier;
 mod order;
 mod roster;
 pub mod worker;

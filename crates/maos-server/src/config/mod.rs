@@ -31,6 +31,8 @@ pub struct Config {
     pub store: Store,
     /// What agents have to say about their work.
     pub logs: Logs,
+    /// How much waits in mailboxes, and who delivers.
+    pub message_bus: MessageBus,
     /// What it says about itself.
     pub log: Log,
     /// The default pool of resources: amount by kind. A kind that is not here has no bound.
@@ -121,6 +123,24 @@ impl Default for Logs {
     fn default() -> Logs {
         let (task_lines_max, task_bytes_max) = (100_000, 16 << 20);
         Logs { task_lines_max, task_bytes_max, bytes_max: 1 << 30, keep_days: 0 }
+    }
+}
+
+/// `[message_bus]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct MessageBus {
+    /// Unread messages of one mailbox; more are refused.
+    pub max_queue_size: u64,
+    /// Webhooks that are called at once.
+    pub worker_count: u32,
+    /// Bytes of all messages; what everybody has read goes first, then more are refused.
+    pub bytes_max: u64,
+}
+
+impl Default for MessageBus {
+    fn default() -> MessageBus {
+        MessageBus { max_queue_size: 10_000, worker_count: 4, bytes_max: 1 << 30 }
     }
 }
 
@@ -245,6 +265,7 @@ impl Default for Config {
             scheduling: Scheduling::default(),
             store: Store::default(),
             logs: Logs::default(),
+            message_bus: MessageBus::default(),
             log: Log { level: Level::Info, format: Format::Text },
             resources: kinds.map(|(kind, amount)| (kind.to_owned(), amount)).into(),
             pools: default_pools(),
@@ -296,6 +317,10 @@ impl Config {
         bounds("logs.task_bytes_max", self.logs.task_bytes_max, 1_024, 1 << 40)?;
         bounds("logs.bytes_max", self.logs.bytes_max, 1 << 20, 1 << 50)?;
         bounds("logs.keep_days", self.logs.keep_days.into(), 0, 36_600)?;
+        let bus = &self.message_bus;
+        bounds("message_bus.max_queue_size", bus.max_queue_size, 1, 1_000_000_000)?;
+        bounds("message_bus.worker_count", bus.worker_count.into(), 1, 1_000)?;
+        bounds("message_bus.bytes_max", bus.bytes_max, 1 << 20, 1 << 50)?;
         for (name, pool) in &self.pools {
             let most = u64::from(limits::AGENT_SLOTS_MAX);
             bounds(&format!("pools.{name}.slots"), pool.slots.into(), 1, most)?;

@@ -9,6 +9,7 @@ mod events;
 mod keys;
 mod lists;
 mod logs;
+mod messages;
 mod parts;
 mod routes;
 mod workers;

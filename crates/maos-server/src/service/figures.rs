@@ -124,7 +124,7 @@ impl Service {
                 "store_backlog_rows": backlog.rows,
                 "store_backlog_bytes": backlog.bytes,
             })),
-            message_bus: table(json!({ "mailboxes": 0, "messages_waiting": 0 })),
+            message_bus: table(self.inner.bus.figures().await?),
             timestamp: now(),
         })
     }

@@ -14,8 +14,10 @@ mod figures;
 mod keys;
 mod lists;
 mod logs;
+mod messages;
 mod planning;
 mod plans;
+mod post;
 mod present;
 mod retention;
 mod start;
@@ -41,6 +43,7 @@ use crate::config::Config;
 use crate::driver::Handle;
 use crate::feed::Feed;
 use crate::logs::Logs;
+use crate::messages::Bus;
 use crate::payloads::Payloads;
 use crate::store::Store;
 
@@ -67,6 +70,7 @@ struct Inner {
     started_at: UtcTime,
     feed: Feed,
     logs: Logs,
+    bus: Bus,
     /// How many more may follow a log.
     followers: Arc<Semaphore>,
     /// Cancelled when nobody is to wait for anything any more.
@@ -96,6 +100,7 @@ impl Service {
         self.inner.workers.close();
         self.inner.feed.close();
         self.inner.closing.cancel();
+        self.inner.bus.stop_waiting();
     }
 
     /// Whether intake was stopped.

@@ -27,10 +27,12 @@ use crate::agents::command::Commands;
 use crate::agents::worker::Workers;
 use crate::agents::{AllowedRoots, Roster, Runtimes, Sinks};
 use crate::config::{Config, SchedulingPolicy};
+use crate::data_dir::{LOGS, MESSAGES};
 use crate::driver::{self, Ports, Refused, Running};
 use crate::feed::Feed;
 use crate::journal::{Journal, JournalError};
 use crate::logs::{Line, Logs};
+use crate::messages::Bus;
 use crate::payloads::Payloads;
 use crate::store::{self, StoreError};
 use crate::streams::StreamError;
@@ -104,9 +106,7 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
     });
     let recovered = opened.await.expect("recovery does not panic")?;
     let Recovered { store, journal, blobs, node, state } = recovered;
-    let logs = Logs::open(&setup.data_dir.join("logs.db"), config.logs)?;
-    let gone = logs.clone();
-    store.on_removed(Box::new(move |tasks| gone.forget(tasks)));
+    let (logs, bus) = beside(&setup.data_dir, &config, &store)?;
     let epoch = Epoch(journal.epoch().0);
     info!(
         tasks.live = state.live_count(),
@@ -118,7 +118,7 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
     let payloads = Payloads::new(blobs.clone());
     let supervisor = Supervisor::start(&setup.supervisor, &setup.data_dir).await?;
     let supervisor = Arc::new(supervisor);
-    let runtimes = runtimes(&config, &setup, &supervisor)?;
+    let runtimes = runtimes(&config, &setup, &supervisor, &bus)?;
 
     let (orders, orders_rx) = mpsc::unbounded_channel();
     let keeper = store.clone();
@@ -160,6 +160,7 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
         started_at: now(),
         feed,
         logs,
+        bus,
         followers: Arc::new(Semaphore::new(super::logs::FOLLOWERS_MAX)),
         closing: CancellationToken::new(),
         stopping: false.into(),
@@ -168,8 +169,26 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
         workers,
         sinks,
     };
-    let service = Service { inner: Arc::new(inner) };
+    let inner = Arc::new(inner);
+    inner.bus.ask(super::messages::look_up(&inner));
+    let service = Service { inner };
     Ok(Server { service, driver: running, roster, supervisor, store, keeper })
+}
+
+/// What is kept beside the store, and goes with its tasks.
+fn beside(
+    data_dir: &Path,
+    config: &Config,
+    store: &store::Store,
+) -> Result<(Logs, Bus), StreamError> {
+    let logs = Logs::open(&data_dir.join(LOGS), config.logs)?;
+    let bus = Bus::open(&data_dir.join(MESSAGES), config.message_bus)?;
+    let (logged, told) = (logs.clone(), bus.clone());
+    store.on_removed(Box::new(move |tasks| {
+        logged.forget(tasks);
+        told.forget(tasks);
+    }));
+    Ok((logs, bus))
 }
 
 fn tell(feed: &Feed) -> Box<dyn FnMut(Epoch, Sequence, Vec<Change>) + Send> {
@@ -222,9 +241,11 @@ impl Server {
         self.roster.wind_down(grace).await;
         self.driver.stop().await;
         self.keeper.stop().await;
-        let (store, logs) = (self.store.clone(), self.service.inner.logs.clone());
+        let store = self.store.clone();
+        let (logs, bus) = (self.service.inner.logs.clone(), self.service.inner.bus.clone());
         super::tasks::blocking(move || {
             logs.close();
+            bus.close();
             store.close();
         })
         .await;
@@ -321,6 +342,7 @@ fn runtimes(
     config: &Config,
     setup: &Setup,
     supervisor: &Arc<Supervisor>,
+    bus: &Bus,
 ) -> Result<Runtimes, StartError> {
     let roots = if config.files.roots.is_empty() {
         vec![setup.default_root.clone()]
@@ -333,7 +355,7 @@ fn runtimes(
             StartError::Io { what, source }
         })?;
     }
-    let builtin = Builtin::new(AllowedRoots { roots }, setup.data_worker.clone());
+    let builtin = Builtin::new(AllowedRoots { roots }, setup.data_worker.clone(), bus.clone());
     let work = setup.data_dir.join("work");
     // What a killed server left: its programs are gone, and nobody looks there again.
     match std::fs::remove_dir_all(&work) {
@@ -342,7 +364,7 @@ fn runtimes(
         }
         Ok(()) | Err(_) => {}
     }
-    let commands = Commands::new(config.commands.clone(), work, supervisor.clone());
+    let commands = Commands::new(config.commands.clone(), work, supervisor.clone(), bus.clone());
     Ok(Runtimes { builtin: Arc::new(builtin), command: Arc::new(commands) })
 }
 

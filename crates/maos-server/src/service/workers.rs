@@ -72,22 +72,33 @@ impl Service {
             held.remove(&outcome_key(outcome));
         }
         let refused = self.take_outcomes(&desk, &poll.outcomes).await?;
-        warnings.extend(poll.warnings);
+        warnings.extend(poll.warnings.iter().cloned());
         if !written(noted).await {
             warnings.push("log lines could not be written: the server's log says more".to_owned());
         }
+        let mut post = self.post(&desk, agent, &poll).await;
         self.inner.driver.report(desk.compare(&held));
         if self.stopping() && poll.outcomes.is_empty() {
             return Err(faults::refused(driver::Refused::Stopped));
         }
         let wait = Duration::from_millis(poll.wait_ms).min(self.silence() * 2 / 3);
-        let until = if refused.is_empty() { received + wait } else { received };
+        let quiet = refused.is_empty() && post.messages.is_empty();
+        let until = if quiet { received + wait } else { received };
         let most = usize::try_from(poll.max_tasks).unwrap_or(usize::MAX);
-        let handed = desk.next(ticket, &held, most, until).await.map_err(away)?;
+        let handed = tokio::select! {
+            biased;
+            handed = desk.next(ticket, &held, most, until) => handed,
+            () = post.arrives(), if quiet => {
+                desk.next(ticket, &held, most, received).await
+            }
+        };
+        let handed = handed.map_err(away)?;
+        warnings.append(&mut post.warnings);
         self.inner.driver.seen(agent);
         let silence = self.silence().as_secs();
         Ok(PollAnswer {
             tasks: self.tasks_of(&desk, handed.runs).await,
+            messages: post.hand_over(),
             cancel: handed.stops.into_iter().map(reference).collect(),
             refused,
             drain: self.stopping(),

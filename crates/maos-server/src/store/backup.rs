@@ -13,12 +13,12 @@ use rusqlite::backup::Backup;
 use rusqlite::{Connection, OpenFlags};
 
 use super::{StoreError, sqlite_fault, table};
-use crate::data_dir::{sync_folder, write_whole};
+use crate::data_dir::{LOGS, MESSAGES, sync_folder, write_whole};
 
 const MANIFEST: &str = "manifest";
 const MANIFEST_HEAD: &str = "maos backup 1";
 /// Files beside the store and the journal, where they are in use.
-const STREAMS: [&str; 2] = ["messages.db", "logs.db"];
+const STREAMS: [&str; 2] = [MESSAGES, LOGS];
 /// Times that snapshots are taken again before it cannot be the trimming that parts them.
 const ATTEMPTS_MAX: u32 = 10;
 /// Pages that are copied at a time.

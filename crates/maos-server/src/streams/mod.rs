@@ -119,6 +119,8 @@ pub struct Totals {
     pub entries: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Entries that the slowest reader of each stream has not acknowledged, at the most.
+    pub unread: u64,
 }
 
 /// A file of streams. Clones share everything.

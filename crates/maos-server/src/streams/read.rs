@@ -56,6 +56,8 @@ pub struct Standing {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum From<'r> {
     Offset(u64),
+    /// The same, and what this reader has acknowledged is told.
+    OffsetFor(u64, &'r str),
     /// Behind what this reader has acknowledged.
     Reader(&'r str),
 }
@@ -75,6 +77,20 @@ impl Streams {
     /// What is damaged or failed.
     pub fn read_on(&self, stream: &str, reader: &str, limit: u32) -> Result<Page, StreamError> {
         self.page(stream, From::Reader(reader), limit)
+    }
+
+    /// From the offset `from` on, and what `reader` has acknowledged.
+    ///
+    /// # Errors
+    /// What is damaged or failed.
+    pub fn read_for(
+        &self,
+        stream: &str,
+        reader: &str,
+        from: u64,
+        limit: u32,
+    ) -> Result<Page, StreamError> {
+        self.page(stream, From::OffsetFor(from, reader), limit)
     }
 
     /// How a stream stands; `None` if there is none.
@@ -143,7 +159,7 @@ impl Streams {
 
     fn page(&self, stream: &str, from: From<'_>, limit: u32) -> Result<Page, StreamError> {
         let nothing = match from {
-            From::Offset(offset) => offset,
+            From::Offset(offset) | From::OffsetFor(offset, _) => offset,
             From::Reader(_) => 0,
         };
         let empty = Page { next: nothing, at_end: true, ..Page::default() };
@@ -204,9 +220,12 @@ fn with_readers(db: &Connection, id: i64, found: Standing) -> rusqlite::Result<S
 }
 
 pub(super) fn totals(db: &Connection) -> rusqlite::Result<Totals> {
-    let sql = "SELECT count(*), coalesce(sum(entries), 0), coalesce(sum(bytes), 0) FROM streams";
+    let sql = "SELECT count(*), coalesce(sum(entries), 0), coalesce(sum(bytes), 0),
+               coalesce(sum(min(entries, next - coalesce((SELECT min(acknowledged) FROM readers
+                   WHERE stream = streams.id), 0))), 0) FROM streams";
     db.query_row(sql, (), |row| {
-        Ok(Totals { streams: row.get(0)?, entries: row.get(1)?, bytes: row.get(2)? })
+        let (streams, entries) = (row.get(0)?, row.get(1)?);
+        Ok(Totals { streams, entries, bytes: row.get(2)?, unread: row.get(3)? })
     })
 }
 
@@ -223,14 +242,15 @@ fn page(
         .query_row([stream], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
     let Some((id, end)) = known else { return Ok(Ok(None)) };
+    let known = |reader: &str| -> rusqlite::Result<Option<u64>> {
+        let sql = "SELECT acknowledged FROM readers WHERE stream = ? AND name = ?";
+        db.prepare_cached(sql)?.query_row(params![id, reader], |row| row.get(0)).optional()
+    };
     let (from, acknowledged) = match from {
         From::Offset(offset) => (offset, None),
+        From::OffsetFor(offset, reader) => (offset, known(reader)?),
         From::Reader(reader) => {
-            let sql = "SELECT acknowledged FROM readers WHERE stream = ? AND name = ?";
-            let known: Option<u64> = db
-                .prepare_cached(sql)?
-                .query_row(params![id, reader], |row| row.get(0))
-                .optional()?;
+            let known = known(reader)?;
             (known.unwrap_or(0), known)
         }
     };

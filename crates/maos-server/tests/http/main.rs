@@ -9,5 +9,6 @@ mod house;
 mod keys;
 mod lists;
 mod logs;
+mod messages;
 mod tasks;
 mod workers;

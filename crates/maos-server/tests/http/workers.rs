@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct Worker<'h> {
     house: &'h House,
     pub(crate) id: String,
-    incarnation: u64,
+    pub(crate) incarnation: u64,
 }
 
 impl Worker<'_> {
