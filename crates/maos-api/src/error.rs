@@ -128,6 +128,8 @@ codes! {
         "No plan has this id."
     AgentNotFound "AGENT_NOT_FOUND" 404 Never
         "No agent has this id."
+    SubscriptionNotFound "SUBSCRIPTION_NOT_FOUND" 404 Never
+        "No subscription has this name."
     ResultsNotReady "RESULTS_NOT_READY" 404 Never
         "The task has no results: it has not ended, or not well."
     MethodNotAllowed "METHOD_NOT_ALLOWED" 405 Never

@@ -22,6 +22,7 @@ pub mod messages;
 pub mod paths;
 pub mod plan;
 pub mod submission;
+pub mod subscriptions;
 pub mod system;
 pub mod task;
 pub mod time;

@@ -44,6 +44,12 @@ pub const MESSAGES: &str = "/api/v1/messages";
 pub const MESSAGES_ACK: &str = "/api/v1/messages/ack";
 /// Where there are messages.
 pub const MAILBOXES: &str = "/api/v1/messages/mailboxes";
+/// Mailboxes whose messages are posted somewhere.
+pub const SUBSCRIPTIONS: &str = "/api/v1/messages/subscriptions";
+/// One of them.
+pub const SUBSCRIPTION: &str = "/api/v1/messages/subscriptions/{id}";
+/// Delivering again what was given up.
+pub const SUBSCRIPTION_REPLAY: &str = "/api/v1/messages/subscriptions/{id}/replay";
 /// Keys that tasks share.
 pub const KEYS: &str = "/api/v1/keys";
 /// How many tasks with one concurrency key run at once, and how fast they start.

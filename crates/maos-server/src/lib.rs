@@ -17,6 +17,7 @@ pub mod messages;
 pub mod planner;
 
 pub mod agents;
+mod base64;
 pub mod blobs;
 pub mod codec;
 pub mod data_dir;
@@ -25,5 +26,8 @@ pub mod payloads;
 pub mod store;
 pub mod streams;
 pub mod supervisor;
+
+pub mod outbound;
+pub mod webhooks;
 
 pub mod telemetry;

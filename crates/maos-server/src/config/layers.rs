@@ -64,7 +64,8 @@ const NOT_BUILT: [(&str, &str); 5] = [
 ];
 
 /// Sections whose keys variables can set.
-const SECTIONS: [&str; 7] = ["api", "files", "store", "logs", "message_bus", "log", "resources"];
+const SECTIONS: [&str; 8] =
+    ["api", "files", "store", "logs", "message_bus", "webhooks", "log", "resources"];
 
 /// The contract's own names for keys.
 const CONTRACT: [(&str, &str); 2] = [

@@ -33,6 +33,8 @@ pub struct Config {
     pub logs: Logs,
     /// How much waits in mailboxes, and who delivers.
     pub message_bus: MessageBus,
+    /// How messages are posted to others.
+    pub webhooks: Webhooks,
     /// What it says about itself.
     pub log: Log,
     /// The default pool of resources: amount by kind. A kind that is not here has no bound.
@@ -141,6 +143,34 @@ pub struct MessageBus {
 impl Default for MessageBus {
     fn default() -> MessageBus {
         MessageBus { max_queue_size: 10_000, worker_count: 4, bytes_max: 1 << 30 }
+    }
+}
+
+/// `[webhooks]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Webhooks {
+    /// Whether inner addresses may be reached: loopback, private and link-local ones.
+    pub allow_private: bool,
+    /// Hosts that may be reached wherever they are, by the name or address in the URL.
+    pub allow_hosts: Vec<String>,
+    /// Tries of one delivery before it is given up.
+    pub attempts_max: u32,
+    /// Seconds that one try may take.
+    pub timeout_seconds: u64,
+    /// Milliseconds before the second try; doubled each time up to five minutes, and spread.
+    pub retry_pause_ms: u64,
+}
+
+impl Default for Webhooks {
+    fn default() -> Webhooks {
+        Webhooks {
+            allow_private: false,
+            allow_hosts: Vec::new(),
+            attempts_max: 8,
+            timeout_seconds: 15,
+            retry_pause_ms: 1_000,
+        }
     }
 }
 
@@ -266,6 +296,7 @@ impl Default for Config {
             store: Store::default(),
             logs: Logs::default(),
             message_bus: MessageBus::default(),
+            webhooks: Webhooks::default(),
             log: Log { level: Level::Info, format: Format::Text },
             resources: kinds.map(|(kind, amount)| (kind.to_owned(), amount)).into(),
             pools: default_pools(),
@@ -321,6 +352,10 @@ impl Config {
         bounds("message_bus.max_queue_size", bus.max_queue_size, 1, 1_000_000_000)?;
         bounds("message_bus.worker_count", bus.worker_count.into(), 1, 1_000)?;
         bounds("message_bus.bytes_max", bus.bytes_max, 1 << 20, 1 << 50)?;
+        let webhooks = &self.webhooks;
+        bounds("webhooks.attempts_max", webhooks.attempts_max.into(), 1, 100)?;
+        bounds("webhooks.timeout_seconds", webhooks.timeout_seconds, 1, 300)?;
+        bounds("webhooks.retry_pause_ms", webhooks.retry_pause_ms, 1, 300_000)?;
         for (name, pool) in &self.pools {
             let most = u64::from(limits::AGENT_SLOTS_MAX);
             bounds(&format!("pools.{name}.slots"), pool.slots.into(), 1, most)?;

@@ -12,6 +12,7 @@ mod logs;
 mod messages;
 mod parts;
 mod routes;
+mod subscriptions;
 mod workers;
 
 use std::io;

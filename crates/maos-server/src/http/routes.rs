@@ -23,7 +23,7 @@ use serde::Deserialize;
 
 use super::answer::{Answered, Failed, Json, json};
 use super::parts::{Id, Params, bad_query, number};
-use super::{claude, events, keys, lists, logs, messages, workers};
+use super::{claude, events, keys, lists, logs, messages, subscriptions, workers};
 use crate::service::{Service, SubmitOptions};
 
 /// Longest wait that a request may ask for.
@@ -58,6 +58,12 @@ pub(super) fn all(service: Service) -> Router {
         .route(paths::MESSAGES, post(messages::send).get(messages::read))
         .route(paths::MESSAGES_ACK, post(messages::acknowledge))
         .route(paths::MAILBOXES, get(messages::mailboxes))
+        .route(paths::SUBSCRIPTIONS, get(subscriptions::all))
+        .route(
+            paths::SUBSCRIPTION,
+            put(subscriptions::put).get(subscriptions::one).delete(subscriptions::delete),
+        )
+        .route(paths::SUBSCRIPTION_REPLAY, post(subscriptions::replay))
         .route(paths::KEYS, get(keys::all))
         .route(paths::CONCURRENCY_KEY, put(keys::set_limit).delete(keys::unset_limit))
         .route(paths::FAIRNESS_KEY, put(keys::set_weight).delete(keys::unset_weight))

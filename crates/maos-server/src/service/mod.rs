@@ -21,6 +21,7 @@ mod post;
 mod present;
 mod retention;
 mod start;
+mod subscriptions;
 mod tasks;
 mod workers;
 
@@ -46,6 +47,7 @@ use crate::logs::Logs;
 use crate::messages::Bus;
 use crate::payloads::Payloads;
 use crate::store::Store;
+use crate::webhooks::Subscriptions;
 
 pub use events::Events;
 pub use keys::KeyKind;
@@ -71,6 +73,7 @@ struct Inner {
     feed: Feed,
     logs: Logs,
     bus: Bus,
+    subscriptions: Subscriptions,
     /// How many more may follow a log.
     followers: Arc<Semaphore>,
     /// Cancelled when nobody is to wait for anything any more.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use maos_api::error::ApiError;
 use maos_api::logs::{LogLevel, LogSource};
 use maos_core::change::Change;
 use maos_core::command::Command;
@@ -37,6 +38,7 @@ use crate::payloads::Payloads;
 use crate::store::{self, StoreError};
 use crate::streams::StreamError;
 use crate::supervisor::{Supervisor, SupervisorError};
+use crate::webhooks::{Subscriptions, Webhooks};
 
 /// Requests that may wait in the driver's mailbox.
 const MAILBOX_MAX: usize = 16_384;
@@ -56,6 +58,9 @@ pub enum StartError {
     /// Logs or messages.
     #[error(transparent)]
     Streams(#[from] StreamError),
+    /// Subscriptions.
+    #[error(transparent)]
+    Subscriptions(#[from] ApiError),
     /// A thread or folder.
     #[error("`{what}` could not be set up")]
     Io {
@@ -150,6 +155,8 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
     handle.run(Command::SetCapacity { capacity }, Echo::Id).await?;
     take_on(&handle, &planning, staff(&config, node, &known), &known).await?;
     let keeper = Keeper::start(handle.clone(), store.clone(), blobs, logs.clone(), config.store);
+    let webhooks = Webhooks::new(config.webhooks.clone(), config.message_bus.worker_count);
+    let subscriptions = Subscriptions::open(bus.clone(), webhooks).await?;
     let inner = Inner {
         driver: handle,
         store: store.clone(),
@@ -161,6 +168,7 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
         feed,
         logs,
         bus,
+        subscriptions,
         followers: Arc::new(Semaphore::new(super::logs::FOLLOWERS_MAX)),
         closing: CancellationToken::new(),
         stopping: false.into(),

@@ -106,6 +106,16 @@ impl Streams {
         Ok(found.flatten())
     }
 
+    /// The same without blocking.
+    ///
+    /// # Errors
+    /// What is damaged or failed.
+    pub async fn standing_of(&self, stream: &str) -> Result<Option<Standing>, StreamError> {
+        let (streams, stream) = (self.clone(), stream.to_owned());
+        let found = tokio::task::spawn_blocking(move || streams.standing(&stream)).await;
+        found.unwrap_or(Err(StreamError::Closed))
+    }
+
     /// How streams stand whose names begin with `prefix`, behind the name `after`, by name.
     ///
     /// # Errors

@@ -40,10 +40,15 @@ impl House {
     }
 
     /// Stops the server in order and starts another one on the same directory.
-    pub(crate) async fn reopen(mut self) -> House {
+    pub(crate) async fn reopen(self) -> House {
+        self.reopen_with(Config::default()).await
+    }
+
+    /// The same with another configuration.
+    pub(crate) async fn reopen_with(mut self, config: Config) -> House {
         let server = self.server.take().unwrap();
         server.stop(Duration::ZERO).await;
-        let server = start(Config::default(), setup(self.folder.path().into())).await.unwrap();
+        let server = start(config, setup(self.folder.path().into())).await.unwrap();
         let router = maos_server::http::router(server.service.clone());
         House { server: Some(server), router, folder: self.folder }
     }

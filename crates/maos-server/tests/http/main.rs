@@ -10,5 +10,6 @@ mod keys;
 mod lists;
 mod logs;
 mod messages;
+mod subscriptions;
 mod tasks;
 mod workers;

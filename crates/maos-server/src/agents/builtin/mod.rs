@@ -3,7 +3,6 @@
 //! Each takes typed parameters and refuses what it does not know; what is wrong with them is a
 //! permanent failure that names the field. `docs/builtins.md` shows each with an example.
 
-mod base64;
 mod compute;
 pub mod data;
 mod file;
