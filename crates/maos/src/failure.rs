@@ -176,6 +176,8 @@ fn remedy(code: ErrorCode) -> &'static str {
         }
         E::TimeoutTooLong => "`maos config show` names the maximum, `api.max_task_timeout`",
         E::OverCapacity => "`maos config show` names what there is, `resources`",
+        E::SubscriptionNotFound => "GET /api/v1/messages/subscriptions lists those there are",
+        E::MailboxFull => "it has room again once its readers acknowledge, or messages expire",
         E::QueueFull | E::StorageUnavailable | E::ShuttingDown | E::NotLeader => {
             "nothing was changed: try again in a moment"
         }

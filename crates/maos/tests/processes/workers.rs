@@ -334,7 +334,7 @@ fn any_program_becomes_a_worker() {
     let folder = folder(&[]);
     let house = House::open(folder.path());
     let script = "input=$(cat); case $input in *broken*) echo no luck >&2; exit 3;; \
-                  *bad*) exit 65;; *words*) echo hello;; *) echo \"$input\";; esac";
+                  *'\"bad\"'*) exit 65;; *words*) echo hello;; *) echo \"$input\";; esac";
     let arguments = ["--capability", "shelling", "--concurrency", "3"];
     let mut exec = Exec::start(&house, &arguments, &["sh", "-c", script]);
     let run = |parameters: Value| house.ended(&exec_task(&house, "shelling", &parameters));

@@ -4,7 +4,7 @@
 
 use clap::Args;
 use maos_api::client::{Client, WAIT_SECONDS_MAX};
-use maos_api::logs::{LIMIT_MAX, LogItem, LogLevel, LogQuery};
+use maos_api::logs::{LIMIT_MAX, LogItem, LogLevel, LogPage, LogQuery};
 use uuid::Uuid;
 
 use crate::words;
@@ -28,10 +28,11 @@ fn level(text: &str) -> Result<LogLevel, String> {
     text.parse().map_err(|_| format!("one of {}", LogLevel::ALL.map(LogLevel::name).join(", ")))
 }
 
-/// Prints lines as they come; with --json one JSON document a line.
+/// Prints lines as they come. With --json it is one document, or one a line where it follows.
 pub(super) async fn run(client: &Client, json: bool, wanted: &Logs) -> anyhow::Result<()> {
     let Logs { id, follow, level, offset } = *wanted;
     let wait_seconds = if follow { WAIT_SECONDS_MAX } else { 0 };
+    let mut all: Vec<LogItem> = Vec::new();
     let mut query = LogQuery { offset, limit: LIMIT_MAX, level, follow: false, wait_seconds };
     loop {
         let page = client.task_logs(id, &query).await?;
@@ -39,7 +40,9 @@ pub(super) async fn run(client: &Client, json: bool, wanted: &Logs) -> anyhow::R
             words::say(&words::one_line(warning));
         }
         for item in &page.items {
-            if json {
+            if json && !follow {
+                all.push(item.clone());
+            } else if json {
                 words::print(&serde_json::to_string(item)?)?;
             } else {
                 words::print(&line(item))?;
@@ -48,6 +51,10 @@ pub(super) async fn run(client: &Client, json: bool, wanted: &Logs) -> anyhow::R
         let stands = page.items.is_empty() && query.offset == page.next_offset;
         query.offset = page.next_offset;
         if page.ended || (stands && !follow) {
+            if json && !follow {
+                let page = LogPage { items: all, ..page.value };
+                words::print_json(&page)?;
+            }
             return Ok(());
         }
     }
