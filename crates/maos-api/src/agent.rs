@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::error::ApiError;
 use crate::fault::Faults;
-use crate::field::{Null, Reader};
+use crate::field::{Null, Reader, listed};
 use crate::submission::{self, Bounds};
 use crate::task::wire_names;
 use crate::time::UtcTime;
@@ -183,8 +184,71 @@ pub fn parse(body: &[u8], bounds: &Bounds) -> Result<ParsedAgent, ApiError> {
     })
 }
 
+/// What is to be another in an agent, checked; `None`: stays as it is.
+#[derive(Clone, Debug, Default)]
+pub struct AgentPatch {
+    /// Its name for people.
+    pub name: Option<String>,
+    /// At least one.
+    pub capabilities: Option<Vec<String>>,
+    /// For its runtime.
+    pub configuration: Option<Box<RawValue>>,
+    /// Attempts at once.
+    pub max_concurrent_tasks: Option<u32>,
+    /// Bounds for its runtime, in thousandths.
+    pub resource_limits: Option<Vec<(String, u64)>>,
+    /// A set of words to find it by.
+    pub tags: Option<Vec<String>>,
+    /// What the answer should mention.
+    pub warnings: Vec<String>,
+}
+
+/// Every field that a request to change an agent may have.
+pub const PATCH_FIELDS: [&str; 6] =
+    ["name", "capabilities", "configuration", "max_concurrent_tasks", "resource_limits", "tags"];
+
+/// Reads and checks the body of a request to change an agent.
+///
+/// # Errors
+/// What is wrong with it, every faulty field named.
+pub fn parse_patch(body: &[u8], bounds: &Bounds) -> Result<AgentPatch, ApiError> {
+    let members = submission::open(body, bounds)?;
+    let (mut faults, mut warnings) = (Faults::default(), Vec::new());
+    let mut reader = Reader { at: "", bounds, faults: &mut faults };
+    let slots = reader.known(&members, PATCH_FIELDS, &mut warnings);
+    if slots.iter().all(Option::is_none) {
+        reader.invalid("body", format!("must have at least one of {}", listed(&PATCH_FIELDS)));
+    }
+    let [name, capabilities, configuration, slots_count, limits, tags] = slots;
+    let refused = Null::Refused;
+    let name = reader.trimmed("name", name, refused, bounds.name_chars_max);
+    let capabilities = reader.capabilities("capabilities", capabilities, refused);
+    if capabilities.as_ref().is_some_and(Vec::is_empty) {
+        reader.invalid("capabilities", "must have at least one entry");
+    }
+    let range = 1..=u64::from(bounds.agent_slots_max);
+    let slots_count = reader.integer("max_concurrent_tasks", slots_count, refused, range);
+    let limits = reader.amounts("resource_limits", limits);
+    let configuration = reader.object("configuration", configuration).map(RawValue::to_owned);
+    let tags = reader.words("tags", tags, refused, bounds.tags_max);
+    faults.check()?;
+    let owned = |words: Vec<std::borrow::Cow<'_, str>>| words.into_iter().map(Into::into).collect();
+    let named = |limits: Vec<(std::borrow::Cow<'_, str>, u64)>| {
+        limits.into_iter().map(|(kind, milli)| (kind.into(), milli)).collect()
+    };
+    Ok(AgentPatch {
+        name: name.map(Into::into),
+        capabilities: capabilities.map(owned),
+        configuration,
+        max_concurrent_tasks: slots_count.and_then(|count| u32::try_from(count).ok()),
+        resource_limits: limits.map(named),
+        tags: tags.map(owned),
+        warnings,
+    })
+}
+
 /// What an agent has done and how it is.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AgentMetrics {
     /// Attempts with a result.
     pub tasks_completed: u64,
@@ -207,7 +271,7 @@ pub struct AgentMetrics {
 }
 
 /// An agent as the contract shows it, and our additions behind it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Agent {
     /// Its id.
     pub id: Uuid,
@@ -229,8 +293,10 @@ pub struct Agent {
     /// Bounds for its runtime.
     pub resource_limits: BTreeMap<String, f64>,
     /// For its runtime; an object.
+    #[schema(value_type = Object)]
     pub configuration: Box<RawValue>,
     /// An object.
+    #[schema(value_type = Object)]
     pub metadata: Map<String, Value>,
     /// Registered first.
     pub created_at: UtcTime,
@@ -252,7 +318,7 @@ pub struct Agent {
 }
 
 /// The answer to creating and reading an agent.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct AgentEnvelope {
     /// The agent.
     pub agent: Agent,
@@ -264,7 +330,7 @@ pub struct AgentEnvelope {
 }
 
 /// The answer to ending an agent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TerminateAnswer {
     /// What happened, in words.
     pub message: String,

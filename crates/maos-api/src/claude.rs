@@ -10,6 +10,7 @@ use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::document::{self, List, Members};
@@ -216,7 +217,7 @@ fn metadata(raw: Option<&RawValue>, kind: ClaudeType) -> String {
 }
 
 /// The answer to `POST /api/v1/claude/tasks`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ClaudeAccepted {
     /// The task under its own kind of id.
     pub claude_task_id: Uuid,
@@ -232,7 +233,7 @@ pub struct ClaudeAccepted {
 }
 
 /// The answer to `GET /api/v1/claude/tasks/{id}`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ClaudeTaskStatus {
     /// The task itself; its `id` is the Claude task's.
     #[serde(flatten)]
@@ -242,7 +243,7 @@ pub struct ClaudeTaskStatus {
 }
 
 /// The answer to `GET /api/v1/claude/orchestrator/status`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ClaudeOrchestratorStatus {
     /// `running` or `stopped`.
     pub status: OrchestratorState,
@@ -271,7 +272,7 @@ wire_names! {
 }
 
 /// Figures since the data directory was made, whoever submitted the tasks.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ClaudeMetrics {
     /// Tasks accepted.
     pub tasks_submitted: u64,

@@ -8,17 +8,19 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use thiserror::Error;
+use utoipa::ToSchema;
 
 use crate::time::UtcTime;
 
 /// The body of every answer that is an error.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ErrorBody {
     /// What is wrong and what to do.
     pub error: String,
     /// The name of an [`ErrorCode`].
     pub error_code: Cow<'static, str>,
     /// What a program needs to know; an object.
+    #[schema(value_type = Object)]
     pub details: Map<String, Value>,
     /// When.
     pub timestamp: UtcTime,
@@ -130,12 +132,32 @@ codes! {
         "No agent has this id."
     SubscriptionNotFound "SUBSCRIPTION_NOT_FOUND" 404 Never
         "No subscription has this name."
+    ResourceNotFound "RESOURCE_NOT_FOUND" 404 Never
+        "No resource has this id."
+    AllocationNotFound "ALLOCATION_NOT_FOUND" 404 Never
+        "Nobody of this name holds resources."
+    ArtifactNotFound "ARTIFACT_NOT_FOUND" 404 Never
+        "The task has no artifact of this name."
+    ScheduleNotFound "SCHEDULE_NOT_FOUND" 404 Never
+        "No schedule has this id."
+    PoolNotFound "POOL_NOT_FOUND" 404 Never
+        "No pool has this name."
+    CheckpointNotFound "CHECKPOINT_NOT_FOUND" 404 Never
+        "No checkpoint has this id."
     ResultsNotReady "RESULTS_NOT_READY" 404 Never
         "The task has no results: it has not ended, or not well."
     MethodNotAllowed "METHOD_NOT_ALLOWED" 405 Never
         "The path exists and does not take this method; the header `Allow` lists what it takes."
     AlreadyEnded "ALREADY_ENDED" 409 Never
         "The task has ended, so it cannot be cancelled or changed."
+    TaskFixed "TASK_FIXED" 409 Never
+        "What is to change is fixed: the task has started or ended, or was made into subtasks."
+    NotEnoughLeft "NOT_ENOUGH_LEFT" 409 Never
+        "There is not enough left of a resource at the moment; `details` says how much is."
+    AlreadyExists "ALREADY_EXISTS" 409 Never
+        "There is one of this name already."
+    DeclaredByConfiguration "DECLARED_BY_CONFIGURATION" 409 Never
+        "The configuration file says so; change it there and start the server again."
     NotEnded "NOT_ENDED" 409 Never
         "The task or something of its plan has not ended: only ended plans can be deleted."
     NotARoot "NOT_A_ROOT" 409 Never

@@ -7,6 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::error::{ApiError, ErrorCode};
@@ -48,7 +49,7 @@ impl FromStr for EventId {
 }
 
 /// What an event is about; also its `event:` line.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Event {
     /// A task came to another state.
@@ -76,7 +77,7 @@ impl Event {
 }
 
 /// A task came to another state.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TaskEvent {
     /// The task.
     pub task_id: Uuid,
@@ -97,7 +98,7 @@ pub struct TaskEvent {
 }
 
 /// An agent came or went.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AgentEvent {
     /// The agent.
     pub agent_id: Uuid,

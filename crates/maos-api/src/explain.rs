@@ -1,13 +1,14 @@
 //! Why a task does not go on, on the wire.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::task::TaskStatus;
 use crate::time::UtcTime;
 
 /// The answer to `GET /api/v1/tasks/{id}/explain`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Explanation {
     /// The task.
     pub task_id: Uuid,
@@ -20,7 +21,7 @@ pub struct Explanation {
 }
 
 /// One thing that keeps a task from going on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Blocker {
     /// What, for programs: `dependency`, `no_agent`, `agents_busy`, `resources`, `backoff`, ...
     pub kind: String,

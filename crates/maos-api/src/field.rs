@@ -8,10 +8,10 @@ use std::ops::RangeInclusive;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::document::{self, List};
+use crate::document::{self, List, Members};
 use crate::error::{ApiError, ErrorCode};
 use crate::fault::Faults;
-use crate::submission::Bounds;
+use crate::submission::{self, Bounds};
 
 /// Reads fields of one object.
 pub(crate) struct Reader<'r> {
@@ -40,6 +40,48 @@ impl Reader<'_> {
     fn wrong_type(&mut self, field: &str, wanted: &str, raw: &RawValue) {
         let found = kind(raw.get());
         self.invalid(field, format!("must be {wanted}, found {found}"));
+    }
+
+    /// The members of these names, each once; any other is a fault.
+    pub(crate) fn only<'a, const N: usize>(
+        &mut self,
+        members: &Members<'a>,
+        names: [&str; N],
+    ) -> [Option<&'a RawValue>; N] {
+        let (found, unknown) = self.named(members, names);
+        for name in unknown {
+            self.invalid(name, "is not known");
+        }
+        found
+    }
+
+    /// The same, with a warning for each other one.
+    pub(crate) fn known<'a, const N: usize>(
+        &mut self,
+        members: &Members<'a>,
+        names: [&str; N],
+        warnings: &mut Vec<String>,
+    ) -> [Option<&'a RawValue>; N] {
+        let (found, unknown) = self.named(members, names);
+        let named = unknown.into_iter().take(submission::UNKNOWN_NAMED_MAX);
+        warnings.extend(named.map(submission::unknown_field));
+        found
+    }
+
+    fn named<'a, 'm, const N: usize>(
+        &mut self,
+        members: &'m Members<'a>,
+        names: [&str; N],
+    ) -> ([Option<&'a RawValue>; N], Vec<&'m str>) {
+        let (mut slots, mut unknown) = ([None; N], Vec::new());
+        for (name, value) in &members.0 {
+            match names.iter().position(|field| field == name) {
+                Some(index) if slots[index].is_none() => slots[index] = Some(*value),
+                Some(_) => self.invalid(name, "is given twice"),
+                None => unknown.push(&**name),
+            }
+        }
+        (slots, unknown)
     }
 
     /// A string without NUL of at most `chars_max` characters.
@@ -111,6 +153,46 @@ impl Reader<'_> {
                 None
             }
         }
+    }
+
+    /// A number from 0, in thousandths.
+    pub(crate) fn amount(&mut self, field: &str, raw: Option<&RawValue>) -> Option<u64> {
+        let raw = raw?;
+        let milli = thousandths(raw.get());
+        if milli.is_none() {
+            let found = shown(raw.get());
+            self.invalid(field, format!("must be a number from 0 to {AMOUNT_MAX}, found {found}"));
+        }
+        milli
+    }
+
+    /// A number from 0 on.
+    pub(crate) fn number(
+        &mut self,
+        field: &str,
+        raw: Option<&RawValue>,
+        null: Null,
+    ) -> Option<f64> {
+        let raw = raw?;
+        if null == Null::Absent && raw.get() == "null" {
+            return None;
+        }
+        let number: Option<f64> = serde_json::from_str(raw.get()).ok();
+        let number = number.filter(|number| number.is_finite() && *number >= 0.0);
+        if number.is_none() {
+            self.invalid(field, format!("must be a number from 0 on, found {}", shown(raw.get())));
+        }
+        number
+    }
+
+    /// `true` or `false`.
+    pub(crate) fn flag(&mut self, field: &str, raw: Option<&RawValue>) -> Option<bool> {
+        let raw = raw?;
+        let flag = serde_json::from_str(raw.get()).ok();
+        if flag.is_none() {
+            self.wrong_type(field, "a boolean", raw);
+        }
+        flag
     }
 
     /// An object, unread.

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::error::ApiError;
 use crate::fault::Faults;
@@ -14,7 +15,7 @@ use crate::submission::{self, Bounds};
 pub const WEIGHT_MAX: u32 = 1_000;
 
 /// What tasks with one concurrency key may do together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ConcurrencyLimit {
     /// Attempts at once; null: any number. 0 holds all of them back.
     pub running_max: Option<u32>,
@@ -23,7 +24,7 @@ pub struct ConcurrencyLimit {
 }
 
 /// One concurrency key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ConcurrencyKey {
     /// What holds for it.
     #[serde(flatten)]
@@ -35,14 +36,14 @@ pub struct ConcurrencyKey {
 }
 
 /// One fairness key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FairnessKey {
     /// Turns that it gets while a key without a weight gets one.
     pub weight: u32,
 }
 
 /// The answer to `GET /api/v1/keys` and to every change of one.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Keys {
     /// Concurrency keys that have a limit, or tasks that run or wait.
     pub concurrency: BTreeMap<String, ConcurrencyKey>,
@@ -58,8 +59,7 @@ pub fn parse_limit(body: &[u8], bounds: &Bounds) -> Result<ConcurrencyLimit, Api
     let members = submission::open(body, bounds)?;
     let mut faults = Faults::default();
     let mut reader = Reader { at: "", bounds, faults: &mut faults };
-    let [running_max, starts] =
-        fields(&mut reader, &members.0, ["running_max", "starts_per_minute"]);
+    let [running_max, starts] = reader.only(&members, ["running_max", "starts_per_minute"]);
     if running_max.is_none() && starts.is_none() {
         reader.invalid("running_max", "is required, or `starts_per_minute`");
     }
@@ -79,7 +79,7 @@ pub fn parse_weight(body: &[u8], bounds: &Bounds) -> Result<FairnessKey, ApiErro
     let members = submission::open(body, bounds)?;
     let mut faults = Faults::default();
     let mut reader = Reader { at: "", bounds, faults: &mut faults };
-    let [weight] = fields(&mut reader, &members.0, ["weight"]);
+    let [weight] = reader.only(&members, ["weight"]);
     if weight.is_none() {
         reader.invalid("weight", "is required");
     }
@@ -88,21 +88,4 @@ pub fn parse_weight(body: &[u8], bounds: &Bounds) -> Result<FairnessKey, ApiErro
     faults.check()?;
     let weight = weight.and_then(|weight| u32::try_from(weight).ok()).unwrap_or(1);
     Ok(FairnessKey { weight })
-}
-
-/// The named members, each once; anything else is a slip here.
-fn fields<'a, const N: usize>(
-    reader: &mut Reader<'_>,
-    members: &[(std::borrow::Cow<'a, str>, &'a serde_json::value::RawValue)],
-    names: [&str; N],
-) -> [Option<&'a serde_json::value::RawValue>; N] {
-    let mut slots = [None; N];
-    for (name, value) in members {
-        match names.iter().position(|field| field == name) {
-            Some(index) if slots[index].is_none() => slots[index] = Some(*value),
-            Some(_) => reader.invalid(name, "is given twice"),
-            None => reader.invalid(name, "is not known"),
-        }
-    }
-    slots
 }

@@ -5,6 +5,7 @@
 //! no clock, and no socket but in the module `client`; bounds arrive as arguments.
 
 pub mod agent;
+pub mod amend;
 pub mod bulk;
 pub mod claude;
 #[cfg(feature = "client")]
@@ -15,12 +16,15 @@ pub mod events;
 pub mod explain;
 pub mod fault;
 mod field;
+pub mod history;
 pub mod keys;
 pub mod listing;
 pub mod logs;
 pub mod messages;
 pub mod paths;
 pub mod plan;
+pub mod resource;
+pub mod schedule;
 pub mod submission;
 pub mod subscriptions;
 pub mod system;

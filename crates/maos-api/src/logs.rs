@@ -5,6 +5,7 @@
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::error::{ApiError, ErrorCode};
@@ -57,7 +58,7 @@ impl FromStr for LogLevel {
 }
 
 /// One line.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LogItem {
     /// Its place in the log of its task.
     pub offset: u64,
@@ -74,7 +75,7 @@ pub struct LogItem {
 }
 
 /// The answer to `GET /api/v1/tasks/{id}/logs`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LogPage {
     /// The task.
     pub task_id: Uuid,

@@ -9,6 +9,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
+use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
+use utoipa::{PartialSchema, ToSchema};
 use uuid::Uuid;
 
 use crate::document;
@@ -37,6 +39,9 @@ pub const LIMIT_MAX: u32 = 1_000;
 pub const WAIT_SECONDS_MAX: u64 = 60;
 /// Most characters of the name of a topic, a sender, a kind or a reader.
 pub const NAME_CHARS_MAX: u32 = 200;
+/// The name of a mailbox, as schemas have it.
+pub const MAILBOX_PATTERN: &str =
+    "^(all|(agent|task):[0-9a-fA-F-]{32,36}|(topic|dead):[A-Za-z0-9_./:-]{1,200})$";
 /// The reader of who names none.
 pub const READER_DEFAULT: &str = "default";
 
@@ -88,6 +93,14 @@ impl FromStr for Mailbox {
     }
 }
 
+impl PartialSchema for Mailbox {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new().schema_type(Type::String).pattern(Some(MAILBOX_PATTERN)).into()
+    }
+}
+
+impl ToSchema for Mailbox {}
+
 impl Serialize for Mailbox {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
@@ -135,7 +148,7 @@ pub struct Draft {
 }
 
 /// A message in its mailbox.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Message {
     /// Its id.
     pub message_id: Uuid,
@@ -148,10 +161,12 @@ pub struct Message {
     /// What kind of message it is, in the sender's words.
     pub kind: Option<String>,
     /// What it says.
+    #[schema(value_type = serde_json::Value)]
     pub body: Box<RawValue>,
     /// The message that it answers.
     pub reply_to: Option<Uuid>,
     /// An object that describes it.
+    #[schema(value_type = Object)]
     pub metadata: Box<RawValue>,
     /// When it was sent.
     pub created_at: UtcTime,
@@ -160,7 +175,7 @@ pub struct Message {
 }
 
 /// The answer to `POST /api/v1/messages`: the message is kept.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Receipt {
     /// Its id.
     pub message_id: Uuid,
@@ -176,7 +191,7 @@ pub struct Receipt {
 }
 
 /// The answer to `GET /api/v1/messages`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct MessagePage {
     /// Messages, by offset.
     pub items: Vec<Message>,
@@ -199,7 +214,7 @@ pub struct Ack {
 }
 
 /// The answer to an acknowledgement.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AckAnswer {
     /// Which.
     pub mailbox: Mailbox,
@@ -210,7 +225,7 @@ pub struct AckAnswer {
 }
 
 /// A reader of a mailbox, known by its acknowledgements.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MailboxReader {
     /// Its name.
     pub reader: String,
@@ -221,7 +236,7 @@ pub struct MailboxReader {
 }
 
 /// One mailbox.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MailboxShown {
     /// Which.
     pub mailbox: Mailbox,
@@ -236,7 +251,7 @@ pub struct MailboxShown {
 }
 
 /// The answer to `GET /api/v1/messages/mailboxes`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MailboxPage {
     /// Mailboxes, by name.
     pub items: Vec<MailboxShown>,

@@ -1,71 +1,104 @@
-//! Every path of the API, in one place. `{id}` stands for an id.
+//! Every path of the API, in one place. `{id}` and `{name}` stand for one segment.
 
-/// Whether the server is alive.
-pub const HEALTH: &str = "/health";
-/// The same, for each component.
-pub const HEALTH_DETAILED: &str = "/health/detailed";
-/// Submitting and listing tasks.
-pub const TASKS: &str = "/api/v1/tasks";
-/// Many submissions at once.
-pub const TASKS_BATCH: &str = "/api/v1/tasks/batch";
-/// One operation on many tasks.
-pub const TASKS_BULK: &str = "/api/v1/tasks/bulk";
-/// One task.
-pub const TASK: &str = "/api/v1/tasks/{id}";
-/// Ending a task.
-pub const TASK_CANCEL: &str = "/api/v1/tasks/{id}/cancel";
-/// Running an ended task again.
-pub const TASK_RETRY: &str = "/api/v1/tasks/{id}/retry";
-/// What a task made.
-pub const TASK_RESULTS: &str = "/api/v1/tasks/{id}/results";
-/// Why a task does not go on.
-pub const TASK_EXPLAIN: &str = "/api/v1/tasks/{id}/explain";
-/// What the attempts of a task have to say.
-pub const TASK_LOGS: &str = "/api/v1/tasks/{id}/logs";
-/// The graph that a submission became.
-pub const PLAN: &str = "/api/v1/plans/{id}";
-/// The graph that a submission would become.
-pub const PLANS_PREVIEW: &str = "/api/v1/plans/preview";
-/// Submitting a task as Claude Code's clients do.
-pub const CLAUDE_TASKS: &str = "/api/v1/claude/tasks";
-/// One such task.
-pub const CLAUDE_TASK: &str = "/api/v1/claude/tasks/{id}";
-/// Ending one.
-pub const CLAUDE_TASK_CANCEL: &str = "/api/v1/claude/tasks/{id}/cancel";
-/// What one made.
-pub const CLAUDE_TASK_RESULTS: &str = "/api/v1/claude/tasks/{id}/results";
-/// How the system is, as these clients ask.
-pub const CLAUDE_STATUS: &str = "/api/v1/claude/orchestrator/status";
-/// What happens, as it happens.
-pub const EVENTS: &str = "/api/v1/events";
-/// Sending and reading messages.
-pub const MESSAGES: &str = "/api/v1/messages";
-/// Saying which messages were handled.
-pub const MESSAGES_ACK: &str = "/api/v1/messages/ack";
-/// Where there are messages.
-pub const MAILBOXES: &str = "/api/v1/messages/mailboxes";
-/// Mailboxes whose messages are posted somewhere.
-pub const SUBSCRIPTIONS: &str = "/api/v1/messages/subscriptions";
-/// One of them.
-pub const SUBSCRIPTION: &str = "/api/v1/messages/subscriptions/{id}";
-/// Delivering again what was given up.
-pub const SUBSCRIPTION_REPLAY: &str = "/api/v1/messages/subscriptions/{id}/replay";
-/// Keys that tasks share.
-pub const KEYS: &str = "/api/v1/keys";
-/// How many tasks with one concurrency key run at once, and how fast they start.
-pub const CONCURRENCY_KEY: &str = "/api/v1/keys/concurrency/{id}";
-/// How often the turn of a fairness key comes.
-pub const FAIRNESS_KEY: &str = "/api/v1/keys/fairness/{id}";
-/// Creating and listing agents.
-pub const AGENTS: &str = "/api/v1/agents";
-/// One agent.
-pub const AGENT: &str = "/api/v1/agents/{id}";
-/// The worker protocol.
-pub const AGENT_POLL: &str = "/api/v1/agents/{id}/poll";
-/// How the system is.
-pub const SYSTEM_STATUS: &str = "/api/v1/system/status";
-/// Its figures.
-pub const SYSTEM_METRICS: &str = "/api/v1/system/metrics";
+macro_rules! paths {
+    ($($(#[$doc:meta])* $name:ident $path:literal)+) => {
+        $($(#[$doc])* pub const $name: &str = $path;)+
+
+        /// All of them.
+        pub const ALL: &[&str] = &[$($name),+];
+    };
+}
+
+paths! {
+    /// Whether the server is alive.
+    HEALTH "/health"
+    /// The same, for each component.
+    HEALTH_DETAILED "/health/detailed"
+    /// Submitting and listing tasks.
+    TASKS "/api/v1/tasks"
+    /// Many submissions at once.
+    TASKS_BATCH "/api/v1/tasks/batch"
+    /// One operation on many tasks.
+    TASKS_BULK "/api/v1/tasks/bulk"
+    /// One task.
+    TASK "/api/v1/tasks/{id}"
+    /// Ending a task.
+    TASK_CANCEL "/api/v1/tasks/{id}/cancel"
+    /// Running an ended task again.
+    TASK_RETRY "/api/v1/tasks/{id}/retry"
+    /// What a task made.
+    TASK_RESULTS "/api/v1/tasks/{id}/results"
+    /// Why a task does not go on.
+    TASK_EXPLAIN "/api/v1/tasks/{id}/explain"
+    /// The graph that a submission became.
+    PLAN "/api/v1/plans/{id}"
+    /// The graph that a submission would become.
+    PLANS_PREVIEW "/api/v1/plans/preview"
+    /// Submitting a task as Claude Code's clients do.
+    CLAUDE_TASKS "/api/v1/claude/tasks"
+    /// One such task.
+    CLAUDE_TASK "/api/v1/claude/tasks/{id}"
+    /// Ending one.
+    CLAUDE_TASK_CANCEL "/api/v1/claude/tasks/{id}/cancel"
+    /// What one made.
+    CLAUDE_TASK_RESULTS "/api/v1/claude/tasks/{id}/results"
+    /// How the system is, as these clients ask.
+    CLAUDE_STATUS "/api/v1/claude/orchestrator/status"
+    /// What happens, as it happens.
+    EVENTS "/api/v1/events"
+    /// Keys that tasks share.
+    KEYS "/api/v1/keys"
+    /// How many tasks with one concurrency key run at once, and how fast they start.
+    CONCURRENCY_KEY "/api/v1/keys/concurrency/{id}"
+    /// How often the turn of a fairness key comes.
+    FAIRNESS_KEY "/api/v1/keys/fairness/{id}"
+    /// Creating and listing agents.
+    AGENTS "/api/v1/agents"
+    /// One agent.
+    AGENT "/api/v1/agents/{id}"
+    /// The worker protocol.
+    AGENT_POLL "/api/v1/agents/{id}/poll"
+    /// Declaring and listing resources.
+    RESOURCES "/api/v1/resources"
+    /// One resource.
+    RESOURCE "/api/v1/resources/{id}"
+    /// Holding resources outside of tasks.
+    RESOURCES_ALLOCATE "/api/v1/resources/allocate"
+    /// Who holds resources so.
+    ALLOCATIONS "/api/v1/resources/allocations"
+    /// What one requester holds so.
+    ALLOCATION "/api/v1/resources/allocations/{id}"
+    /// What happened to a task.
+    TASK_EVENTS "/api/v1/tasks/{id}/events"
+    /// Recurring submissions.
+    SCHEDULES "/api/v1/schedules"
+    /// One of them.
+    SCHEDULE "/api/v1/schedules/{id}"
+    /// What the attempts of a task have to say.
+    TASK_LOGS "/api/v1/tasks/{id}/logs"
+    /// Sending and reading messages.
+    MESSAGES "/api/v1/messages"
+    /// Saying which messages were handled.
+    MESSAGES_ACK "/api/v1/messages/ack"
+    /// Where there are messages.
+    MAILBOXES "/api/v1/messages/mailboxes"
+    /// Mailboxes whose messages are posted somewhere.
+    SUBSCRIPTIONS "/api/v1/messages/subscriptions"
+    /// One of them.
+    SUBSCRIPTION "/api/v1/messages/subscriptions/{id}"
+    /// Delivering again what was given up.
+    SUBSCRIPTION_REPLAY "/api/v1/messages/subscriptions/{id}/replay"
+    /// How the system is.
+    SYSTEM_STATUS "/api/v1/system/status"
+    /// Its figures.
+    SYSTEM_METRICS "/api/v1/system/metrics"
+    /// The description of this API for programs.
+    OPENAPI "/openapi.json"
+    /// The same to read and to try out.
+    DOCS "/docs"
+    /// The same to read.
+    REDOC "/redoc"
+}
 
 /// `path` with `id` in the place of `{id}`.
 #[must_use]

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::task::Task;
 use crate::time::UtcTime;
 
 /// The answer to `GET /api/v1/plans/{id}` and `POST /api/v1/plans/preview`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ExecutionPlan {
     /// Its id; of a preview: one that no plan will have.
     pub id: Uuid,
@@ -32,6 +33,7 @@ pub struct ExecutionPlan {
     pub created_at: UtcTime,
     /// `strategy`, and `durations`: `measured`, `mean` or `timeout`, the weakest that
     /// `estimated_duration` rests on.
+    #[schema(value_type = Object)]
     pub metadata: Map<String, Value>,
     /// Ours: what the caller should know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -347,7 +347,7 @@ fn read_contract<'a>(slots: &Slots<'a>, reader: &mut Reader<'_>, fields: &mut Fi
     fields.strategy = read_strategy(slots.decomposition_strategy, reader);
 }
 
-fn read_timeout(raw: Option<&RawValue>, reader: &mut Reader<'_>) -> Option<u64> {
+pub(crate) fn read_timeout(raw: Option<&RawValue>, reader: &mut Reader<'_>) -> Option<u64> {
     let most = reader.bounds.task_timeout_seconds_max;
     let above = raw.and_then(|raw| raw.get().parse::<u64>().ok()).filter(|found| *found > most);
     if let Some(found) = above {

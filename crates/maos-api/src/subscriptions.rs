@@ -1,6 +1,7 @@
 //! Subscriptions on the wire: a mailbox whose messages are posted to a URL.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::error::{ApiError, ErrorCode};
 use crate::fault::Faults;
@@ -26,7 +27,7 @@ pub struct ParsedSubscription {
 }
 
 /// A delivery that did not work and is tried again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Failing {
     /// The message.
     pub offset: u64,
@@ -39,7 +40,7 @@ pub struct Failing {
 }
 
 /// The answer to every request about one subscription.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Subscription {
     /// Its name.
     pub name: String,
@@ -65,14 +66,14 @@ pub struct Subscription {
 }
 
 /// The answer to `GET /api/v1/messages/subscriptions`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SubscriptionList {
     /// All of them, by name.
     pub items: Vec<Subscription>,
 }
 
 /// The answer to ending one, and to delivering again what was given up.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SubscriptionAnswer {
     /// What happened, in words.
     pub message: String,

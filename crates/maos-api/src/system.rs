@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use crate::task::wire_names;
 use crate::time::UtcTime;
@@ -31,7 +32,7 @@ wire_names! {
 }
 
 /// The answer to `GET /health`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Health {
     /// Always healthy: whoever answers lives.
     pub status: HealthStatus,
@@ -46,7 +47,7 @@ pub struct Health {
 }
 
 /// How one component is.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ComponentHealth {
     /// Whether it works.
     pub healthy: bool,
@@ -54,11 +55,12 @@ pub struct ComponentHealth {
     pub status: String,
     /// More about it.
     #[serde(flatten)]
+    #[schema(value_type = Object)]
     pub more: Map<String, Value>,
 }
 
 /// The answer to `GET /health/detailed`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DetailedHealth {
     /// All in all.
     pub status: HealthStatus,
@@ -73,7 +75,7 @@ pub struct DetailedHealth {
 }
 
 /// The answer to `GET /api/v1/system/status`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SystemStatus {
     /// Whether it takes and runs tasks.
     pub running: bool,
@@ -99,19 +101,25 @@ pub struct SystemStatus {
 pub type Figures = BTreeMap<String, Value>;
 
 /// The answer to `GET /api/v1/system/metrics`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SystemMetrics {
     /// Tasks and agents since the data directory was made.
+    #[schema(value_type = Object)]
     pub orchestrator: Figures,
     /// Plans.
+    #[schema(value_type = Object)]
     pub task_planner: Figures,
     /// Agents now.
+    #[schema(value_type = Object)]
     pub agent_manager: Figures,
     /// Capacity, allocated and available of each kind.
+    #[schema(value_type = Object)]
     pub resource_allocator: Figures,
     /// Sizes and rates of journal and store.
+    #[schema(value_type = Object)]
     pub state_manager: Figures,
     /// Sizes and rates of messages.
+    #[schema(value_type = Object)]
     pub message_bus: Figures,
     /// Now.
     pub timestamp: UtcTime,

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::time::UtcTime;
@@ -31,6 +32,18 @@ macro_rules! wire_names {
                 match self { $($name::$case => $wire),+ }
             }
         }
+
+        impl utoipa::PartialSchema for $name {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+                let names = $name::ALL.map($name::name);
+                let name = utoipa::openapi::ObjectBuilder::new()
+                    .schema_type(utoipa::openapi::Type::String)
+                    .enum_values(Some(names));
+                name.into()
+            }
+        }
+
+        impl utoipa::ToSchema for $name {}
     };
 }
 pub(crate) use wire_names;
@@ -151,7 +164,7 @@ pub struct TaskSubmission {
 }
 
 /// One thing that a task waits for.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Dependency {
     /// What must have ended.
     pub task_id: Uuid,
@@ -160,6 +173,7 @@ pub struct Dependency {
     /// Always true.
     pub required: bool,
     /// An object.
+    #[schema(value_type = Object)]
     pub metadata: Map<String, Value>,
 }
 
@@ -181,7 +195,7 @@ impl Dependency {
 }
 
 /// A task as the contract shows it, and our additions behind it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Task {
     /// Its id.
     pub id: Uuid,
@@ -202,8 +216,10 @@ pub struct Task {
     /// Its direct subtasks, in order.
     pub subtasks: Vec<Uuid>,
     /// As submitted; an object. Null where `omitted` says so.
+    #[schema(value_type = Option<Object>)]
     pub parameters: Box<RawValue>,
     /// What it made.
+    #[schema(value_type = serde_json::Value)]
     pub result: Option<Box<RawValue>>,
     /// Why it has no result.
     pub error: Option<String>,
@@ -226,6 +242,7 @@ pub struct Task {
     /// Words to find it by.
     pub tags: Vec<String>,
     /// As submitted; an object.
+    #[schema(value_type = Option<Object>)]
     pub metadata: Box<RawValue>,
     /// Ours: its name within its plan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -247,7 +264,7 @@ pub struct Task {
 }
 
 /// The answer to submitting, reading and changing a task.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct TaskEnvelope {
     /// The task.
     pub task: Task,
@@ -261,7 +278,7 @@ pub struct TaskEnvelope {
 }
 
 /// The answer to cancelling a task.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CancelAnswer {
     /// What happened, in words.
     pub message: String,
@@ -272,16 +289,17 @@ pub struct CancelAnswer {
 }
 
 /// The answer to `GET /api/v1/tasks/{id}/results`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct TaskResults {
     /// The task.
     pub task_id: Uuid,
     /// What it made.
+    #[schema(value_type = serde_json::Value)]
     pub results: Box<RawValue>,
 }
 
 /// How it went with one of many submissions.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum BatchResult {
     /// It was accepted, now or before under the same key.
@@ -313,7 +331,7 @@ wire_names! {
 }
 
 /// The answer to `POST /api/v1/tasks/bulk`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct BulkAnswer {
     /// What was done.
     pub operation: BulkOperation,
@@ -328,7 +346,7 @@ pub struct BulkAnswer {
 }
 
 /// How it went with one of many tasks.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct BulkResult {
     /// The task.
     pub task_id: Uuid,
@@ -342,11 +360,12 @@ pub struct BulkResult {
     pub error_code: Option<String>,
     /// What a program needs to know of why not.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
+    #[schema(value_type = Object)]
     pub details: Map<String, Value>,
 }
 
 /// One page of a listing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Page<T> {
     /// What is on it.
     pub items: Vec<T>,

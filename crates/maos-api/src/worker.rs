@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::document::Members;
@@ -31,7 +32,7 @@ pub const LOG_LINES_MAX: usize = 10_000;
 pub const MESSAGES_MAX: u32 = 100;
 
 /// One run of a task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 pub struct AttemptRef {
     /// The task.
     pub task_id: Uuid,
@@ -71,7 +72,7 @@ pub struct Poll<'a> {
 }
 
 /// How an attempt went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OutcomeStatus {
     /// It has a result.
@@ -149,7 +150,7 @@ impl Log<'_> {
 }
 
 /// The answer to a poll.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct PollAnswer {
     /// What is to be done.
     pub tasks: Vec<Task>,
@@ -172,7 +173,8 @@ pub struct PollAnswer {
 }
 
 /// An attempt that is to be run.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = WorkerTask)]
 pub struct Task {
     /// The task.
     pub task_id: Uuid,
@@ -183,8 +185,10 @@ pub struct Task {
     /// Free text.
     pub description: Option<String>,
     /// An object, with references to earlier results resolved.
+    #[schema(value_type = Object)]
     pub parameters: Box<RawValue>,
     /// An object that came with the submission.
+    #[schema(value_type = Object)]
     pub metadata: Box<RawValue>,
     /// Words to find it by.
     pub tags: Vec<String>,
@@ -201,7 +205,8 @@ pub struct Task {
 }
 
 /// An outcome that does not count.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = RefusedOutcome)]
 pub struct Refused {
     /// The task.
     pub task_id: Uuid,

@@ -8,7 +8,7 @@ use crate::event::{AgentEnd, Failure};
 use crate::ids::{AgentId, Attempt, Epoch, NodeId, TaskId};
 use crate::payload::Payload;
 use crate::record::TaskRecord;
-use crate::spec::{AgentSpec, Amounts, Expansion, Name, Plan, Setting};
+use crate::spec::{AgentSpec, Amounts, Artifact, Expansion, Name, Plan, Setting, TaskPatch};
 
 /// A request to change the state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +83,47 @@ pub enum Command {
         /// What.
         setting: Setting,
     },
+    /// Change a task that was accepted.
+    Amend {
+        /// The task.
+        task: TaskId,
+        /// What is to be another.
+        patch: Box<TaskPatch>,
+    },
+    /// Keep a file with a task that has not ended.
+    KeepArtifact {
+        /// The task.
+        task: TaskId,
+        /// The attempt that made it; `None`: somebody else did.
+        attempt: Option<Attempt>,
+        /// The file.
+        artifact: Box<Artifact>,
+    },
+    /// Set or take away a document of the shell's.
+    SetEntry {
+        /// What kind of document it is.
+        register: Name,
+        /// Its name among those of its kind.
+        key: Name,
+        /// What it is to say; `None`: it is to go.
+        value: Option<Payload>,
+        /// What must be so.
+        expect: Expect,
+    },
+    /// Hold resources outside of any attempt, instead of what the requester holds so.
+    Reserve {
+        /// Who.
+        requester: Name,
+        /// What.
+        amounts: Amounts,
+        /// How long; `None`: until they are given back.
+        lease_ms: Option<u64>,
+    },
+    /// Give back what a requester holds outside of any attempt.
+    Unreserve {
+        /// Who.
+        requester: Name,
+    },
     /// A server takes over: attempts that ended with the one before it are lost.
     BeginEpoch {
         /// The new reign; above every earlier one.
@@ -92,6 +133,17 @@ pub enum Command {
     },
     /// Time passed. What is due follows by itself.
     Tick,
+}
+
+/// What must be so before a document of the shell's changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// Whatever there is.
+    Anything,
+    /// It is not there.
+    Absent,
+    /// It is there.
+    Present,
 }
 
 /// How an attempt went.

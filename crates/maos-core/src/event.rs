@@ -14,7 +14,7 @@ use minicbor::{Decode, Encode};
 use crate::ids::{AgentId, Attempt, Epoch, NodeId, TaskId};
 use crate::payload::{Payload, shared};
 use crate::record::TaskRecord;
-use crate::spec::{AgentSpec, Amounts, Expansion, Name, Plan, Setting};
+use crate::spec::{AgentSpec, Amounts, Artifact, Expansion, Name, Plan, Setting, TaskSpec};
 use crate::time::{Moment, Timestamp};
 
 /// Everything that one input brought about, at one moment. Durable as a whole or not at all.
@@ -191,6 +191,59 @@ pub enum Event {
         /// What.
         #[n(1)]
         setting: Setting,
+    },
+    /// A task is from now on as this says.
+    #[n(17)]
+    Amended {
+        /// The task.
+        #[n(0)]
+        task: TaskId,
+        /// All that is asked for.
+        #[cbor(n(1), with = "shared")]
+        spec: Arc<TaskSpec>,
+    },
+    /// An agent made a file beside its task's result; one of the same name gives way.
+    #[n(18)]
+    ArtifactKept {
+        /// The task.
+        #[n(0)]
+        task: TaskId,
+        /// The file.
+        #[n(1)]
+        artifact: Artifact,
+    },
+    /// A document of the shell's is there, is another, or is gone.
+    #[n(19)]
+    EntrySet {
+        /// What kind of document it is.
+        #[n(0)]
+        register: Name,
+        /// Its name among those of its kind.
+        #[n(1)]
+        key: Name,
+        /// What it says; `None`: it is gone.
+        #[n(2)]
+        value: Option<Payload>,
+    },
+    /// Somebody holds resources outside of any attempt, instead of what they held so.
+    #[n(20)]
+    Reserved {
+        /// Who.
+        #[n(0)]
+        requester: Name,
+        /// What.
+        #[n(1)]
+        amounts: Amounts,
+        /// Until when; `None`: until they are given back.
+        #[n(2)]
+        until: Option<Timestamp>,
+    },
+    /// What somebody held outside of any attempt is free.
+    #[n(21)]
+    Unreserved {
+        /// Who.
+        #[n(0)]
+        requester: Name,
     },
     /// A server took over the journal.
     #[n(14)]

@@ -90,6 +90,9 @@ fn timers_are_those_of_the_stages(state: &State) -> Result<(), Broken> {
         }
     }
     law!(wanted == state.timers, "timers {:?}, wanted {wanted:?}", state.timers);
+    let leases =
+        state.reservations().filter_map(|held| Some((held.until?, held.requester.clone())));
+    law!(state.leases == leases.collect(), "leases {:?} are not the reservations'", state.leases);
     Ok(())
 }
 
@@ -132,11 +135,14 @@ fn reservations_add_up(state: &State) -> Result<(), Broken> {
             }
         }
     }
+    for (kind, amount) in state.reservations().flat_map(|held| held.amounts.iter()) {
+        *wanted.entry(kind.into()).or_default() += amount;
+    }
     for (kind, pool) in &state.dispatch.pools {
         let sum = wanted.get(kind).copied().unwrap_or_default();
         law!(
             pool.allocated_milli == sum,
-            "`{kind}`: {} reserved, attempts hold {sum}",
+            "`{kind}`: {} reserved, {sum} held",
             pool.allocated_milli
         );
     }

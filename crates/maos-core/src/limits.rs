@@ -66,6 +66,15 @@ pub const KEY_SETTINGS_MAX: u32 = 10_000;
 pub const WEIGHT_MAX: u32 = 1_000;
 /// Tasks that the policy `best_fit` chooses from.
 pub const BEST_FIT_AMONG: u32 = 64;
+/// Unsuccessful attempts of one task that are remembered; older ones only count.
+pub const ATTEMPTS_KEPT: u32 = 16;
+/// Most files that agents make beside one task's result.
+pub const ARTIFACTS_MAX: u32 = 100;
+/// Most small documents that the engine keeps for the shell, all kinds together: schedules,
+/// resources, callbacks and the like.
+pub const ENTRIES_MAX: u32 = 100_000;
+/// Most requesters that hold resources outside of attempts.
+pub const RESERVATIONS_MAX: u32 = 1_000;
 /// Most live tasks of one engine.
 pub const LIVE_TASKS_MAX: u32 = 5_000_000;
 /// An agent that has not been heard of for this long is lost.

@@ -16,9 +16,9 @@ use crate::ids::{AgentId, Attempt, Epoch, Sequence, TaskId};
 use crate::limits::{INFLIGHT_STEPS_MAX, STEP_EVENTS_MAX};
 use crate::outcome::Outcome;
 use crate::presence::Presence;
-use crate::record::{AgentRecord, Counters, TaskRecord};
+use crate::record::{AgentRecord, Counters, EntryRecord, Reservation, TaskRecord};
 use crate::rejection::Rejection;
-use crate::spec::Runtime;
+use crate::spec::{Name, Runtime};
 use crate::time::{Moment, Timestamp};
 use crate::view::{Blocker, Hold, Keys};
 
@@ -105,6 +105,12 @@ pub enum Query {
     Holds(AgentId),
     /// What holds for the keys that tasks share.
     Keys,
+    /// The documents of one kind that are kept for the shell.
+    Entries(Name),
+    /// One of them.
+    Entry(Name, Name),
+    /// Resources that are held outside of any attempt.
+    Reservations,
     /// Figures.
     Figures,
 }
@@ -167,6 +173,10 @@ pub enum Answer {
     Holds(Box<AgentRecord>, Vec<Hold>),
     /// What holds for the keys that tasks share.
     Keys(Box<Keys>),
+    /// Documents of one kind, by name.
+    Entries(Vec<EntryRecord>),
+    /// What is held outside of any attempt.
+    Reservations(Vec<Reservation>),
     /// Figures.
     Figures(Box<Figures>),
 }
@@ -364,9 +374,9 @@ impl Node {
                 let root = if fresh { own } else { before.unwrap_or(own) };
                 Answer::Accepted { root, fresh, task: echoed(root) }
             }
-            Command::Cancel { task, .. } | Command::Retry { task } => {
-                echoed(*task).map_or(Answer::Done, Answer::Task)
-            }
+            Command::Cancel { task, .. }
+            | Command::Retry { task }
+            | Command::Amend { task, .. } => echoed(*task).map_or(Answer::Done, Answer::Task),
             Command::Revive { .. }
             | Command::Report { .. }
             | Command::Release { .. }
@@ -375,6 +385,10 @@ impl Node {
             | Command::EndAgent { .. }
             | Command::SetCapacity { .. }
             | Command::SetKey { .. }
+            | Command::KeepArtifact { .. }
+            | Command::SetEntry { .. }
+            | Command::Reserve { .. }
+            | Command::Unreserve { .. }
             | Command::BeginEpoch { .. }
             | Command::Tick => Answer::Done,
         }
@@ -483,6 +497,21 @@ impl Node {
                 (answer, self.decided)
             }
             Query::Keys => (Ok(Answer::Keys(Box::new(self.state.keys()))), self.decided),
+            Query::Entries(register) => {
+                let entries = self.state.entries(&register).cloned().collect();
+                (Ok(Answer::Entries(entries)), self.decided)
+            }
+            Query::Entry(register, key) => {
+                let found = self.state.entry(&register, &key).cloned();
+                let answer = found
+                    .map(|entry| Answer::Entries(Vec::from([entry])))
+                    .ok_or(Rejection::EntryNotFound { register, key });
+                (answer, self.decided)
+            }
+            Query::Reservations => {
+                let held = self.state.reservations().cloned().collect();
+                (Ok(Answer::Reservations(held)), self.decided)
+            }
             Query::Figures => (Ok(Answer::Figures(Box::new(self.figures()))), self.decided),
         };
         if rests_on <= self.durable {
@@ -616,6 +645,11 @@ impl Node {
             | Command::EndAgent { .. }
             | Command::SetCapacity { .. }
             | Command::SetKey { .. }
+            | Command::Amend { .. }
+            | Command::KeepArtifact { .. }
+            | Command::SetEntry { .. }
+            | Command::Reserve { .. }
+            | Command::Unreserve { .. }
             | Command::Tick => return,
         }
         let workers = self

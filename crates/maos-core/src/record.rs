@@ -12,7 +12,7 @@ use minicbor::{Decode, Encode};
 use crate::event::{AgentEnd, Failure};
 use crate::ids::{AgentId, Attempt, Epoch, NodeId, PlanId, Position, TaskId};
 use crate::payload::{Payload, shared};
-use crate::spec::{AgentSpec, Amounts, IdempotencyKey, Name, Setting, TaskSpec};
+use crate::spec::{AgentSpec, Amounts, Artifact, IdempotencyKey, Name, Setting, TaskSpec};
 use crate::time::{Timestamp, WallTime};
 
 /// One task, complete.
@@ -63,6 +63,75 @@ pub struct TaskRecord {
     /// Attempts that were told to stop and may not have ended.
     #[n(14)]
     pub stopping: Box<[HeldAttempt]>,
+    /// Who ran the last attempt that started.
+    #[n(15)]
+    pub ran_by: Option<AgentId>,
+    /// Unsuccessful attempts, at most the last `limits::ATTEMPTS_KEPT`.
+    #[cbor(n(16), default)]
+    pub past: Box<[PastAttempt]>,
+    /// Files that its agents made beside its result.
+    #[cbor(n(17), default)]
+    pub artifacts: Box<[Artifact]>,
+    /// Whether what was asked for has changed since it was accepted.
+    #[cbor(n(18), default)]
+    pub amended: bool,
+}
+
+/// An attempt that ended without a result.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct PastAttempt {
+    /// Its number.
+    #[n(0)]
+    pub attempt: Attempt,
+    /// Who ran it.
+    #[n(1)]
+    pub agent: AgentId,
+    /// When it started.
+    #[n(2)]
+    pub started: WallTime,
+    /// When it counted as over.
+    #[n(3)]
+    pub ended: WallTime,
+    /// Why it has no result.
+    #[n(4)]
+    pub failure: Failure,
+}
+
+/// A small document that the engine keeps for the shell and never reads, such as a schedule.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct EntryRecord {
+    /// What kind of document it is.
+    #[n(0)]
+    pub register: Name,
+    /// Its name among those of its kind.
+    #[n(1)]
+    pub key: Name,
+    /// What it says; `None`: it is no longer there.
+    #[n(2)]
+    pub value: Option<Payload>,
+    /// When it was entered first.
+    #[n(3)]
+    pub created: WallTime,
+    /// When it changed last.
+    #[n(4)]
+    pub updated: WallTime,
+}
+
+/// Resources that somebody holds outside of any attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Reservation {
+    /// Who.
+    #[n(0)]
+    pub requester: Name,
+    /// What.
+    #[n(1)]
+    pub amounts: Amounts,
+    /// Until when; `None`: until it is given back.
+    #[n(2)]
+    pub until: Option<Timestamp>,
+    /// Since when.
+    #[n(3)]
+    pub since: WallTime,
 }
 
 /// What all tasks of a plan share.
@@ -264,6 +333,9 @@ pub struct EngineRecord {
     /// What was set for keys that tasks share.
     #[n(5)]
     pub settings: Vec<(Name, Setting)>,
+    /// Resources that are held outside of any attempt.
+    #[cbor(n(6), default)]
+    pub reservations: Vec<Reservation>,
 }
 
 /// Figures since the data directory was made, subtasks included.

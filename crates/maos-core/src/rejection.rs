@@ -71,6 +71,48 @@ pub enum Rejection {
         /// What there is, in thousandths.
         capacity_milli: u64,
     },
+    /// There is not enough left at the moment.
+    #[error("`{kind}`: {wanted_milli} thousandths are wanted, {free_milli} are free")]
+    NotEnoughLeft {
+        /// The kind of resource.
+        kind: Box<str>,
+        /// What was asked for, in thousandths.
+        wanted_milli: u64,
+        /// What is free, in thousandths.
+        free_milli: u64,
+    },
+    /// Nobody of this name holds resources.
+    #[error("`{requester}` holds no resources")]
+    NothingReserved {
+        /// Who was named.
+        requester: Box<str>,
+    },
+    /// What is fixed once a task has started, or was made for a plan.
+    #[error("`{what}` of task `{task}` can no longer be changed: it is {state}")]
+    Fixed {
+        /// The task.
+        task: TaskId,
+        /// What was to change.
+        what: &'static str,
+        /// Its state's wire name, or what it is.
+        state: &'static str,
+    },
+    /// A document of the shell's is not there.
+    #[error("no {register} has the name `{key}`")]
+    EntryNotFound {
+        /// What kind of document it is.
+        register: Box<str>,
+        /// Its name among those of its kind.
+        key: Box<str>,
+    },
+    /// A document of the shell's is there already.
+    #[error("a {register} with the name `{key}` is there already")]
+    EntryExists {
+        /// What kind of document it is.
+        register: Box<str>,
+        /// Its name among those of its kind.
+        key: Box<str>,
+    },
     /// A bound was reached; later it may fit.
     #[error("{what} are at their bound of {bound}")]
     Full {

@@ -9,7 +9,7 @@ use minicbor::{Decode, Encode};
 
 use crate::ids::{AgentId, NodeId, PlanId, TaskId};
 use crate::payload::{Payload, shared};
-use crate::time::Timestamp;
+use crate::time::{Timestamp, WallTime};
 
 /// An open name: a capability, a resource kind, a tag, a key. Compared byte by byte.
 pub type Name = Box<str>;
@@ -271,6 +271,49 @@ impl TaskSpec {
     pub fn rare(&self) -> &Rare {
         self.rare.as_deref().unwrap_or(&NOTHING_RARE)
     }
+}
+
+/// What is to be another in a task that was accepted. `None`: stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TaskPatch {
+    /// Also of everything below it that has not ended.
+    pub priority: Option<Priority>,
+    /// A set of words to find it by.
+    pub tags: Option<Names>,
+    /// A JSON object.
+    pub metadata: Option<Payload>,
+    /// Until its first attempt starts; for a leaf.
+    pub limits: Option<Limits>,
+}
+
+/// What a task may take and what it works on: fixed once its first attempt has started.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// A JSON object.
+    pub parameters: Option<Payload>,
+    /// Bound on one attempt's run.
+    pub timeout_ms: Option<u64>,
+    /// Failed attempts that are tried again.
+    pub retries_max: Option<u32>,
+    /// What is reserved for as long as an attempt lasts.
+    pub resources: Option<Amounts>,
+}
+
+/// A file that an agent made beside a task's result.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Artifact {
+    /// Unique within the task.
+    #[n(0)]
+    pub name: Name,
+    /// Its MIME type, as its maker said.
+    #[n(1)]
+    pub media_type: Name,
+    /// What is in it.
+    #[n(2)]
+    pub content: Payload,
+    /// When it was kept.
+    #[n(3)]
+    pub kept: WallTime,
 }
 
 /// Where a task with subtasks takes its result from, once they have all ended.

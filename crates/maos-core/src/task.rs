@@ -6,10 +6,13 @@ use alloc::vec::Vec;
 
 use crate::dispatch::LaneId;
 use crate::event::Failure;
-use crate::ids::{Attempt, Sequence, TaskId};
-use crate::record::{CollectRecord, HeldAttempt, PlanRecord, Stage, Times};
+use crate::ids::{AgentId, Attempt, Sequence, TaskId};
+use crate::limits::ATTEMPTS_KEPT;
+use crate::record::{
+    CollectRecord, HeldAttempt, PastAttempt, PlanRecord, Stage, TaskRecord, Times,
+};
 use crate::slab::Slot;
-use crate::spec::{FailurePolicy, TaskSpec};
+use crate::spec::{Artifact, FailurePolicy, TaskSpec};
 use crate::time::Timestamp;
 
 #[derive(Clone, Debug)]
@@ -27,7 +30,10 @@ pub(crate) struct Task {
     /// Dependencies that have not ended well enough.
     pub(crate) missing: u32,
     pub(crate) stage: Stage,
-    pub(crate) last_failure: Option<Box<Failure>>,
+    /// Who ran the last attempt that started.
+    pub(crate) ran_by: Option<AgentId>,
+    /// What it leaves behind; `None` while that is nothing.
+    pub(crate) trail: Option<Box<Trail>>,
     pub(crate) times: Times,
     pub(crate) stopping: Vec<HeldAttempt>,
     /// The step that changed it last.
@@ -36,6 +42,16 @@ pub(crate) struct Task {
     pub(crate) listed: bool,
     /// Its place in the graph; `None` for a task that is a plan of its own.
     pub(crate) edges: Option<Box<Edges>>,
+}
+
+/// What attempts and callers left behind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Trail {
+    last_failure: Option<Failure>,
+    pub(crate) past: Vec<PastAttempt>,
+    pub(crate) artifacts: Vec<Artifact>,
+    /// What was asked for has changed since.
+    pub(crate) amended: bool,
 }
 
 /// What a task of a larger plan knows of the others.
@@ -103,7 +119,41 @@ impl Stage {
     }
 }
 
+impl Trail {
+    /// Takes over what a row says of it.
+    pub(crate) fn of(record: &mut TaskRecord) -> Option<Box<Trail>> {
+        let trail = Trail {
+            last_failure: record.last_failure.take(),
+            past: core::mem::take(&mut record.past).into_vec(),
+            artifacts: core::mem::take(&mut record.artifacts).into_vec(),
+            amended: record.amended,
+        };
+        (trail != Trail::default()).then(|| Box::new(trail))
+    }
+
+    /// One more attempt without a result; the oldest gives way.
+    pub(crate) fn note(&mut self, attempt: PastAttempt) {
+        if self.past.len() >= usize::try_from(ATTEMPTS_KEPT).unwrap_or(usize::MAX) {
+            self.past.remove(0);
+        }
+        self.last_failure = Some(attempt.failure.clone());
+        self.past.push(attempt);
+    }
+}
+
 impl Task {
+    pub(crate) fn trail_mut(&mut self) -> &mut Trail {
+        self.trail.get_or_insert_default()
+    }
+
+    pub(crate) fn last_failure(&self) -> Option<&Failure> {
+        self.trail.as_ref()?.last_failure.as_ref()
+    }
+
+    pub(crate) fn artifacts(&self) -> &[Artifact] {
+        self.trail.as_ref().map_or(&[], |trail| &trail.artifacts)
+    }
+
     pub(crate) fn edges(&self) -> Option<&Edges> {
         self.edges.as_deref()
     }

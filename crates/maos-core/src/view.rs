@@ -284,12 +284,23 @@ impl State {
             |task: &Task| resources.iter().any(|(kind, _)| task.spec.demand.resources.of(kind) > 0);
         let held = self.agents.iter().flat_map(|(_, agent)| agent.held.keys());
         let holders = held.filter(|(task, _)| holds(&self.tasks[*task])).take(HOLDERS_MAX);
+        let reserved: Vec<String> = self
+            .reservations
+            .values()
+            .filter(|held| resources.iter().any(|(kind, _)| held.amounts.of(kind) > 0))
+            .take(HOLDERS_MAX)
+            .map(|held| format!("`{}`", held.requester))
+            .collect();
+        let reserved = match reserved.is_empty() {
+            true => String::new(),
+            false => format!(", reserved by {}", reserved.join(", ")),
+        };
         Some(Blocker {
             kind: BlockerKind::Resources,
-            message: format!("not enough left of {}", short.join("; ")),
+            message: format!("not enough left of {}{reserved}", short.join("; ")),
             since,
             held_by: holders.map(|(task, _)| Holder::Task(self.tasks[*task].id)).collect(),
-            unblock: "the end of attempts that hold them, or more capacity".into(),
+            unblock: "the end of what holds them, or more capacity".into(),
         })
     }
 
@@ -320,7 +331,7 @@ impl State {
     }
 
     fn explain_backoff(&self, task: &Task, until: Timestamp) -> Blocker {
-        let why = task.last_failure.as_ref().map(|failure| failure.message.to_string());
+        let why = task.last_failure().map(|failure| failure.message.to_string());
         Blocker {
             kind: BlockerKind::Backoff,
             message: format!(

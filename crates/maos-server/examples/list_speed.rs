@@ -50,7 +50,7 @@ fn fill(store: &Store, tasks: u64) {
         let group = (first..tasks.min(first + 500)).map(task).collect();
         let position = Position { epoch: Epoch(1), sequence: Sequence(sequence) };
         let engine = EngineRecord { position, ..EngineRecord::default() };
-        store.write(Changes { engine, tasks: group, agents: Vec::new() });
+        store.write(Changes { engine, tasks: group, ..Changes::default() });
         while store.backlog().rows > 150_000 {
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -196,5 +196,9 @@ fn task(number: u64) -> TaskRecord {
         last_failure: None,
         times: Times { created: time, updated: time, ended: Some(time), ..Times::default() },
         stopping: [].into(),
+        ran_by: None,
+        past: [].into(),
+        artifacts: [].into(),
+        amended: false,
     }
 }

@@ -73,7 +73,7 @@ fn store(path: &Path) {
             let sequence = store.synced().borrow().sequence.0 + 1;
             let position = Position { epoch: Epoch(1), sequence: Sequence(sequence) };
             let engine = EngineRecord { position, ..EngineRecord::default() };
-            store.write(Changes { engine, tasks, agents: Vec::new() });
+            store.write(Changes { engine, tasks, ..Changes::default() });
         }
         while store.backlog().rows > 0 {
             std::thread::sleep(Duration::from_millis(5));
@@ -120,5 +120,9 @@ fn task(number: u128) -> TaskRecord {
         last_failure: None,
         times: Times::default(),
         stopping: [].into(),
+        ran_by: None,
+        past: [].into(),
+        artifacts: [].into(),
+        amended: false,
     }
 }

@@ -50,8 +50,10 @@ pub enum Kind {
     Plan = 5,
     /// A document.
     Blob = 6,
-    /// An entry of a stream.
+    /// A small document of the shell's.
     Entry = 7,
+    /// An entry of a stream.
+    StreamEntry = 8,
 }
 
 /// Why sealed bytes do not open.

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use maos_core::command::{Command, Report};
+use maos_core::command::{Command, Expect, Report};
 use maos_core::event::{AgentEnd, Failure, FailureKind};
 use maos_core::ids::{AgentId, Attempt, TaskId};
 use maos_core::node::{Input, Query, RequestId};
 use maos_core::payload::Payload;
-use maos_core::spec::{Amounts, Plan};
+use maos_core::spec::{Amounts, Name, Plan};
 
 use crate::plans::{
-    AGENTS, huge_plan, some_agent, some_expansion, some_key, some_plan, some_setting,
+    AGENTS, huge_plan, some_agent, some_artifact, some_expansion, some_key, some_patch, some_plan,
+    some_setting,
 };
 use crate::rng::Rng;
 use crate::world::{Job, World};
@@ -62,7 +63,8 @@ impl World {
         match kind {
             0..=13 => self.submit(),
             14..=15 => self.cancel(),
-            16..=18 => self.retry(),
+            16..=17 => self.retry(),
+            18 => self.amend(),
             19..=24 => self.look(),
             25 => self.forget(),
             26..=43 => self.answer_job(),
@@ -70,7 +72,8 @@ impl World {
             47..=50 => self.release(),
             51..=56 => self.change_agents(),
             57 => self.set_capacity(),
-            58 => self.set_key(),
+            58 if self.rng.once_in(2) => self.set_key(),
+            58 => self.hold_or_keep(),
             59..=62 => self.sign_of_life(),
             63..=69 => self.pass_time(),
             70..=86 => self.confirm_some(),
@@ -129,6 +132,25 @@ impl World {
         let unsuccessful: Vec<TaskId> =
             self.tasks.iter().filter(|id| ended(self, id)).copied().collect();
         let Some(task) = self.rng.pick(&unsuccessful).copied() else { return Ok(()) };
+        self.revive(task)?;
+        self.ask(Command::Retry { task })
+    }
+
+    /// Somebody changes a task, or keeps a file with it, at whatever time.
+    fn amend(&mut self) -> Result<(), String> {
+        let task = self.some_task();
+        if self.rng.once_in(3) {
+            let artifact = Box::new(some_artifact(&mut self.rng));
+            let attempt = self.node.state().task(task).map(|task| task.attempt);
+            return self.ask(Command::KeepArtifact { task, attempt, artifact });
+        }
+        self.revive(task)?;
+        let patch = Box::new(some_patch(&mut self.rng));
+        self.ask(Command::Amend { task, patch })
+    }
+
+    /// Brings a plan back that has left the engine.
+    fn revive(&mut self, task: TaskId) -> Result<(), String> {
         if self.node.state().task(task).is_none()
             && let Some(root) = self.store.tasks.get(&task).map(|task| task.plan.root)
         {
@@ -136,7 +158,7 @@ impl World {
             self.revived();
             self.tell(Command::Revive { tasks })?;
         }
-        self.ask(Command::Retry { task })
+        Ok(())
     }
 
     fn look(&mut self) -> Result<(), String> {
@@ -242,6 +264,30 @@ impl World {
     fn set_key(&mut self) -> Result<(), String> {
         let (key, setting) = (some_key(&mut self.rng), some_setting(&mut self.rng));
         self.ask(Command::SetKey { key, setting })
+    }
+
+    /// Resources are held outside of attempts, and small documents are kept.
+    fn hold_or_keep(&mut self) -> Result<(), String> {
+        let name: Name = ["a", "b", "c"][self.rng.index(3)].into();
+        let command = match self.rng.below(5) {
+            0 => Command::Unreserve { requester: name },
+            1..=2 => Command::Reserve {
+                requester: name,
+                amounts: Amounts::new([("cpu_cores".into(), 1_000 * (1 + self.rng.below(3)))]),
+                lease_ms: (!self.rng.once_in(3)).then(|| 1_000 * (1 + self.rng.below(60))),
+            },
+            _ => Command::SetEntry {
+                register: "schedule".into(),
+                key: name,
+                value: (!self.rng.once_in(3)).then(|| Payload::inline(self.some_word())),
+                expect: [Expect::Anything, Expect::Absent, Expect::Present][self.rng.index(3)],
+            },
+        };
+        self.ask(command)
+    }
+
+    fn some_word(&mut self) -> &'static [u8] {
+        [&b"daily"[..], b"hourly"][self.rng.index(2)]
     }
 
     fn sign_of_life(&mut self) -> Result<(), String> {

@@ -97,6 +97,10 @@ impl Ledger {
                 let root = fact.root;
                 self.accept(root, &expansion.tasks);
             }
+            Event::Amended { task, spec } => {
+                let fact = self.facts.get_mut(task).ok_or("a task changed that nobody sent")?;
+                fact.timeout_ms = spec.timeout_ms;
+            }
             Event::AttemptFailed { .. }
             | Event::Failed { .. }
             | Event::Collected { .. }
@@ -109,6 +113,10 @@ impl Ledger {
             | Event::AgentEnded { .. }
             | Event::CapacitySet { .. }
             | Event::KeySet { .. }
+            | Event::ArtifactKept { .. }
+            | Event::EntrySet { .. }
+            | Event::Reserved { .. }
+            | Event::Unreserved { .. }
             | Event::EpochBegan { .. } => {}
         }
         Ok(())
@@ -145,6 +153,11 @@ impl Ledger {
             | Event::AgentEnded { .. }
             | Event::CapacitySet { .. }
             | Event::KeySet { .. }
+            | Event::Amended { .. }
+            | Event::ArtifactKept { .. }
+            | Event::EntrySet { .. }
+            | Event::Reserved { .. }
+            | Event::Unreserved { .. }
             | Event::EpochBegan { .. } => {
                 self.state.apply(event);
                 Ok(())
@@ -194,7 +207,10 @@ impl Ledger {
             let pools = state.pools().filter(|(_, pool)| *pool != Pool::default());
             let pools: Vec<_> = pools.map(|(kind, pool)| (kind.to_owned(), pool)).collect();
             let counts = (state.live_count(), state.ready_count(), state.held_count());
-            (state.counters(), counts, state.next_timer(), pools, state.settings())
+            let kept: Vec<_> = state.entries("schedule").cloned().collect();
+            let reserved: Vec<_> = state.reservations().cloned().collect();
+            let settings = (state.settings(), kept, reserved);
+            (state.counters(), counts, state.next_timer(), pools, settings)
         };
         let (was, is) = (figures(&self.state), figures(recovered));
         if was != is {

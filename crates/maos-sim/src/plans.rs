@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use maos_core::ids::{AgentId, NodeId, PlanId, TaskId};
 use maos_core::limits::STEP_EVENTS_MAX;
+use maos_core::payload::Payload;
 use maos_core::spec::{
-    AgentSpec, Amounts, Collect, Demand, Expansion, FailurePolicy, IdempotencyKey, Limit, Name,
-    Names, Plan, PlanTask, Priority, Rare, Runtime, Setting, TaskSpec, Work,
+    AgentSpec, Amounts, Artifact, Collect, Demand, Expansion, FailurePolicy, IdempotencyKey, Limit,
+    Limits, Name, Names, Plan, PlanTask, Priority, Rare, Runtime, Setting, TaskPatch, TaskSpec,
+    Work,
 };
-use maos_core::time::Timestamp;
+use maos_core::time::{Timestamp, WallTime};
 
 use crate::rng::Rng;
 
@@ -76,6 +78,33 @@ pub(crate) fn some_setting(rng: &mut Rng) -> Setting {
             running_max: Some(number(4)).filter(|most| *most < 4),
             starts_per_minute: Some(number(4)).filter(|rate| *rate < 4).map(|rate| 20 * rate),
         })),
+    }
+}
+
+/// What may become another in a task.
+pub(crate) fn some_patch(rng: &mut Rng) -> TaskPatch {
+    let limits = Limits {
+        parameters: rng.once_in(2).then(|| Payload::inline(b"{\"other\":1}")),
+        timeout_ms: rng.once_in(2).then(|| 1_000 * (1 + rng.below(60))),
+        retries_max: rng.once_in(2).then_some(7),
+        resources: rng.once_in(2).then(|| Amounts::new([("cpu_cores".into(), 500)])),
+    };
+    TaskPatch {
+        priority: rng.once_in(2).then_some(Priority::Critical),
+        tags: rng.once_in(2).then(|| Names::new(["changed".into()])),
+        metadata: rng.once_in(3).then(|| Payload::inline(b"{\"changed\":true}")),
+        limits: rng.once_in(2).then_some(limits),
+    }
+}
+
+/// A file that may be kept with a task.
+pub(crate) fn some_artifact(rng: &mut Rng) -> Artifact {
+    let name = ["model", "log"][rng.index(2)];
+    Artifact {
+        name: name.into(),
+        media_type: "text/plain".into(),
+        content: Payload::inline(name.as_bytes()),
+        kept: WallTime::default(),
     }
 }
 

@@ -64,6 +64,11 @@ impl Asked {
             | Command::EndAgent { .. }
             | Command::SetCapacity { .. }
             | Command::SetKey { .. }
+            | Command::Amend { .. }
+            | Command::KeepArtifact { .. }
+            | Command::SetEntry { .. }
+            | Command::Reserve { .. }
+            | Command::Unreserve { .. }
             | Command::BeginEpoch { .. }
             | Command::Tick => Kind::Command,
         };
@@ -90,6 +95,9 @@ impl Asked {
             | Query::Agent(_)
             | Query::Keys
             | Query::Holds(_)
+            | Query::Entries(_)
+            | Query::Entry(..)
+            | Query::Reservations
             | Query::Figures => Asked { rests_on: None, kind: Kind::Read },
         }
     }
@@ -165,6 +173,8 @@ impl Promises {
                 | Answer::Outcome(_)
                 | Answer::Agents(_)
                 | Answer::Keys(_)
+                | Answer::Entries(_)
+                | Answer::Reservations(_)
                 | Answer::Holds(..)
                 | Answer::Figures(_),
             )

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use maos_core::engine::{Rows, State};
 use maos_core::ids::{AgentId, Sequence, TaskId};
-use maos_core::record::{AgentRecord, EngineRecord, PlanRecord, Stage, TaskRecord};
+use maos_core::record::{AgentRecord, EngineRecord, EntryRecord, PlanRecord, Stage, TaskRecord};
+use maos_core::spec::Name;
 
 /// Rows that changed up to one step.
 #[derive(Debug)]
@@ -12,6 +13,7 @@ pub(crate) struct Batch {
     pub(crate) engine: EngineRecord,
     tasks: Vec<TaskRecord>,
     agents: Vec<AgentRecord>,
+    entries: Vec<EntryRecord>,
 }
 
 /// All rows, and the batches that wait to become rows.
@@ -20,6 +22,7 @@ pub(crate) struct Store {
     pub(crate) engine: EngineRecord,
     pub(crate) tasks: BTreeMap<TaskId, TaskRecord>,
     agents: BTreeMap<AgentId, AgentRecord>,
+    entries: BTreeMap<(Name, Name), EntryRecord>,
     waiting: VecDeque<Batch>,
 }
 
@@ -39,7 +42,8 @@ impl Store {
         let mut tasks = Vec::new();
         state.take_changed_tasks(|task| tasks.push(task));
         let agents = state.take_changed_agents();
-        self.waiting.push_back(Batch { engine, tasks, agents });
+        let entries = state.take_changed_entries();
+        self.waiting.push_back(Batch { engine, tasks, agents, entries });
     }
 
     /// Takes over the next batch, if the journal has it; says whether it did.
@@ -51,6 +55,13 @@ impl Store {
         let Some(batch) = self.waiting.pop_front() else { return false };
         self.tasks.extend(batch.tasks.into_iter().map(|task| (task.id, task)));
         self.agents.extend(batch.agents.into_iter().map(|agent| (agent.spec.id, agent)));
+        for entry in batch.entries {
+            let name = (entry.register.clone(), entry.key.clone());
+            match entry.value {
+                Some(_) => self.entries.insert(name, entry),
+                None => self.entries.remove(&name),
+            };
+        }
         self.engine = batch.engine;
         true
     }
@@ -83,7 +94,9 @@ impl Store {
         }
         let needed = |agent: &&AgentRecord| agent.end.is_none() || holding.contains(&agent.spec.id);
         let agents = self.agents.values().filter(needed).cloned().collect();
-        Rows { engine: self.engine.clone(), agents, tasks, remembered: self.remembered() }
+        let (engine, remembered) = (self.engine.clone(), self.remembered());
+        let entries = self.entries.values().cloned().collect();
+        Rows { engine, agents, tasks, remembered, entries }
     }
 
     fn remembered(&self) -> Vec<PlanRecord> {

@@ -11,7 +11,9 @@ use crate::dispatch::OrderKey;
 use crate::event::{AgentEnd, Event, Failure, FailureKind, Holding, Next};
 use crate::ids::{AgentId, Attempt, TaskId};
 use crate::limits::IDEMPOTENCY_MS;
-use crate::record::{CollectRecord, HeldAttempt, ParkReason, PlanRecord, Stage, Tally, Times};
+use crate::record::{
+    CollectRecord, HeldAttempt, ParkReason, PastAttempt, PlanRecord, Stage, Tally, Times,
+};
 use crate::slab::Slot;
 use crate::spec::{AgentSpec, Collect, Expansion, FailurePolicy, Name, Plan, PlanTask, Setting};
 use crate::task::{Edges, Task, Timer};
@@ -70,6 +72,17 @@ impl State {
             Event::AgentEnded { agent, end } => self.apply_agent_ended(*agent, *end),
             Event::CapacitySet { capacity } => self.dispatch.set_capacity(capacity),
             Event::KeySet { key, setting } => self.set_key(key, setting),
+            Event::Amended { task, spec } => self.apply_amended(*task, spec),
+            Event::ArtifactKept { task, artifact } => self.apply_artifact(*task, artifact),
+            Event::EntrySet { register, key, value } => {
+                self.apply_entry(register, key, value.as_ref());
+            }
+            Event::Reserved { requester, amounts, until } => {
+                self.apply_reserved(requester, amounts, *until);
+            }
+            Event::Unreserved { requester } => {
+                self.free_reservation(requester);
+            }
             Event::EpochBegan { epoch, node } => {
                 self.reign = Some((*epoch, *node));
                 self.lose_local_attempts(*node);
@@ -175,7 +188,8 @@ impl State {
             lane: Some(lane),
             missing: 0,
             stage: Stage::Waiting,
-            last_failure: None,
+            ran_by: None,
+            trail: None,
             times: Times { created: wall, updated: wall, ..Times::default() },
             stopping: Vec::new(),
             changed: self.sequence,
@@ -239,6 +253,7 @@ impl State {
         self.set_stage(slot, Stage::Running { agent, timeout });
         let task = &mut self.tasks[slot];
         task.attempt = attempt;
+        task.ran_by = Some(agent);
         task.times.started = Some(self.moment.wall);
         let spec = task.spec.clone();
         self.dispatch.reserve(&spec.demand.resources);
@@ -272,8 +287,8 @@ impl State {
             | FailureKind::DeadlineExceeded
             | FailureKind::SubtaskFailed => Credit::Failed,
         };
+        self.note_past(slot, attempt, failure);
         self.end_attempt(slot, attempt, holding, credit);
-        self.tasks[slot].last_failure = Some(Box::new(failure.clone()));
         match next {
             Next::End => self.end_task(slot, Stage::Failed(failure.clone())),
             Next::Backoff { until } => {
@@ -291,6 +306,14 @@ impl State {
                 self.make_ready(slot);
             }
         }
+    }
+
+    fn note_past(&mut self, slot: Slot, attempt: Attempt, failure: &Failure) {
+        let task = &self.tasks[slot];
+        let Stage::Running { agent, .. } = task.stage else { return };
+        let (started, ended) = (task.times.started.unwrap_or_default(), self.moment.wall);
+        let past = PastAttempt { attempt, agent, started, ended, failure: failure.clone() };
+        self.tasks[slot].trail_mut().note(past);
     }
 
     fn apply_released(&mut self, id: TaskId, attempt: Attempt) {
@@ -666,7 +689,7 @@ impl State {
         let starts = matches!(next, Stage::Running { .. });
         let failure = match next {
             Stage::Failed(failure) => Some(failure.kind),
-            Stage::Backoff { .. } => task.last_failure.as_ref().map(|failure| failure.kind),
+            Stage::Backoff { .. } => task.last_failure().map(|failure| failure.kind),
             Stage::Waiting
             | Stage::Parked { .. }
             | Stage::Ready { .. }
@@ -741,7 +764,7 @@ impl State {
         self.idempotency_order.push_back((until, scope));
     }
 
-    fn touch(&mut self, slot: Slot) {
+    pub(super) fn touch(&mut self, slot: Slot) {
         let task = &mut self.tasks[slot];
         task.changed = self.sequence;
         task.times.updated = self.moment.wall;

@@ -45,6 +45,17 @@ impl State {
                 vec![Event::CapacitySet { capacity: capacity.clone() }]
             }),
             Command::SetKey { key, setting } => self.decide_set_key(key, setting),
+            Command::Amend { task, patch } => self.decide_amend(*task, patch),
+            Command::KeepArtifact { task, attempt, artifact } => {
+                self.decide_artifact(moment, *task, *attempt, artifact)
+            }
+            Command::SetEntry { register, key, value, expect } => {
+                self.decide_entry(register, key, value.as_ref(), *expect)
+            }
+            Command::Reserve { requester, amounts, lease_ms } => {
+                self.decide_reserve(moment, requester, amounts, *lease_ms)
+            }
+            Command::Unreserve { requester } => self.decide_unreserve(requester),
             Command::BeginEpoch { epoch, node } => {
                 if *epoch <= self.epoch() {
                     return Err(Rejection::NotLeader);
@@ -125,7 +136,7 @@ impl State {
         Ok(vec![Event::KeySet { key: key.clone(), setting: setting.clone() }])
     }
 
-    fn check_demand(&self, namespace: &Name, task: &TaskSpec) -> Result<(), Rejection> {
+    pub(super) fn check_demand(&self, namespace: &Name, task: &TaskSpec) -> Result<(), Rejection> {
         for (kind, wanted_milli) in task.demand.resources.iter() {
             let capacity = self.dispatch.pools.get(kind).and_then(|pool| pool.capacity_milli);
             if let Some(capacity_milli) = capacity.filter(|capacity| wanted_milli > *capacity) {
@@ -150,20 +161,16 @@ impl State {
     }
 
     fn decide_retry(&self, id: TaskId) -> Result<Vec<Event>, Rejection> {
-        let (_, task) = self.find(id)?;
+        let (slot, task) = self.find(id)?;
         if !matches!(task.stage, Stage::Failed(_) | Stage::Cancelled { .. }) {
             return Err(Rejection::NotRetryable { task: id, state: task.stage.wire_name() });
         }
         if let Some(parent) = task.parent.filter(|parent| self.tasks[*parent].stage.ended()) {
             return Err(Rejection::ParentEnded { task: id, parent: self.tasks[parent].id });
         }
-        let root = task.root;
-        if self.rested_since(root).is_none() {
-            return Ok(vec![Event::Reopened { task: id }]);
-        }
-        // A server that starts reads back only what is not at rest: here it needs the rest, too.
-        let tasks = self.plan(self.tasks[root].id).unwrap_or_default();
-        Ok(vec![Event::Revived { tasks }, Event::Reopened { task: id }])
+        let mut events = self.come_back(slot);
+        events.push(Event::Reopened { task: id });
+        Ok(events)
     }
 
     fn decide_revive(&self, tasks: &[crate::record::TaskRecord]) -> Vec<Event> {

@@ -30,7 +30,7 @@ impl State {
         {
             return Some(self.follow_timer(moment, *timer, *slot));
         }
-        self.follow_dispatch(moment)
+        self.follow_lease(moment.at).or_else(|| self.follow_dispatch(moment))
     }
 
     /// Whether facts wait to be followed up whatever the time is.

@@ -4,10 +4,12 @@
 //! next by itself (ended children, due timers, free agents); `apply` records a fact and cannot
 //! fail. Who may decide, and when a decision may be seen, is not for this room.
 
+mod amend;
 mod apply;
 mod decide;
 mod follow;
 mod recover;
+mod register;
 #[cfg(test)]
 mod tests;
 
@@ -22,7 +24,7 @@ use crate::agent::Agent;
 use crate::change::Change;
 use crate::dispatch::{Dispatch, Pool};
 use crate::ids::{AgentId, Attempt, Epoch, NodeId, Sequence, TaskId};
-use crate::record::{AgentRecord, Counters, EngineRecord, TaskRecord};
+use crate::record::{AgentRecord, Counters, EngineRecord, EntryRecord, Reservation, TaskRecord};
 use crate::slab::{Slab, Slot};
 use crate::spec::{AgentSpec, Amounts, Name, Policy, Setting, TaskSpec};
 use crate::task::{Task, Timer};
@@ -47,6 +49,12 @@ pub struct State {
     pub(crate) timers: BTreeSet<(Timestamp, Timer, Slot)>,
     pub(crate) idempotency: BTreeMap<IdempotencyScope, Remembered>,
     pub(crate) idempotency_order: VecDeque<(Timestamp, IdempotencyScope)>,
+    /// Small documents of the shell, by kind and name.
+    pub(crate) entries: BTreeMap<(Name, Name), EntryRecord>,
+    pub(crate) changed_entries: BTreeSet<(Name, Name)>,
+    /// What is held outside of any attempt, by who holds it.
+    pub(crate) reservations: BTreeMap<Name, Reservation>,
+    pub(crate) leases: BTreeSet<(Timestamp, Name)>,
     /// Tasks that have not ended.
     pub(crate) live_count: u64,
     /// Attempts that hold a slot.
@@ -185,7 +193,8 @@ impl State {
     /// The same without what is forgotten with the engine: pauses between two starts.
     #[must_use]
     pub fn next_timer(&self) -> Option<Timestamp> {
-        self.timers.first().map(|(at, _, _)| *at)
+        let timer = self.timers.first().map(|(at, _, _)| *at);
+        timer.into_iter().chain(self.leases.first().map(|(at, _)| *at)).min()
     }
 
     /// Takes what the shell must do about the facts since this was called last.
@@ -333,6 +342,7 @@ impl State {
             capacity: self.capacity(),
             counters: self.counters,
             settings: self.settings(),
+            reservations: self.reservations.values().cloned().collect(),
         }
     }
 

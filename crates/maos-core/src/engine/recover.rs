@@ -11,9 +11,9 @@ use alloc::vec::Vec;
 use super::{Consequence, Gone, State};
 use crate::agent::Agent;
 use crate::ids::{AgentId, TaskId};
-use crate::record::{AgentRecord, EngineRecord, PlanRecord, Stage, TaskRecord};
+use crate::record::{AgentRecord, EngineRecord, EntryRecord, PlanRecord, Stage, TaskRecord};
 use crate::slab::Slot;
-use crate::task::{Edges, Task, Timer};
+use crate::task::{Edges, Task, Timer, Trail};
 use crate::time::{Moment, WallTime};
 
 /// Everything that the store keeps for the engine at one position.
@@ -27,6 +27,8 @@ pub struct Rows<Tasks> {
     pub tasks: Tasks,
     /// Roots of ended plans whose idempotency keys have not expired.
     pub remembered: Vec<PlanRecord>,
+    /// Documents of the shell.
+    pub entries: Vec<EntryRecord>,
 }
 
 impl State {
@@ -49,6 +51,11 @@ impl State {
         for plan in rows.remembered {
             state.remember_key(&plan);
         }
+        for reservation in rows.engine.reservations {
+            state.hold_reservation(reservation);
+        }
+        let entry = |entry: EntryRecord| ((entry.register.clone(), entry.key.clone()), entry);
+        state.entries = rows.entries.into_iter().map(entry).collect();
         state.restore_tasks(rows.tasks);
         // What was restored has not changed.
         state.take_changed_tasks(|_| {});
@@ -91,7 +98,8 @@ impl State {
         }
     }
 
-    fn place(&mut self, record: TaskRecord) -> (Slot, Links) {
+    fn place(&mut self, mut record: TaskRecord) -> (Slot, Links) {
+        let trail = Trail::of(&mut record);
         let links = Links {
             root: record.plan.root,
             parent: record.parent,
@@ -119,7 +127,8 @@ impl State {
             lane: None,
             missing: 0,
             stage: record.stage,
-            last_failure: record.last_failure.map(Box::new),
+            ran_by: record.ran_by,
+            trail,
             times: record.times,
             stopping: record.stopping.into_vec(),
             changed: self.sequence,
@@ -231,6 +240,7 @@ impl State {
 
     pub(super) fn task_record(&self, slot: Slot) -> TaskRecord {
         let task = &self.tasks[slot];
+        let trail = task.trail.as_deref();
         let ids = |slots: &[Slot]| -> Box<[TaskId]> {
             slots.iter().map(|slot| self.tasks[*slot].id).collect()
         };
@@ -247,9 +257,13 @@ impl State {
             attempt: task.attempt,
             retries_used: task.retries_used,
             losses: task.losses,
-            last_failure: task.last_failure.as_deref().cloned(),
+            last_failure: task.last_failure().cloned(),
             times: task.times,
             stopping: task.stopping.clone().into_boxed_slice(),
+            ran_by: task.ran_by,
+            past: trail.map_or(&[][..], |trail| &trail.past).into(),
+            artifacts: task.artifacts().into(),
+            amended: trail.is_some_and(|trail| trail.amended),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The engine at its door: given steps, when a command comes, then these events or this refusal.
 
+mod kept;
+
 use std::format;
 use std::string::{String, ToString};
 use std::sync::Arc;
@@ -140,10 +142,13 @@ impl Bench {
             agents: self.state.agents().collect(),
             tasks: before.iter().filter_map(|(_, record)| record.clone()),
             remembered: vec![],
+            entries: self.state.entries.values().cloned().collect(),
         });
         laws::check(&recovered).unwrap();
         assert_eq!(before, rows(&recovered));
         assert_eq!(self.state.timers.len(), recovered.timers.len());
+        assert_eq!(self.state.leases, recovered.leases);
+        assert_eq!(self.state.entries, recovered.entries);
     }
 
     fn stage(&self, id: u128) -> Stage {
@@ -434,6 +439,7 @@ fn a_restart_finds_a_plan_that_was_at_rest_in_the_store_and_is_retried_in_the_jo
         agents: bench.state.agents().collect(),
         tasks: vec![],
         remembered: vec![],
+        entries: Vec::new(),
     });
     let events = bench.run(Command::Retry { task: TaskId(5) });
     restarted.begin_step(bench.state.sequence(), bench.state.moment);
@@ -530,6 +536,7 @@ fn a_restart_between_a_failure_and_what_follows_from_it_leaves_nobody_waiting() 
         agents: bench.state.agents().collect(),
         tasks: bench.state.plan(TaskId(10)).unwrap(),
         remembered: vec![],
+        entries: Vec::new(),
     });
     bench.run(Command::Tick);
     assert_eq!(bench.states(&[12, 14]), ["failed", "cancelled"]);

@@ -191,6 +191,13 @@ impl Handle {
         Timestamp(wall.0.saturating_add_signed(self.ahead_us.load(Ordering::Relaxed)))
     }
 
+    /// The time of the calendar at this time of the engine's.
+    #[must_use]
+    pub fn wall_time(&self, at: Timestamp, now: WallTime) -> WallTime {
+        let engine_now = self.engine_time(now);
+        WallTime((now.0 + at.0).saturating_sub(engine_now.0))
+    }
+
     /// Hands in what agents report. Never waits: there are never more reports than slots.
     pub fn report(&self, commands: Vec<Command>) {
         if commands.is_empty() {

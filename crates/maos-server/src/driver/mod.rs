@@ -428,6 +428,7 @@ impl Driver {
         changes.tasks.reserve(state.changed_count());
         state.take_changed_tasks(|row| changes.tasks.push(row));
         changes.agents = state.take_changed_agents();
+        changes.entries = state.take_changed_entries();
         changes
     }
 

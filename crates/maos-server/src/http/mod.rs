@@ -10,8 +10,11 @@ mod keys;
 mod lists;
 mod logs;
 mod messages;
+pub mod openapi;
 mod parts;
+mod resources;
 mod routes;
+mod schedules;
 mod subscriptions;
 mod workers;
 

@@ -8,11 +8,12 @@ use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
 use futures_util::StreamExt;
 use maos_api::agent::{AgentEnvelope, TerminateAnswer};
 use maos_api::error::{ApiError, ErrorCode};
 use maos_api::explain::Explanation;
+use maos_api::history::TaskHistory;
 use maos_api::paths;
 use maos_api::submission::Bounds;
 use maos_api::system::{Health, HealthStatus, SystemMetrics, SystemStatus};
@@ -22,8 +23,11 @@ use maos_core::spec::TraceContext;
 use serde::Deserialize;
 
 use super::answer::{Answered, Failed, Json, json};
+use super::openapi::{self, pages};
 use super::parts::{Id, Params, bad_query, number};
-use super::{claude, events, keys, lists, logs, messages, subscriptions, workers};
+use super::{
+    claude, events, keys, lists, logs, messages, resources, schedules, subscriptions, workers,
+};
 use crate::service::{Service, SubmitOptions};
 
 /// Longest wait that a request may ask for.
@@ -39,14 +43,15 @@ pub(super) fn all(service: Service) -> Router {
         .route(paths::TASKS_BULK, post(lists::bulk))
         .route(paths::PLAN, get(lists::plan))
         .route(paths::PLANS_PREVIEW, post(lists::preview))
-        .route(paths::TASK, get(task).delete(cancel))
+        .route(paths::TASK, get(task).patch(change_task).delete(cancel))
+        .route(paths::TASK_EVENTS, get(history))
         .route(paths::TASK_CANCEL, put(cancel))
         .route(paths::TASK_RETRY, put(retry))
         .route(paths::TASK_RESULTS, get(results))
         .route(paths::TASK_EXPLAIN, get(explain))
         .route(paths::TASK_LOGS, get(logs::of_task))
         .route(paths::AGENTS, post(create_agent).get(lists::agents))
-        .route(paths::AGENT, get(agent).delete(terminate_agent))
+        .route(paths::AGENT, get(agent).patch(change_agent).delete(terminate_agent))
         .route(paths::AGENT_POLL, post(workers::poll))
         .route(paths::TASKS_BATCH, post(batch))
         .route(paths::CLAUDE_TASKS, post(claude::submit))
@@ -67,8 +72,25 @@ pub(super) fn all(service: Service) -> Router {
         .route(paths::KEYS, get(keys::all))
         .route(paths::CONCURRENCY_KEY, put(keys::set_limit).delete(keys::unset_limit))
         .route(paths::FAIRNESS_KEY, put(keys::set_weight).delete(keys::unset_weight))
+        .route(paths::RESOURCES, get(resources::all).post(resources::create))
+        .route(paths::RESOURCES_ALLOCATE, post(resources::allocate))
+        .route(paths::ALLOCATIONS, get(resources::allocations))
+        .route(paths::ALLOCATION, delete(resources::release))
+        .route(
+            paths::RESOURCE,
+            get(resources::one).patch(resources::change).delete(resources::delete),
+        )
+        .route(paths::SCHEDULES, get(schedules::all).post(schedules::create))
+        .route(
+            paths::SCHEDULE,
+            get(schedules::one).patch(schedules::pause).delete(schedules::delete),
+        )
         .route(paths::SYSTEM_STATUS, get(status))
         .route(paths::SYSTEM_METRICS, get(metrics))
+        .route(paths::OPENAPI, get(openapi::json_document))
+        .route(paths::DOCS, get(pages::docs))
+        .route(paths::REDOC, get(pages::redoc))
+        .route(pages::ASSET, get(pages::asset))
         .with_state(service)
 }
 
@@ -142,6 +164,19 @@ async fn task(
     Ok(Json(service.task(id, query.wait()?).await?))
 }
 
+async fn change_task(
+    State(service): State<Service>,
+    Id(id): Id,
+    request: Request,
+) -> Answered<TaskEnvelope> {
+    let (_, body) = body_of(request, service.bounds().body_bytes_max).await?;
+    Ok(Json(service.change_task(id, &body).await?))
+}
+
+async fn history(State(service): State<Service>, Id(id): Id) -> Answered<TaskHistory> {
+    Ok(Json(service.history(id).await?))
+}
+
 #[derive(Deserialize)]
 pub(super) struct ReasonQuery {
     reason: Option<String>,
@@ -188,6 +223,15 @@ async fn create_agent(State(service): State<Service>, request: Request) -> Answe
 
 async fn agent(State(service): State<Service>, Id(id): Id) -> Answered<AgentEnvelope> {
     Ok(Json(service.agent(id).await?))
+}
+
+async fn change_agent(
+    State(service): State<Service>,
+    Id(id): Id,
+    request: Request,
+) -> Answered<AgentEnvelope> {
+    let (_, body) = body_of(request, service.bounds().body_bytes_max).await?;
+    Ok(Json(service.change_agent(id, &body).await?))
 }
 
 async fn terminate_agent(State(service): State<Service>, Id(id): Id) -> Answered<TerminateAnswer> {

@@ -542,7 +542,9 @@ fn start_at(fields: &Fields<'_>, ctx: &PlanContext<'_>) -> Option<Timestamp> {
     (wait_us > 0).then(|| Timestamp(ctx.now.0.saturating_add(wait_us)))
 }
 
-fn priority(wire: task::Priority) -> Priority {
+/// The wire's priority as the engine has it.
+#[must_use]
+pub fn priority(wire: task::Priority) -> Priority {
     match wire {
         task::Priority::Low => Priority::Low,
         task::Priority::Medium => Priority::Medium,

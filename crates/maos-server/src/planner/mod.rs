@@ -30,7 +30,18 @@ use maos_core::spec::{
 use maos_core::time::{Timestamp, WallTime};
 use serde_json::value::RawValue;
 
+pub use draft::priority;
 pub use reference::{ResolveError, resolve};
+
+/// The keys that parameters refer to with `$from`.
+///
+/// # Errors
+/// What is wrong with a reference.
+pub fn references(parameters: &serde_json::Value) -> Result<Vec<&str>, String> {
+    let mut found = Vec::new();
+    reference::keys(parameters, &mut found)?;
+    Ok(found)
+}
 
 /// What a submission gets that does not say otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -36,13 +36,8 @@ impl Service {
                 return Err(not_by_request(parsed.runtime));
             }
         };
-        let configuration = parsed.configuration.map(|raw| raw.get().as_bytes().to_vec());
-        if configuration.as_ref().is_some_and(|raw| raw.len() > CONFIGURATION_BYTES_MAX) {
-            return Err(fault(
-                "configuration",
-                format!("has more than {CONFIGURATION_BYTES_MAX} bytes"),
-            ));
-        }
+        let given = parsed.configuration.as_ref();
+        let configuration = given.map(|raw| configuration(raw.get())).transpose()?;
         let id = parsed.id.map_or_else(new_id, |id| id.as_u128());
         let mut warnings = parsed.warnings;
         let known = self.inner.planning.runtime_of(AgentId(id));
@@ -76,7 +71,7 @@ impl Service {
             node: self.inner.node,
             slots: parsed.max_concurrent_tasks,
             pool: None,
-            configuration: configuration.map(|raw| Payload::inline(&raw)),
+            configuration,
             resource_limits: Amounts::new(
                 parsed.resource_limits.into_iter().map(|(kind, milli)| (kind.into(), milli)),
             ),
@@ -155,7 +150,7 @@ impl Service {
         Ok(agents.into_iter().filter(|agent| agent.record.end.is_none()).collect())
     }
 
-    async fn agent_state(&self, id: AgentId) -> Result<AgentState, ApiError> {
+    pub(super) async fn agent_state(&self, id: AgentId) -> Result<AgentState, ApiError> {
         let found = self.ask(Query::Agent(id)).await?;
         match found {
             Answer::Agents(agents) => agents.into_iter().next(),
@@ -163,6 +158,15 @@ impl Service {
         }
         .ok_or_else(|| faults::internal(&"an agent was something else"))
     }
+}
+
+/// An agent's configuration as it is kept.
+pub(super) fn configuration(raw: &str) -> Result<Payload, ApiError> {
+    if raw.len() > CONFIGURATION_BYTES_MAX {
+        let what = format!("has more than {CONFIGURATION_BYTES_MAX} bytes");
+        return Err(fault("configuration", what));
+    }
+    Ok(Payload::inline(raw.as_bytes()))
 }
 
 fn check_room(count: usize, bound: u32, what: &str, key: &str) -> Result<(), ApiError> {

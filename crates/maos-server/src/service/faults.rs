@@ -53,6 +53,13 @@ pub(super) fn rejected(rejection: &Rejection) -> ApiError {
                 .with("fields", fields)
                 .with("capacity", capacity)
         }
+        Rejection::NotEnoughLeft { .. }
+        | Rejection::NothingReserved { .. }
+        | Rejection::EntryNotFound { .. }
+        | Rejection::EntryExists { .. } => not_kept(rejection),
+        Rejection::Fixed { task, state, .. } => {
+            with_task(ErrorCode::TaskFixed, *task).with("status", *state)
+        }
         Rejection::Full { bound, .. } => {
             ApiError::new(ErrorCode::QueueFull, format!("{message}: try again later"))
                 .with("bound", *bound)
@@ -64,6 +71,37 @@ pub(super) fn rejected(rejection: &Rejection) -> ApiError {
         }
         Rejection::NotLeader => ApiError::new(ErrorCode::NotLeader, message),
         Rejection::TaskExists(_) => internal(&message),
+    }
+}
+
+/// Refusals about documents of the shell and about resources that somebody holds.
+fn not_kept(rejection: &Rejection) -> ApiError {
+    let message = rejection.to_string();
+    match rejection {
+        Rejection::NotEnoughLeft { kind, wanted_milli, free_milli } => {
+            let (wanted, free) =
+                (super::present::milli(*wanted_milli), super::present::milli(*free_milli));
+            let message = format!("`{kind}`: {wanted} is wanted, {free} is free at the moment");
+            ApiError::new(ErrorCode::NotEnoughLeft, message)
+                .with("kind", &**kind)
+                .with("available", free)
+        }
+        Rejection::NothingReserved { requester } => {
+            ApiError::new(ErrorCode::AllocationNotFound, message).with("requester_id", &**requester)
+        }
+        Rejection::EntryNotFound { register, key } => {
+            let code = match &**register {
+                "resource" => ErrorCode::ResourceNotFound,
+                "schedule" => ErrorCode::ScheduleNotFound,
+                "pool" => ErrorCode::PoolNotFound,
+                _ => return internal(&message),
+            };
+            ApiError::new(code, message).with("id", &**key)
+        }
+        Rejection::EntryExists { key, .. } => {
+            ApiError::new(ErrorCode::AlreadyExists, message).with("id", &**key)
+        }
+        other => internal(&other),
     }
 }
 

@@ -4,6 +4,7 @@
 //! no HTTP, so that `maos run` and an application that embeds MAOS use it as the server does.
 
 mod agents;
+mod amend;
 mod batch;
 mod bulk;
 mod claude;
@@ -11,6 +12,7 @@ mod cursor;
 mod events;
 mod faults;
 mod figures;
+mod history;
 mod keys;
 mod lists;
 mod logs;
@@ -19,7 +21,9 @@ mod planning;
 mod plans;
 mod post;
 mod present;
+mod resources;
 mod retention;
+mod schedules;
 mod start;
 mod subscriptions;
 mod tasks;
@@ -82,6 +86,10 @@ struct Inner {
     progress: tasks::ProgressBoard,
     workers: Arc<Workers>,
     sinks: Sinks,
+    /// Held while something is worked out from documents and written back.
+    changes: tokio::sync::Mutex<()>,
+    /// Wakes who watches the calendar.
+    schedules_changed: tokio::sync::Notify,
 }
 
 impl Service {

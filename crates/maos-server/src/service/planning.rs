@@ -4,7 +4,7 @@
 //! subtasks.
 
 use std::collections::HashMap;
-use std::sync::RwLock;
+use std::sync::{Arc, RwLock};
 
 use maos_api::error::ApiError;
 use maos_api::submission::{self, Bounds};
@@ -14,6 +14,7 @@ use maos_core::time::WallTime;
 use serde_json::value::RawValue;
 
 use super::new_id;
+use super::resources::Kinds;
 use crate::agents::builtin;
 use crate::config::Config;
 use crate::driver::Handle;
@@ -28,6 +29,8 @@ pub(super) struct Planning {
     known_actions: Vec<&'static str>,
     /// What does the work of the agents that serve.
     runtimes: RwLock<HashMap<AgentId, Runtime>>,
+    /// What may be asked for of each kind of resource.
+    kinds: RwLock<Arc<Kinds>>,
 }
 
 /// What comes with a submission beside its body.
@@ -47,13 +50,17 @@ impl Planning {
             demands: Demands::default(),
             known_actions: builtin::ACTIONS.iter().map(|action| action.name).collect(),
             runtimes: RwLock::default(),
+            kinds: RwLock::default(),
         }
     }
 
     /// A submission as a graph.
     pub(super) fn plan(&self, body: &[u8], envelope: Envelope) -> Result<Planned, ApiError> {
         let parsed = submission::parse(body, &self.bounds)?;
-        self.with_context(envelope, |context| planner::plan(parsed, context, &mut new_id))
+        let mut planned =
+            self.with_context(envelope, |context| planner::plan(parsed, context, &mut new_id))?;
+        self.kinds().check_plan(&planned.plan, &mut planned.warnings)?;
+        Ok(planned)
     }
 
     /// The answer of an attempt as subtasks of its task, at most `most` of them.
@@ -67,6 +74,14 @@ impl Planning {
         self.with_context(envelope, |context| {
             planner::expand(task, answer, most, context, &mut new_id)
         })
+    }
+
+    pub(super) fn kinds(&self) -> Arc<Kinds> {
+        self.kinds.read().expect("nothing panics while it holds this lock").clone()
+    }
+
+    pub(super) fn set_kinds(&self, kinds: Kinds) {
+        *self.kinds.write().expect("nothing panics while it holds this lock") = Arc::new(kinds);
     }
 
     pub(super) fn runtime_of(&self, agent: AgentId) -> Option<Runtime> {

@@ -97,6 +97,10 @@ fn drafted(plan: &Plan, now: WallTime) -> Vec<TaskRecord> {
             last_failure: None,
             times: Times { created: now, updated: now, ..Times::default() },
             stopping: [].into(),
+            ran_by: None,
+            past: [].into(),
+            artifacts: [].into(),
+            amended: false,
         }
     };
     plan.tasks.iter().zip(0..).map(draft).collect()

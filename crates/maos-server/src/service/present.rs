@@ -19,6 +19,13 @@ use maos_core::view::{Blocker, BlockerKind, Holder};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+/// Who runs a task, or ran it last before its end; nobody does a task with subtasks.
+fn ran_by(record: &TaskRecord) -> Option<Uuid> {
+    let shown = matches!(record.stage, Stage::Running { .. }) || record.stage.ended();
+    let agent = record.ran_by.filter(|_| shown && record.subtasks.is_empty())?;
+    Some(Uuid::from_u128(agent.0))
+}
+
 /// The documents of a task, fetched.
 pub(super) struct Documents {
     pub(super) parameters: Box<RawValue>,
@@ -48,18 +55,7 @@ pub(super) fn task(record: &TaskRecord, documents: Documents) -> Task {
         description: spec.description.as_deref().map(str::to_owned),
         status: status(&record.stage),
         priority: priority(spec.priority),
-        agent_id: match record.stage {
-            Stage::Running { agent, .. } => Some(Uuid::from_u128(agent.0)),
-            Stage::Waiting
-            | Stage::Parked { .. }
-            | Stage::Ready { .. }
-            | Stage::Backoff { .. }
-            | Stage::Active
-            | Stage::Completed(_)
-            | Stage::Collected
-            | Stage::Failed(_)
-            | Stage::Cancelled { .. } => None,
-        },
+        agent_id: ran_by(record),
         parent_task_id: record.parent.map(uuid),
         dependencies: record.depends_on.iter().map(|id| Dependency::on(uuid(*id))).collect(),
         subtasks: record.subtasks.iter().map(|id| uuid(*id)).collect(),
@@ -244,6 +240,16 @@ pub(super) fn milli(amount: u64) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "amounts are bounded far below 2^53")]
     let amount = amount as f64;
     amount / 1_000.0
+}
+
+pub(super) fn thousandths(amount: f64) -> u64 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "checked against its bounds when it came in"
+    )]
+    let milli = (amount * 1_000.0).round() as u64;
+    milli
 }
 
 pub(super) fn amounts(amounts: &Amounts) -> BTreeMap<String, f64> {

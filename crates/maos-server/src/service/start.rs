@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use maos_api::error::ApiError;
 use maos_api::logs::{LogLevel, LogSource};
+use maos_api::resource::Resource;
 use maos_core::change::Change;
 use maos_core::command::Command;
 use maos_core::engine::State;
@@ -21,7 +22,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::planning::Planning;
+use super::resources::{self, Kinds};
 use super::retention::Keeper;
+use super::schedules::Scheduler;
 use super::{Inner, Service, new_id, now};
 use crate::agents::builtin::Builtin;
 use crate::agents::command::Commands;
@@ -97,6 +100,7 @@ pub struct Server {
     supervisor: Arc<Supervisor>,
     store: store::Store,
     keeper: Keeper,
+    scheduler: Scheduler,
 }
 
 /// Starts everything below HTTP.
@@ -113,13 +117,7 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
     let Recovered { store, journal, blobs, node, state } = recovered;
     let (logs, bus) = beside(&setup.data_dir, &config, &store)?;
     let epoch = Epoch(journal.epoch().0);
-    info!(
-        tasks.live = state.live_count(),
-        elapsed_ms = started.elapsed().as_millis(),
-        "recovered {} live tasks from `{}`",
-        state.live_count(),
-        setup.data_dir.display()
-    );
+    tell_recovery(&state, started, &setup.data_dir);
     let payloads = Payloads::new(blobs.clone());
     let supervisor = Supervisor::start(&setup.supervisor, &setup.data_dir).await?;
     let supervisor = Arc::new(supervisor);
@@ -137,6 +135,7 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
     };
     let known: HashMap<AgentId, Arc<AgentSpec>> =
         state.agents().filter(|agent| agent.end.is_none()).map(|a| (a.spec.id, a.spec)).collect();
+    let declared: Vec<_> = state.entries(resources::REGISTER).cloned().collect();
     let silence = Duration::from_secs(config.api.worker_timeout);
     let running = driver::start(engine(state, silence), journal, ports, MAILBOX_MAX)
         .map_err(|source| StartError::Io { what: "engine thread".into(), source })?;
@@ -149,10 +148,8 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
     tokio::spawn(roster.clone().run(orders_rx));
 
     handle.run(driver::begin(epoch, node), Echo::Id).await?;
-    let capacity = Amounts::new(
-        config.resources.iter().map(|(kind, amount)| (kind.as_str().into(), thousandths(*amount))),
-    );
-    handle.run(Command::SetCapacity { capacity }, Echo::Id).await?;
+    let resources = resources::declared(&config.resources, &declared);
+    provide(&handle, &planning, &resources).await?;
     take_on(&handle, &planning, staff(&config, node, &known), &known).await?;
     let keeper = Keeper::start(handle.clone(), store.clone(), blobs, logs.clone(), config.store);
     let webhooks = Webhooks::new(config.webhooks.clone(), config.message_bus.worker_count);
@@ -176,11 +173,24 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
         planning,
         workers,
         sinks,
+        changes: tokio::sync::Mutex::default(),
+        schedules_changed: tokio::sync::Notify::new(),
     };
     let inner = Arc::new(inner);
     inner.bus.ask(super::messages::look_up(&inner));
     let service = Service { inner };
-    Ok(Server { service, driver: running, roster, supervisor, store, keeper })
+    let scheduler = Scheduler::start(service.clone());
+    Ok(Server { service, driver: running, roster, supervisor, store, keeper, scheduler })
+}
+
+fn tell_recovery(state: &State, started: Instant, data_dir: &Path) {
+    info!(
+        tasks.live = state.live_count(),
+        elapsed_ms = started.elapsed().as_millis(),
+        "recovered {} live tasks from `{}`",
+        state.live_count(),
+        data_dir.display()
+    );
 }
 
 /// What is kept beside the store, and goes with its tasks.
@@ -208,6 +218,18 @@ fn engine(state: State, silence: Duration) -> Node {
     let mut node = Node::new(state);
     node.lose_agents_after(u64::try_from(silence.as_millis()).unwrap_or(u64::MAX));
     node
+}
+
+/// Says how much there is of each kind of resource.
+async fn provide(
+    handle: &driver::Handle,
+    planning: &Planning,
+    resources: &[Resource],
+) -> Result<(), Refused> {
+    let kinds = Kinds::new(resources.iter().map(|resource| &resource.spec));
+    handle.run(Command::SetCapacity { capacity: kinds.capacity() }, Echo::Id).await?;
+    planning.set_kinds(kinds);
+    Ok(())
 }
 
 /// Carries out what brings the agents in line; `planning` knows them from then on.
@@ -246,6 +268,7 @@ impl Server {
     /// Stops in order: intake, attempts (with `grace` to end by themselves), the engine, the store.
     pub async fn stop(self, grace: Duration) {
         self.service.stop_intake();
+        self.scheduler.stop().await;
         self.roster.wind_down(grace).await;
         self.driver.stop().await;
         self.keeper.stop().await;
@@ -436,14 +459,4 @@ fn member(
         resource_limits: Amounts::default(),
         tags: Names::default(),
     }
-}
-
-fn thousandths(amount: f64) -> u64 {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "checked against its bounds when the configuration was read"
-    )]
-    let milli = (amount * 1_000.0).round() as u64;
-    milli
 }

@@ -154,25 +154,36 @@ impl Service {
     pub async fn retry(&self, id: Uuid) -> Result<TaskEnvelope, ApiError> {
         self.check_intake()?;
         let task = TaskId(id.as_u128());
+        let record = self.run_on(task, Command::Retry { task }).await?;
+        self.envelope(&record, "task runs again".to_owned()).await
+    }
+
+    /// Has a command decided about a task that may have left the engine: then its plan comes back.
+    pub(super) async fn run_on(
+        &self,
+        task: TaskId,
+        command: Command,
+    ) -> Result<TaskRecord, ApiError> {
         // From here to the answer the plan cannot be deleted: the engine takes up all of it.
         let root = self.record(task, Duration::ZERO).await?.plan.root;
         let store = self.inner.store.clone();
         let pin = blocking(move || store.pin(root)).await;
         let _held = self.hold(pin, task);
-        self.stored(root).await?;
-        let mut answer = self.inner.driver.run(Command::Retry { task }, Echo::Task).await;
+        // It may have gone just before. One that the engine holds may not be written yet.
+        self.record(root, Duration::ZERO).await?;
+        let mut answer = self.inner.driver.run(command.clone(), Echo::Task).await;
         if let Err(Refused::Rejection(Rejection::TaskNotFound(_))) = answer {
             let record = self.stored(task).await?;
             let tasks = self.stored_plan(record.plan.root).await?;
             // In one go: a plan at rest leaves the engine again as soon as its rows are written.
-            let both = vec![Command::Revive { tasks: tasks.into() }, Command::Retry { task }];
+            let both = vec![Command::Revive { tasks: tasks.into() }, command];
             let answers = self.inner.driver.run_all(both, Echo::Task).await;
             let last = answers.map_err(faults::refused)?.pop();
             answer = last.map_or(Err(Refused::Stopped), |last| last.map_err(Refused::Rejection));
         }
         match answer.map_err(faults::refused)? {
-            Answer::Task(record) => self.envelope(&record, "task runs again".to_owned()).await,
-            _ => Err(faults::internal(&"a retry was answered with something else")),
+            Answer::Task(record) => Ok(*record),
+            _ => Err(faults::internal(&"a change of a task was answered with something else")),
         }
     }
 
@@ -270,7 +281,7 @@ impl Service {
         })
     }
 
-    async fn envelope(
+    pub(super) async fn envelope(
         &self,
         record: &TaskRecord,
         message: String,

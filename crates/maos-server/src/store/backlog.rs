@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use hashbrown::HashMap;
 use maos_core::ids::{AgentId, Sequence, TaskId};
 use maos_core::payload::Payload;
-use maos_core::record::{AgentRecord, EngineRecord, Stage, TaskRecord};
+use maos_core::record::{AgentRecord, EngineRecord, EntryRecord, Stage, TaskRecord};
 
 use super::{Backlog, Changes};
 
@@ -43,6 +43,8 @@ pub(super) struct Portion {
     /// The subtasks of each plan by its root; a root is found by its own id.
     members: HashMap<TaskId, Vec<TaskId>>,
     agent_index: HashMap<AgentId, usize>,
+    /// Few: each looks for its older version.
+    pub(super) entries: Vec<EntryRecord>,
     bytes: u64,
     began: Option<Instant>,
 }
@@ -85,6 +87,12 @@ impl Portion {
             }
         }
         self.groups.push(changes.tasks);
+        for entry in changes.entries {
+            let same =
+                |held: &EntryRecord| held.register == entry.register && held.key == entry.key;
+            self.entries.retain(|held| !same(held));
+            self.entries.push(entry);
+        }
         for record in changes.agents {
             match self.agent_index.get(&record.spec.id) {
                 Some(at) => self.agents[*at] = record,
@@ -116,7 +124,7 @@ impl Portion {
     }
 
     fn rows(&self) -> u64 {
-        (self.index.len() + self.agents.len()) as u64
+        (self.index.len() + self.agents.len() + self.entries.len()) as u64
     }
 
     fn bytes(&self) -> u64 {

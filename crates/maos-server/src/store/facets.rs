@@ -8,6 +8,8 @@ use maos_core::payload::Payload;
 use maos_core::record::{Stage, TaskRecord};
 use rusqlite::{OptionalExtension, Transaction, params};
 
+use crate::codec::{self, Kind};
+
 /// The tags that one transaction meets: each is looked up once, and counted at the end.
 #[derive(Default)]
 pub(super) struct Tags {
@@ -85,6 +87,25 @@ pub(super) fn put_tags(
     Ok(())
 }
 
+/// Takes back the tags of a task whose specification has changed, if those or its words have; says
+/// its number and the record that its words are to be taken back with.
+pub(super) fn take_back(
+    transaction: &Transaction<'_>,
+    record: &TaskRecord,
+) -> rusqlite::Result<Option<(i64, TaskRecord)>> {
+    let sql = "SELECT number, record FROM tasks WHERE id = ?";
+    let found = transaction
+        .prepare_cached(sql)?
+        .query_row([record.id.0.to_be_bytes()], |row| {
+            Ok((row.get(0)?, opened(row.get_ref(1)?.as_blob()?)?))
+        })
+        .optional()?;
+    let changed = |held: &TaskRecord| held.spec.tags != record.spec.tags;
+    let Some((number, held)) = found.filter(|(_, held)| changed(held)) else { return Ok(None) };
+    remove_tags(transaction, number, &held)?;
+    Ok(Some((number, held)))
+}
+
 /// Notes the documents in the blob store that a task refers to. A result that a later one took the
 /// place of stays noted until the task goes.
 pub(super) fn put_documents(
@@ -97,7 +118,8 @@ pub(super) fn put_documents(
         _ => None,
     };
     let payloads = [Some(&record.spec.parameters), record.spec.metadata.as_deref(), result];
-    for payload in payloads.into_iter().flatten() {
+    let artifacts = record.artifacts.iter().map(|artifact| &artifact.content);
+    for payload in payloads.into_iter().flatten().chain(artifacts) {
         if let Payload::Stored(stored) = payload {
             transaction
                 .prepare_cached("INSERT OR IGNORE INTO documents VALUES (?, ?)")?
@@ -133,6 +155,39 @@ pub(super) fn remove(
     number: i64,
     record: &TaskRecord,
 ) -> rusqlite::Result<()> {
+    remove_tags(transaction, number, record)?;
+    drop_unused(transaction, record)?;
+    transaction.prepare_cached("DELETE FROM documents WHERE number = ?")?.execute([number])?;
+    transaction.prepare_cached("DELETE FROM tasks WHERE number = ?")?.execute([number])?;
+    Ok(())
+}
+
+/// A task's row as SQLite's functions hand it on.
+pub(super) fn opened(sealed: &[u8]) -> rusqlite::Result<TaskRecord> {
+    codec::open_value(Kind::Task, sealed).map_err(|fault| {
+        rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Blob, fault.into())
+    })
+}
+
+/// Forgets tags that a task had and no other has. Behind [`Tags::count`]: what is counted at the
+/// end of a transaction is in use before.
+pub(super) fn drop_unused(
+    transaction: &Transaction<'_>,
+    record: &TaskRecord,
+) -> rusqlite::Result<()> {
+    for tag in record.spec.tags.iter() {
+        transaction
+            .prepare_cached("DELETE FROM tags WHERE name = ? AND tasks = 0")?
+            .execute([tag])?;
+    }
+    Ok(())
+}
+
+fn remove_tags(
+    transaction: &Transaction<'_>,
+    number: i64,
+    record: &TaskRecord,
+) -> rusqlite::Result<()> {
     for tag in record.spec.tags.iter() {
         let id: i64 = transaction
             .prepare_cached("UPDATE tags SET tasks = tasks - 1 WHERE name = ? RETURNING id")?
@@ -140,10 +195,7 @@ pub(super) fn remove(
         transaction
             .prepare_cached("DELETE FROM tagged WHERE tag = ? AND created = ? AND number = ?")?
             .execute(params![id, record.times.created.0, number])?;
-        transaction.prepare_cached("DELETE FROM tags WHERE id = ? AND tasks = 0")?.execute([id])?;
     }
-    transaction.prepare_cached("DELETE FROM documents WHERE number = ?")?.execute([number])?;
-    transaction.prepare_cached("DELETE FROM tasks WHERE number = ?")?.execute([number])?;
     Ok(())
 }
 

@@ -30,7 +30,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use maos_core::engine::Rows;
 use maos_core::ids::{AgentId, PlanId, Position, Sequence, TaskId};
-use maos_core::record::{AgentRecord, EngineRecord, TaskRecord};
+use maos_core::record::{AgentRecord, EngineRecord, EntryRecord, TaskRecord};
 use rusqlite::ErrorCode;
 use thiserror::Error;
 use tokio::sync::watch;
@@ -56,6 +56,8 @@ pub struct Changes {
     pub tasks: Vec<TaskRecord>,
     /// Agents.
     pub agents: Vec<AgentRecord>,
+    /// Small documents of the shell.
+    pub entries: Vec<EntryRecord>,
 }
 
 /// What waits for the store's thread.

@@ -18,7 +18,6 @@ use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use super::backlog::Shared;
 use super::table::{bytes, is_live};
 use super::{StoreError, facets, sqlite_fault};
-use crate::codec::{self, Kind};
 
 /// Tasks after which a transaction is ended; one larger plan still goes in one.
 const TRANSACTION_TASKS: u64 = 500;
@@ -251,10 +250,7 @@ fn remove_plan(
     let mut query = transaction.prepare_cached(sql)?;
     let mut rows = query.query([bytes(root.0)])?;
     while let Some(row) = rows.next()? {
-        let sealed = row.get_ref(1)?.as_blob()?;
-        let record: TaskRecord = codec::open_value(Kind::Task, sealed).map_err(|fault| {
-            rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Blob, fault.into())
-        })?;
+        let record = facets::opened(row.get_ref(1)?.as_blob()?)?;
         if is_live(&record) {
             return Ok(Removed::InUse);
         }

@@ -36,6 +36,7 @@ pub(super) fn task(root: u128, id: u128, stage: Stage) -> TaskRecord {
         idempotency: None,
         idempotency_until: Timestamp(0),
     };
+    let ran_by = if let Stage::Running { agent, .. } = stage { Some(agent) } else { None };
     TaskRecord {
         id: TaskId(id),
         spec: spec(id),
@@ -52,6 +53,10 @@ pub(super) fn task(root: u128, id: u128, stage: Stage) -> TaskRecord {
         last_failure: None,
         times: Times { created: WallTime(5), updated: WallTime(6), ..Times::default() },
         stopping: [].into(),
+        ran_by,
+        past: [].into(),
+        artifacts: [].into(),
+        amended: false,
     }
 }
 
@@ -106,7 +111,7 @@ pub(super) fn changes(sequence: u64, tasks: Vec<TaskRecord>) -> Changes {
         at: Timestamp(100),
         ..EngineRecord::default()
     };
-    Changes { engine, tasks, agents: Vec::new() }
+    Changes { engine, tasks, ..Changes::default() }
 }
 
 /// A step that says which one it is.

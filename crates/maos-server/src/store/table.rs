@@ -9,7 +9,7 @@ use std::path::Path;
 use hashbrown::HashSet;
 use maos_core::engine::Rows;
 use maos_core::ids::{AgentId, Position, TaskId};
-use maos_core::record::{AgentRecord, EngineRecord, PlanRecord, Stage, TaskRecord};
+use maos_core::record::{AgentRecord, EngineRecord, EntryRecord, PlanRecord, Stage, TaskRecord};
 use minicbor::Decode;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
@@ -17,7 +17,9 @@ use super::backlog::Portion;
 use super::{StoreError, facets, sqlite_fault, unopened};
 use crate::codec::{self, Kind, Sealer};
 
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
+/// What a release wrote that had no documents of the shell; it is brought up to date.
+const FORMAT_WITHOUT_ENTRIES: u32 = 2;
 /// `MAOS`.
 const APPLICATION_ID: u32 = 0x4D41_4F53;
 /// Expired idempotency keys that one transaction forgets.
@@ -96,6 +98,13 @@ const SCHEMA: &str = "
     CREATE INDEX keys_by_end ON keys (until);
 ";
 
+const ENTRIES: &str = "
+    CREATE TABLE entries (
+        register TEXT NOT NULL, key TEXT NOT NULL, record BLOB NOT NULL,
+        PRIMARY KEY (register, key)
+    ) STRICT, WITHOUT ROWID;
+";
+
 const PUT_TASK: &str = "
     INSERT INTO tasks (number, id, plan, root, parent, status, priority, agent, created, ended,
                        live, record)
@@ -121,23 +130,26 @@ pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     if format > FORMAT {
         return Err(StoreError::TooNew { path: path.to_owned(), found: format, known: FORMAT });
     }
-    if !new && format < FORMAT {
+    if !new && format < FORMAT_WITHOUT_ENTRIES {
         return Err(StoreError::TooOld { path: path.to_owned(), found: format, known: FORMAT });
     }
-    prepare(&mut db, new).map_err(wrong)?;
+    prepare(&mut db, new, format).map_err(wrong)?;
     Ok(db)
 }
 
-fn prepare(db: &mut Connection, new: bool) -> rusqlite::Result<()> {
+fn prepare(db: &mut Connection, new: bool, format: u32) -> rusqlite::Result<()> {
     db.pragma_update(None, "journal_mode", "wal")?;
     db.pragma_update(None, "synchronous", "full")?;
     db.pragma_update(None, "cache_size", -65_536)?;
     db.pragma_update(None, "wal_autocheckpoint", 8_000)?;
     db.pragma_update(None, "journal_size_limit", 64 << 20)?;
-    if new {
+    if new || format < FORMAT {
         let transaction = db.transaction()?;
-        transaction.execute_batch(SCHEMA)?;
-        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        if new {
+            transaction.execute_batch(SCHEMA)?;
+            transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        }
+        transaction.execute_batch(ENTRIES)?;
         transaction.pragma_update(None, "user_version", FORMAT)?;
         transaction.commit()?;
     }
@@ -154,16 +166,26 @@ pub(super) fn write(db: &mut Connection, portion: &Portion) -> rusqlite::Result<
     let mut tasks: Vec<&TaskRecord> = portion.tasks().collect();
     tasks.sort_unstable_by_key(|record| record.id);
     let mut sealer = Sealer::default();
+    let mut amended = Vec::new();
     for record in tasks {
+        if record.amended {
+            amended.extend(facets::take_back(&transaction, record)?);
+        }
         let number = put_task(&transaction, record, next, &mut sealer)?;
         if number == next {
             // It is here for the first time: what it is found by does not change later.
             facets::put_tags(&transaction, &mut tags, number, record)?;
             fresh.push((number, record));
             next += 1;
+        } else if amended.last().is_some_and(|(last, _)| *last == number) {
+            facets::put_tags(&transaction, &mut tags, number, record)?;
+            fresh.push((number, record));
         }
     }
     tags.count(&transaction)?;
+    for (_, before) in &amended {
+        facets::drop_unused(&transaction, before)?;
+    }
     for record in &portion.agents {
         transaction.prepare_cached("INSERT OR REPLACE INTO agents VALUES (?, ?, ?)")?.execute(
             params![
@@ -180,8 +202,28 @@ pub(super) fn write(db: &mut Connection, portion: &Portion) -> rusqlite::Result<
         .execute(params![portion.engine.at.0, FORGOTTEN_MAX])?;
     let engine = sealer.seal_value(Kind::Engine, &portion.engine);
     transaction.prepare_cached("INSERT OR REPLACE INTO engine VALUES (1, ?)")?.execute([engine])?;
+    for entry in &portion.entries {
+        put_entry(&transaction, entry, &mut sealer)?;
+    }
+    facets::remove_words(&transaction, &amended)?;
     facets::put_words(&transaction, &fresh)?;
     transaction.commit()
+}
+
+fn put_entry(
+    transaction: &Transaction<'_>,
+    entry: &EntryRecord,
+    sealer: &mut Sealer,
+) -> rusqlite::Result<()> {
+    let done = match entry.value {
+        Some(_) => transaction
+            .prepare_cached("INSERT OR REPLACE INTO entries VALUES (?, ?, ?)")?
+            .execute(params![entry.register, entry.key, sealer.seal_value(Kind::Entry, entry)]),
+        None => transaction
+            .prepare_cached("DELETE FROM entries WHERE register = ? AND key = ?")?
+            .execute(params![entry.register, entry.key]),
+    };
+    done.map(drop)
 }
 
 fn next_number(transaction: &Transaction<'_>) -> rusqlite::Result<i64> {
@@ -198,7 +240,7 @@ fn put_task(
     sealer: &mut Sealer,
 ) -> rusqlite::Result<i64> {
     let is_root = record.plan.root == record.id;
-    let agent = holder(&record.stage).map(|agent| bytes(agent.0));
+    let agent = ran_by(record).map(|agent| bytes(agent.0));
     let given = params![
         next,
         bytes(record.id.0),
@@ -235,7 +277,8 @@ pub(super) fn load(db: &Connection, path: &Path) -> Result<Rows<Vec<TaskRecord>>
     let keys = "SELECT plan FROM keys WHERE until > ?";
     let mut remembered: Vec<PlanRecord> = read_all(db, path, Kind::Plan, keys, [engine.at.0])?;
     remembered.retain(|plan| !roots.contains(&plan.root));
-    Ok(Rows { engine, agents, tasks, remembered })
+    let entries = read_all(db, path, Kind::Entry, "SELECT record FROM entries", ())?;
+    Ok(Rows { engine, agents, tasks, remembered, entries })
 }
 
 /// The position of the rows.
@@ -253,6 +296,12 @@ fn load_engine(db: &Connection, path: &Path) -> Result<EngineRecord, StoreError>
             .map_err(|fault| unopened(path, "the engine's row", &fault)),
         None => Ok(EngineRecord::default()),
     }
+}
+
+/// Whom a task is listed under: who runs it, or ran it last before its end.
+fn ran_by(record: &TaskRecord) -> Option<AgentId> {
+    let shown = matches!(record.stage, Stage::Running { .. }) || record.stage.ended();
+    record.ran_by.filter(|_| shown && record.subtasks.is_empty())
 }
 
 fn holder(stage: &Stage) -> Option<AgentId> {

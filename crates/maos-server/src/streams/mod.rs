@@ -204,7 +204,7 @@ impl Streams {
     ) -> Result<oneshot::Receiver<Result<Appended, StreamError>>, StreamError> {
         let seal = |entry: Entry| writer::Sealed {
             expires: entry.expires,
-            bytes: codec::seal(Kind::Entry, &entry.body),
+            bytes: codec::seal(Kind::StreamEntry, &entry.body),
         };
         let entries: Vec<writer::Sealed> = entries.into_iter().map(seal).collect();
         let bytes = entries.iter().map(|entry| entry.bytes.len() as u64).sum::<u64>();
@@ -277,7 +277,7 @@ impl Streams {
     /// What failed.
     pub async fn keep(&self, name: &str, body: Option<Vec<u8>>) -> Result<(), StreamError> {
         let name = name.to_owned();
-        let body = body.map(|body| codec::seal(Kind::Entry, &body));
+        let body = body.map(|body| codec::seal(Kind::StreamEntry, &body));
         self.ask(|reply| writer::Request::Keep { name, body, reply }).await
     }
 

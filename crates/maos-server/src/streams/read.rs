@@ -159,7 +159,7 @@ impl Streams {
             rows.collect::<rusqlite::Result<Vec<(String, Vec<u8>)>>>()
         })?;
         let opened = found.unwrap_or_default().into_iter().map(|(name, sealed)| {
-            let body = codec::open(Kind::Entry, &sealed)
+            let body = codec::open(Kind::StreamEntry, &sealed)
                 .map_err(|fault| StreamError::codec(&self.inner.path, &name, 0, &fault))?
                 .into_owned();
             Ok((name, body))
@@ -273,7 +273,7 @@ fn page(
     while let Some(row) = rows.next()? {
         let (offset, expires) = (row.get(0)?, row.get(1)?);
         let sealed = row.get_ref(2)?.as_blob()?;
-        let body = match codec::open(Kind::Entry, sealed) {
+        let body = match codec::open(Kind::StreamEntry, sealed) {
             Ok(body) => body.into_owned(),
             Err(fault) => return Ok(Err(StreamError::codec(path, stream, offset, &fault))),
         };

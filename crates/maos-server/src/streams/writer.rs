@@ -375,7 +375,7 @@ impl Desk {
             if let Room::Whole { entries_max, bytes_max, last } = &room
                 && (row.next >= *entries_max || row.bytes + entry.bytes.len() as u64 > *bytes_max)
             {
-                let bytes = codec::seal(Kind::Entry, last);
+                let bytes = codec::seal(Kind::StreamEntry, last);
                 add(row, &Sealed { expires: entry.expires, bytes })?;
                 row.closed = true;
                 break;

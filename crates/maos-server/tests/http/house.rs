@@ -13,6 +13,8 @@ use maos_server::service::{Server, Setup, start};
 use serde_json::Value;
 use tower::ServiceExt;
 
+use crate::description;
+
 /// A running server without a socket; its folder goes when it does.
 pub(crate) struct House {
     pub(crate) server: Option<Server>,
@@ -54,6 +56,25 @@ impl House {
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
+        let (parts, body) = request.into_parts();
+        let sent = body.collect().await.unwrap().to_bytes();
+        let (method, path) = (parts.method.clone(), parts.uri.to_string());
+        let answer = self.pass(Request::from_parts(parts, Body::from(sent.clone()))).await;
+        let sent = serde_json::from_slice(&sent).ok();
+        description::hold(method.as_str(), &path, sent.as_ref(), answer.status, &answer.body);
+        answer
+    }
+
+    /// A page that is no JSON.
+    pub(crate) async fn raw(&self, path: &str) -> String {
+        let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), 200);
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        String::from_utf8(bytes.to_vec()).unwrap()
+    }
+
+    async fn pass(&self, request: Request<Body>) -> Answer {
         let response: Response<Body> = self.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();

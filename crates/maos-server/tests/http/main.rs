@@ -1,8 +1,10 @@
 //! The server at its outermost door: HTTP in, HTTP out, on a data directory of its own.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod amend;
 mod batches;
 mod claude;
+mod description;
 mod errors;
 mod events;
 mod house;
@@ -10,6 +12,8 @@ mod keys;
 mod lists;
 mod logs;
 mod messages;
+mod resources;
+mod schedules;
 mod subscriptions;
 mod tasks;
 mod workers;

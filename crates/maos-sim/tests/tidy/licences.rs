@@ -29,7 +29,7 @@ struct Package {
 struct Policy {
     licences: BTreeSet<String>,
     banned: BTreeSet<String>,
-    /// `name@major`, may be there beside another version.
+    /// `name@version`, cut where it is compatible: may be there beside another version.
     doubled: BTreeSet<String>,
 }
 
@@ -95,8 +95,10 @@ fn judge(packages: &[Package], policy: &Policy) -> Vec<Violation> {
         }
     }
     let is_excused = |package: &&&Package| {
-        let major = package.version.split('.').next().unwrap_or_default();
-        policy.doubled.contains(&format!("{}@{major}", package.name))
+        // `2` excuses every 2.x, and `0.3` every 0.3.x.
+        policy.doubled.iter().filter_map(|entry| entry.split_once('@')).any(|(name, version)| {
+            name == package.name && package.version.starts_with(&format!("{version}."))
+        })
     };
     for same_name in versions.values() {
         let counted: Vec<_> = same_name.iter().filter(|package| !is_excused(package)).collect();

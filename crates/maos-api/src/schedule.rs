@@ -1,0 +1,256 @@
+//! Schedules: submissions that are made again and again.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::error::ApiError;
+use crate::fault::Faults;
+use crate::field::{Null, Reader, listed};
+use crate::submission::{self, Bounds};
+use crate::time::UtcTime;
+
+/// Longest pause between two runs, in seconds: a year.
+pub const EVERY_SECONDS_MAX: u64 = 366 * 24 * 3_600;
+/// Most characters of a cron expression.
+pub const CRON_CHARS_MAX: u32 = 200;
+
+/// What becomes of runs that were due while no server was there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Missed {
+    /// They are left out; one that is less than a minute late still runs.
+    Skip,
+    /// One run makes up for all of them, for the time of the first.
+    #[default]
+    RunOnce,
+    /// Each runs, at most a hundred of them.
+    RunAll,
+}
+
+impl Missed {
+    /// All of them.
+    pub const ALL: [Missed; 3] = [Missed::Skip, Missed::RunOnce, Missed::RunAll];
+
+    /// The name on the wire.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Missed::Skip => "skip",
+            Missed::RunOnce => "run_once",
+            Missed::RunAll => "run_all",
+        }
+    }
+}
+
+/// What becomes of a run that is due while the task of the one before has not ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Overlap {
+    /// It is submitted all the same.
+    #[default]
+    Allow,
+    /// It is left out.
+    Skip,
+}
+
+impl Overlap {
+    /// All of them.
+    pub const ALL: [Overlap; 2] = [Overlap::Allow, Overlap::Skip];
+
+    /// The name on the wire.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Overlap::Allow => "allow",
+            Overlap::Skip => "skip",
+        }
+    }
+}
+
+/// What was said of a schedule; also as it is stored.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ScheduleSpec {
+    /// For people.
+    pub name: String,
+    /// Five fields: minute, hour, day of the month, month, day of the week.
+    pub cron: Option<String>,
+    /// The zone whose clocks `cron` means, by its IANA name.
+    pub timezone: String,
+    /// Instead of `cron`: a run every so many seconds since it was created.
+    pub every_seconds: Option<u64>,
+    /// The submission.
+    #[schema(value_type = Object)]
+    pub task: Value,
+    /// What becomes of missed runs.
+    pub missed: Missed,
+    /// What becomes of a run while the one before goes on.
+    pub overlap: Overlap,
+    /// Whether it waits until this is false again.
+    pub paused: bool,
+}
+
+/// What came of a schedule so far; also as it is stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScheduleState {
+    /// Runs up to this time are done or left out.
+    pub after: UtcTime,
+    /// The time of the last run, as it was planned.
+    pub last_run_at: Option<UtcTime>,
+    /// The task that it became.
+    pub last_task_id: Option<Uuid>,
+    /// Why the last run was not accepted, if it was not.
+    pub last_error: Option<String>,
+    /// Runs that were accepted.
+    pub runs: u64,
+    /// Runs that were left out.
+    pub skipped: u64,
+}
+
+/// A schedule as it is shown.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Schedule {
+    /// Its id.
+    pub id: Uuid,
+    /// What was said of it.
+    #[serde(flatten)]
+    pub spec: ScheduleSpec,
+    /// When it runs next; null while it is paused.
+    pub next_run_at: Option<UtcTime>,
+    /// The time of the last run, as it was planned.
+    pub last_run_at: Option<UtcTime>,
+    /// The task that it became.
+    pub last_task_id: Option<Uuid>,
+    /// Why the last run was not accepted, if it was not.
+    pub last_error: Option<String>,
+    /// Runs that were accepted.
+    pub runs: u64,
+    /// Runs that were left out.
+    pub skipped: u64,
+    /// When it was created.
+    pub created_at: UtcTime,
+}
+
+/// The answer to creating, reading and changing a schedule.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ScheduleEnvelope {
+    /// The schedule.
+    pub schedule: Schedule,
+    /// What happened, in words.
+    pub message: String,
+    /// What the caller should know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+/// The answer to `GET /api/v1/schedules`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ScheduleList {
+    /// All of them, in the order of their creation.
+    pub items: Vec<Schedule>,
+    /// How many there are.
+    pub total_items: u64,
+}
+
+/// The answer to taking a schedule away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ScheduleGone {
+    /// What happened, in words.
+    pub message: String,
+    /// The schedule.
+    pub schedule_id: Uuid,
+}
+
+/// Every field that a request for a schedule may have.
+pub const FIELDS: [&str; 8] =
+    ["name", "cron", "timezone", "every_seconds", "task", "missed", "overlap", "paused"];
+
+/// Reads a request for a schedule: its form, not whether the expression or the task is one.
+///
+/// # Errors
+/// What is wrong with it, every faulty field named.
+pub fn parse(body: &[u8], bounds: &Bounds) -> Result<(ScheduleSpec, Vec<String>), ApiError> {
+    let members = submission::open(body, bounds)?;
+    let (mut faults, mut warnings) = (Faults::default(), Vec::new());
+    let mut reader = Reader { at: "", bounds, faults: &mut faults };
+    let slots = reader.known(&members, FIELDS, &mut warnings);
+    let [name, cron, timezone, every, task, missed, overlap, paused] = slots;
+    for (field, slot) in [("name", name), ("task", task)] {
+        if slot.is_none() {
+            reader.invalid(field, "is required");
+        }
+    }
+    let name = reader.trimmed("name", name, Null::Refused, bounds.name_chars_max);
+    let given = |raw: Option<&RawValue>| raw.is_some_and(|raw| raw.get() != "null");
+    if given(cron) == given(every) {
+        reader.invalid("cron", "is required, or else `every_seconds`: one of the two");
+    }
+    let cron = reader.trimmed("cron", cron, Null::Absent, CRON_CHARS_MAX);
+    let timezone = reader.trimmed("timezone", timezone, Null::Absent, bounds.word_chars_max);
+    let every = reader.integer("every_seconds", every, Null::Absent, 1..=EVERY_SECONDS_MAX);
+    let task = reader.object("task", task);
+    let task = task.and_then(|raw| serde_json::from_str(raw.get()).ok());
+    let missed = reader
+        .one_of("missed", missed, Null::Absent, &Missed::ALL.map(Missed::name))
+        .and_then(|index| Missed::ALL.get(index).copied());
+    let overlap = reader
+        .one_of("overlap", overlap, Null::Absent, &Overlap::ALL.map(Overlap::name))
+        .and_then(|index| Overlap::ALL.get(index).copied());
+    let paused = reader.flag("paused", paused).unwrap_or(false);
+    faults.check()?;
+    let spec = ScheduleSpec {
+        name: name.map(Into::into).unwrap_or_default(),
+        cron: cron.map(Into::into),
+        timezone: timezone.map_or_else(|| "UTC".to_owned(), Into::into),
+        every_seconds: every,
+        task: task.unwrap_or_default(),
+        missed: missed.unwrap_or_default(),
+        overlap: overlap.unwrap_or_default(),
+        paused,
+    };
+    Ok((spec, warnings))
+}
+
+/// Reads a request to pause a schedule or to have it go on.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_pause(body: &[u8], bounds: &Bounds) -> Result<bool, ApiError> {
+    let members = submission::open(body, bounds)?;
+    let mut faults = Faults::default();
+    let mut reader = Reader { at: "", bounds, faults: &mut faults };
+    let [paused] = reader.only(&members, ["paused"]);
+    if paused.is_none() {
+        let known = listed(&["paused"]);
+        reader.invalid("paused", format!("is required: {known} is what can be changed"));
+    }
+    let paused = reader.flag("paused", paused);
+    faults.check()?;
+    Ok(paused.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::submission::tests::BOUNDS;
+
+    #[test]
+    fn a_schedule_has_defaults_and_its_faults_are_all_named() {
+        let body = br#"{"name":"n","cron":"0 6 * * *","task":{"name":"t"}}"#;
+        let (spec, _) = parse(body, &BOUNDS).unwrap();
+        assert_eq!(
+            (&*spec.timezone, spec.missed, spec.overlap),
+            ("UTC", Missed::RunOnce, Overlap::Allow)
+        );
+        assert!(!spec.paused);
+        let body =
+            br#"{"cron":"0 6 * * *","every_seconds":5,"task":"t","missed":"all","paused":1}"#;
+        let error = parse(body, &BOUNDS).unwrap_err();
+        let fields: Vec<&String> = error.details["fields"].as_object().unwrap().keys().collect();
+        assert_eq!(fields, ["cron", "missed", "name", "paused", "task"]);
+        assert!(parse_pause(br#"{"paused":true}"#, &BOUNDS).unwrap());
+        assert!(parse_pause(br#"{"cron":"* * * * *"}"#, &BOUNDS).is_err());
+    }
+}

@@ -1,0 +1,99 @@
+//! The description of the API, held against every request and answer of these tests.
+
+use std::collections::BTreeSet;
+use std::sync::LazyLock;
+
+use jsonschema::Validator;
+use maos_api::paths;
+use maos_server::http::openapi;
+use serde_json::{Value, json};
+
+use crate::house::House;
+
+static DOCUMENT: LazyLock<Value> = LazyLock::new(openapi::document);
+
+/// The described path that this one is, and its segments that are literal.
+fn template(path: &str) -> Option<&'static str> {
+    let path = path.split('?').next().unwrap_or_default();
+    let segments: Vec<&str> = path.split('/').collect();
+    let literal = |template: &str| -> Option<usize> {
+        let wanted: Vec<&str> = template.split('/').collect();
+        let same = |(wanted, found): (&&str, &&str)| wanted.starts_with('{') || wanted == found;
+        let fits = wanted.len() == segments.len() && wanted.iter().zip(&segments).all(same);
+        fits.then(|| wanted.iter().filter(|wanted| !wanted.starts_with('{')).count())
+    };
+    paths::ALL
+        .iter()
+        .copied()
+        .max_by_key(|path| literal(path))
+        .filter(|path| literal(path).is_some())
+}
+
+fn validator(schema: &Value) -> Validator {
+    let mut schema = schema.clone();
+    schema["components"] = DOCUMENT["components"].clone();
+    jsonschema::draft202012::new(&schema).expect("the description holds schemas")
+}
+
+fn faults(schema: &Value, value: &Value) -> Vec<String> {
+    let validator = validator(schema);
+    validator
+        .iter_errors(value)
+        .map(|error| format!("{error} at `{}`", error.instance_path()))
+        .collect()
+}
+
+/// Panics when an answer, or a request that was accepted, is not as described.
+pub(crate) fn hold(method: &str, path: &str, sent: Option<&Value>, status: u16, answer: &Value) {
+    let Some(template) = template(path) else { return };
+    let operation = &DOCUMENT["paths"][template][method.to_ascii_lowercase()];
+    if operation.is_null() {
+        assert_eq!(status, 405, "{method} {template} is not described");
+        return;
+    }
+    let described = &operation["responses"][status.to_string()];
+    assert!(!described.is_null(), "{method} {template}: {status} is not described: {answer}");
+    let schema = &described["content"]["application/json"]["schema"];
+    let found = faults(schema, answer);
+    assert!(found.is_empty(), "{method} {template} answers {status} with {answer}: {found:?}");
+    if let (200, Some(sent)) = (status, sent) {
+        let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
+        let found = faults(schema, sent);
+        assert!(found.is_empty(), "{method} {template} accepts {sent}: {found:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_router_takes_what_is_described_and_nothing_else() {
+    let house = House::open().await;
+    let described: BTreeSet<&str> =
+        DOCUMENT["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(described, paths::ALL.iter().copied().collect());
+    for path in paths::ALL {
+        let real = paths::with_id(path, "01890000-0000-7000-8000-000000000000");
+        let answer = house.call("TRACE", &real.replace("{name}", "n"), None).await;
+        assert_eq!(answer.status, 405, "{path}: {}", answer.body);
+        let allowed = answer.headers["allow"].to_str().unwrap().to_ascii_lowercase();
+        let allowed: BTreeSet<&str> = allowed.split(',').filter(|m| *m != "head").collect();
+        let methods = DOCUMENT["paths"][path].as_object().unwrap().keys().map(String::as_str);
+        assert_eq!(allowed, methods.collect(), "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_example_works() {
+    let house = House::open().await;
+    for (path, methods) in DOCUMENT["paths"].as_object().unwrap() {
+        let content = &methods["post"]["requestBody"]["content"]["application/json"];
+        if content.is_null() || path.contains('{') {
+            continue;
+        }
+        assert_eq!(faults(&content["schema"], &content["example"]), [""; 0], "{path}");
+        let answer = house.call("POST", path, Some(&content["example"])).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.body);
+    }
+    let page = house.raw("/docs").await;
+    assert!(page.contains("docs/assets/docs.js"), "{page}");
+    let refused = house.call("GET", "/docs/assets/none.js", None).await;
+    assert_eq!((refused.status, &refused.body["error_code"]), (404, &json!("PATH_NOT_FOUND")));
+}
