@@ -261,7 +261,8 @@ impl Client {
         self.read(path_of(paths::TASK_EXPLAIN, id)).await
     }
 
-    /// A part of a task's log; with a wait, as soon as there is a line of it, or the task has ended.
+    /// A part of a task's log; with a wait, as soon as there is a line of it or the task has
+    /// ended.
     ///
     /// # Errors
     /// Any [`ClientError`].

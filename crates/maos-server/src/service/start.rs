@@ -109,11 +109,7 @@ pub struct Server {
 /// What could not be opened, recovered or set up.
 pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
     let started = Instant::now();
-    let opened = tokio::task::spawn_blocking({
-        let (data_dir, policy) = (setup.data_dir.clone(), config.scheduling.policy);
-        move || recover(&data_dir, policy)
-    });
-    let recovered = opened.await.expect("recovery does not panic")?;
+    let recovered = recovered(&setup.data_dir, config.scheduling.policy).await?;
     let Recovered { store, journal, blobs, node, state } = recovered;
     let (logs, bus) = beside(&setup.data_dir, &config, &store)?;
     let epoch = Epoch(journal.epoch().0);
@@ -176,11 +172,22 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
         changes: tokio::sync::Mutex::default(),
         schedules_changed: tokio::sync::Notify::new(),
     };
-    let inner = Arc::new(inner);
-    inner.bus.ask(super::messages::look_up(&inner));
-    let service = Service { inner };
+    let service = served(inner);
     let scheduler = Scheduler::start(service.clone());
     Ok(Server { service, driver: running, roster, supervisor, store, keeper, scheduler })
+}
+
+async fn recovered(data_dir: &Path, policy: SchedulingPolicy) -> Result<Recovered, StartError> {
+    let data_dir = data_dir.to_owned();
+    let opened = tokio::task::spawn_blocking(move || recover(&data_dir, policy));
+    opened.await.expect("recovery does not panic")
+}
+
+/// The service, which the bus can ask from then on.
+fn served(inner: Inner) -> Service {
+    let inner = Arc::new(inner);
+    inner.bus.ask(super::messages::look_up(&inner));
+    Service { inner }
 }
 
 fn tell_recovery(state: &State, started: Instant, data_dir: &Path) {
