@@ -360,6 +360,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_server_that_speaks_no_tls_is_a_fault_and_a_redirect_is_an_answer() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut head = [0; 1_024];
+                let _ = stream.read(&mut head).await;
+                let answer = "HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\n\
+                              content-length: 5\r\n\r\nhello";
+                drop(stream.write_all(answer.as_bytes()).await);
+            }
+        });
+        let outbound = Outbound::new(Rules { allow_private: true, ..Rules::default() });
+        let get = |scheme: &str| {
+            let request = Request::get(format!("{scheme}://{address}/"));
+            outbound.send(request.body(Full::default()).unwrap(), CONNECT, 4)
+        };
+        let answer = get("http").await.unwrap();
+        assert_eq!((answer.status, answer.cut), (302, true), "{answer:?}");
+        let refused = get("https").await.unwrap_err();
+        assert!(matches!(refused, OutboundError::Failed { .. }), "{refused}");
+    }
+
+    #[tokio::test]
     async fn a_name_that_leads_inside_is_not_reached() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();

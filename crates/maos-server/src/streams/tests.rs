@@ -107,6 +107,20 @@ async fn what_has_expired_is_not_read_and_makes_room() {
 }
 
 #[tokio::test]
+async fn what_has_expired_is_cleared_away_when_the_file_is_full() {
+    let (streams, _folder) = opened(Options { bytes_max: 1_000, ..SMALL });
+    let entry = |expires| Entry { expires: Some(expires), body: (0..100).collect() };
+    let old = vec![entry(1), entry(2), entry(3), entry(u64::MAX >> 1)];
+    streams.append("a", old, Room::Any, None).await.unwrap();
+    let more = || vec![entry(u64::MAX >> 1); 5];
+    let taken = streams.append("b", more(), Room::Any, None).await.unwrap();
+    assert_eq!((taken.first, streams.totals().unwrap().entries), (0, 6));
+    assert_eq!(streams.standing("a").unwrap().unwrap().entries, 1);
+    let refused = streams.append("b", more(), Room::Any, None).await;
+    assert!(matches!(refused, Err(StreamError::Total { .. })));
+}
+
+#[tokio::test]
 async fn a_whole_stream_ends_with_its_last_entry() {
     let (streams, _folder) = opened(SMALL);
     let room = || Room::Whole { entries_max: 2, bytes_max: 1_000, last: b"cut".to_vec() };

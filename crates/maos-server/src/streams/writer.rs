@@ -25,6 +25,8 @@ const COMMIT_REQUESTS_MAX: usize = 4_096;
 const COMMIT_BYTES_MAX: u64 = 4 << 20;
 /// How often what has expired is cleared away, at most.
 const CLEAR_EVERY: Duration = Duration::from_secs(60);
+/// What is not due before that is looked for again then.
+const CLEAR_LATEST: Duration = Duration::from_secs(24 * 3_600);
 /// Entries that are cleared away in one commit.
 const CLEARED_MAX: u32 = 2_000;
 /// For so long a full stream is not counted again.
@@ -328,6 +330,7 @@ impl Desk {
         self.write_row(&row)?;
         longer.insert(stream.to_owned(), row.next);
         if let Some(once) = once {
+            self.clear_by(once.until);
             self.execute(
                 "INSERT OR REPLACE INTO keys (key, hash, note, offset, until)
                  VALUES (?, ?, ?, ?, ?)",
@@ -385,8 +388,8 @@ impl Desk {
         }
         drop(put);
         self.bytes += bytes;
-        if self.clear_at.is_none() && entries.iter().any(|entry| entry.expires.is_some()) {
-            self.clear_at = Some(Instant::now() + CLEAR_EVERY);
+        if let Some(expires) = entries.iter().filter_map(|entry| entry.expires).min() {
+            self.clear_by(expires);
         }
         Ok(taken)
     }
@@ -524,23 +527,34 @@ impl Desk {
         let cleared = self.db.execute_batch("BEGIN IMMEDIATE").and_then(|()| {
             let cleared = self.clear_expired(CLEARED_MAX)?;
             self.clear_untouched()?;
-            let sql = "SELECT EXISTS (SELECT 1 FROM entries WHERE expires IS NOT NULL)
-                       OR EXISTS (SELECT 1 FROM keys)";
-            let more: bool = self.db.query_row(sql, (), |row| row.get(0))?;
+            let sql = "SELECT min(expires) FROM entries WHERE expires IS NOT NULL
+                       UNION ALL SELECT min(until) FROM keys";
+            let mut query = self.db.prepare_cached(sql)?;
+            let rows = query.query_map((), |row| row.get(0))?;
+            let next: Vec<Option<u64>> = rows.collect::<rusqlite::Result<_>>()?;
+            drop(query);
             self.db.execute_batch("COMMIT")?;
-            Ok((cleared, more))
+            Ok((cleared, next.into_iter().flatten().min()))
         });
-        self.clear_at = match cleared {
-            Ok((cleared, _)) if cleared >= CLEARED_MAX => Some(Instant::now()),
-            Ok((_, true)) => Some(Instant::now() + CLEAR_EVERY),
-            Ok((_, false)) => None,
+        self.clear_at = None;
+        match cleared {
+            Ok((cleared, _)) if cleared >= CLEARED_MAX => self.clear_at = Some(Instant::now()),
+            Ok((_, Some(next))) => self.clear_by(next),
+            Ok((_, None)) => {}
             Err(fault) => {
                 drop(self.db.execute_batch("ROLLBACK"));
                 (self.bytes, self.streams) = before;
                 warn!("{}", StreamError::sqlite(&self.path, &fault));
-                Some(Instant::now() + CLEAR_EVERY)
+                self.clear_by(0);
             }
-        };
+        }
+    }
+
+    /// Has what expires at this time cleared away soon behind it. Nobody reads it in between.
+    fn clear_by(&mut self, expires: u64) {
+        let wait = Duration::from_micros(expires.saturating_sub(now()));
+        let at = Instant::now() + wait.clamp(CLEAR_EVERY, CLEAR_LATEST);
+        self.clear_at = Some(self.clear_at.map_or(at, |known| known.min(at)));
     }
 
     fn clear_expired(&mut self, most: u32) -> rusqlite::Result<u32> {

@@ -1,7 +1,7 @@
 //! A server for one test, and how to talk to it.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use axum::Router;
@@ -39,6 +39,24 @@ impl House {
         let server = start(config, setup(folder.path().into())).await.unwrap();
         let router = maos_server::http::router(server.service.clone());
         House { server: Some(server), router, folder }
+    }
+
+    /// The same on a data directory that is there already.
+    pub(crate) async fn open_on(data_dir: &Path) -> House {
+        House::try_open_on(data_dir).await.unwrap()
+    }
+
+    pub(crate) async fn try_open_on(data_dir: &Path) -> Result<House, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let setup = Setup { data_dir: data_dir.to_owned(), ..setup(folder.path().into()) };
+        let server = start(Config::default(), setup).await.map_err(|why| why.to_string())?;
+        let router = maos_server::http::router(server.service.clone());
+        Ok(House { server: Some(server), router, folder })
+    }
+
+    /// Where everything durable is.
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.folder.path().join("data")
     }
 
     /// Stops the server in order and starts another one on the same directory.

@@ -3,10 +3,11 @@
 use axum::body::Body;
 use axum::http::Request;
 use maos_server::config::Config;
+use maos_server::store::backup;
 use serde_json::{Value, json};
 
 use crate::house::{Answer, House, id_of};
-use crate::workers::{Worker, completed, held};
+use crate::workers::{Worker, completed, held, outcome};
 
 async fn send(house: &House, body: Value) -> Answer {
     house.call("POST", "/api/v1/messages", Some(&body)).await
@@ -265,4 +266,37 @@ async fn built_in_tasks_send_and_receive() {
         "to": {"agent": "00000000-0000-7000-8000-000000000000"}});
     let task = house.run(&json!({"name": "m", "parameters": nobody})).await;
     assert_eq!((&task["status"], &task["retry_count"]), (&json!("failed"), &json!(0)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_and_logs_are_in_a_backup() {
+    let house = House::open().await;
+    let worker = Worker::register(&house, 1).await;
+    let id = id_of(&house.submit(&json!({"name": "t"})).await);
+    let task = worker.fetch().await;
+    let log = outcome(&task, json!({"line": "kept"}));
+    worker.poll(json!({"max_tasks": 0, "holding": [held(&task)], "logs": [log]})).await;
+    sent(&house, json!({"to": {"topic": "t"}, "body": "kept"})).await;
+    let folder = tempfile::tempdir().unwrap();
+    let (copy, back) = (folder.path().join("copy"), folder.path().join("back"));
+    backup::backup(&house.data_dir(), &copy).unwrap();
+    sent(&house, json!({"to": {"topic": "t"}, "body": "later"})).await;
+    backup::restore(&copy, &back).unwrap();
+    let house = House::open_on(&back).await;
+    assert_eq!(bodies(&read(&house, "mailbox=topic:t").await), ["kept"]);
+    let page = house.get(&format!("/api/v1/tasks/{id}/logs")).await.body;
+    assert_eq!(page["items"][0]["line"], "kept");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_file_is_refused_with_what_to_do() {
+    for name in ["messages.db", "logs.db"] {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        std::fs::create_dir_all(&data).unwrap();
+        std::fs::write(data.join(name), [b'x'; 9_000]).unwrap();
+        let refused = House::try_open_on(&data).await.err().unwrap();
+        assert!(refused.contains(name) && refused.contains("is damaged"), "{refused}");
+        assert!(refused.contains("hint: put back a backup"), "{refused}");
+    }
 }

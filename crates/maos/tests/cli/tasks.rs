@@ -553,9 +553,7 @@ fn the_lines_of_a_task_are_printed_page_by_page_and_followed_to_its_end() {
         json!({"offset": offset, "time": "2026-01-01T00:00:00Z", "attempt": 2, "level": level,
             "line": line, "source": "stderr"})
     };
-    let page = |items: Vec<serde_json::Value>, next: u64, ended: bool| {
-        json!({"task_id": id(1), "items": items, "next_offset": next, "ended": ended})
-    };
+    let page = |items: Vec<serde_json::Value>, next: u64, ended: bool| json!({"task_id": id(1), "items": items, "next_offset": next, "ended": ended});
     let line = |query: &str| format!("GET /api/v1/tasks/{}/logs?{query}", id(1));
     let one = page(vec![item(0, "info", "one"), item(1, "error", "t\u{1b}wo")], 2, false);
     let two = page(vec![item(2, "info", "three")], 3, true);

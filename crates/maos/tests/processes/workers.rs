@@ -348,6 +348,10 @@ fn any_program_becomes_a_worker() {
         let ended = run(json!({ "how": word }));
         let said = ended["error"].as_str().unwrap_or_default();
         assert!(ended["status"] == "failed" && said.contains(error), "{word}: {said}");
+        let path = format!("/api/v1/tasks/{}/logs", ended["id"].as_str().unwrap());
+        let lines = house.call("GET", &path, "")["items"].clone();
+        let line = json!(if word == "broken" { Some("no luck") } else { None });
+        assert_eq!((&lines[0]["line"], lines.get(1)), (&line, None), "{word}");
     }
     let many: Vec<String> =
         (0..100).map(|n| exec_task(&house, "shelling", &json!({ "n": n }))).collect();
