@@ -141,11 +141,11 @@ impl Reader<'_> {
             return None;
         }
         let number = raw.get();
-        if kind(number) != INTEGER {
+        let Some(found) = whole(number) else {
             self.wrong_type(field, "an integer", raw);
             return None;
-        }
-        match number.parse::<u64>() {
+        };
+        match found.parse::<u64>() {
             Ok(found) if range.contains(&found) => Some(found),
             _ => {
                 let (least, most) = (range.start(), range.end());
@@ -343,6 +343,7 @@ impl Reader<'_> {
 const AMOUNT_MAX: u64 = 1_000_000_000_000;
 
 const INTEGER: &str = "an integer";
+const FRACTION: &str = "a number with a fraction or an exponent";
 
 /// What `json` is, in words.
 pub(crate) fn kind(json: &str) -> &'static str {
@@ -352,8 +353,22 @@ pub(crate) fn kind(json: &str) -> &'static str {
         Some(b'"') => "a string",
         Some(b't' | b'f') => "a boolean",
         Some(b'n') | None => "null",
-        Some(_) if json.contains(['.', 'e', 'E']) => "a number with a fraction or an exponent",
+        Some(_) if json.contains(['.', 'e', 'E']) => FRACTION,
         Some(_) => INTEGER,
+    }
+}
+
+/// The digits of a number without a fraction, also of one that is written as `5.0` or `1e3`.
+fn whole(json: &str) -> Option<Cow<'_, str>> {
+    match kind(json) {
+        INTEGER => Some(Cow::Borrowed(json)),
+        FRACTION => {
+            let number: f64 = json.parse().ok()?;
+            // Beyond this not every integer is one of these numbers.
+            let exact = number.fract() == 0.0 && number.abs() <= 9_007_199_254_740_992.0;
+            exact.then(|| Cow::Owned(format!("{number:.0}")))
+        }
+        _ => None,
     }
 }
 
@@ -435,6 +450,21 @@ mod tests {
             ("true", None),
         ] {
             assert_eq!(thousandths(json), expected, "{json}");
+        }
+    }
+
+    #[test]
+    fn an_integer_is_one_however_it_is_written() {
+        for (json, expected) in [
+            ("5", Some("5")),
+            ("5.0", Some("5")),
+            ("1e3", Some("1000")),
+            ("-2.0", Some("-2")),
+            ("5.5", None),
+            ("1e17", None),
+            ("\"5\"", None),
+        ] {
+            assert_eq!(whole(json).as_deref(), expected, "{json}");
         }
     }
 

@@ -175,6 +175,16 @@ fn remedy(code: ErrorCode) -> &'static str {
              say which"
         }
         E::TimeoutTooLong => "`maos config show` names the maximum, `api.max_task_timeout`",
+        E::ResourceNotFound
+        | E::AllocationNotFound
+        | E::ArtifactNotFound
+        | E::ScheduleNotFound
+        | E::PoolNotFound
+        | E::CheckpointNotFound => "a GET of the path without its last part lists what there is",
+        E::TaskFixed => "cancel it and submit another",
+        E::NotEnoughLeft => "try again when something was given back",
+        E::AlreadyExists => "choose another name",
+        E::DeclaredByConfiguration => "change it in the configuration and start the server again",
         E::OverCapacity => "`maos config show` names what there is, `resources`",
         E::ResourceNotFound
         | E::AllocationNotFound

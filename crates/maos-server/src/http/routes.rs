@@ -292,7 +292,8 @@ pub(super) async fn read(body: Body, bytes_max: u64) -> Result<Bytes, Failed> {
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Failed> {
     let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
     let key = key.to_str().unwrap_or_default();
-    if key.is_empty() || key.len() > KEY_CHARS_MAX {
+    let visible = key.bytes().all(|byte| byte.is_ascii_graphic());
+    if key.is_empty() || key.len() > KEY_CHARS_MAX || !visible {
         let message = format!("`Idempotency-Key` must be 1 to {KEY_CHARS_MAX} visible characters");
         return Err(Failed(ApiError::new(ErrorCode::ValidationFailed, message)));
     }

@@ -72,8 +72,10 @@ impl Beat {
         options.fallback_timezone_option = FallbackTimezoneOption::UTC;
         let of = |zone: &str| cronexpr::parse_crontab_with(&format!("{cron} {zone}"), options);
         let in_utc = of("UTC").map_err(|why| {
-            let first = why.to_string();
-            fault("cron", format!("cannot be read: {}", first.lines().next().unwrap_or_default()))
+            // Its last line points at the place and says what is wrong there.
+            let told = why.to_string();
+            let last = told.lines().last().unwrap_or_default();
+            fault("cron", format!("cannot be read: {}", last.trim_matches(['^', ' '])))
         })?;
         if in_utc.find_next(Timestamp::UNIX_EPOCH).is_err() {
             return Err(fault("cron", "names a day that never comes".to_owned()));

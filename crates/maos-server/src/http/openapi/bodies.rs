@@ -36,6 +36,13 @@ pub(super) fn word() -> Value {
     text(limits::WORD_CHARS_MAX)
 }
 
+/// A word that is part of a path.
+pub(super) fn segment() -> Value {
+    let pattern = r"^[^\u0000/]*[^\s\u0000/][^\u0000/]*$";
+    json!({"type": "string", "minLength": 1, "maxLength": limits::WORD_CHARS_MAX,
+        "pattern": pattern})
+}
+
 pub(super) fn integer(least: u64, most: u64) -> Value {
     json!({"type": "integer", "minimum": least, "maximum": most})
 }
@@ -117,12 +124,8 @@ pub(super) fn submission() -> Value {
         "subtasks": {
             "type": ["array", "null"],
             "maxItems": limits::PLAN_TASKS_MAX,
-            "items": object(&["name", "key"], json!({
-                "name": text(limits::NAME_CHARS_MAX),
-                "key": word(),
-                "depends_on": {"type": "array", "items": word()},
-                "parameters": {"type": "object"},
-            })),
+            "items": {"description": "An object with the fields of a submission, `key` and \
+                `depends_on`, or whatever else a plan's entry may be."},
         },
     });
     object(&["name"], with(limits_of_a_task(), ours))
@@ -147,14 +150,16 @@ pub(super) fn batch() -> Value {
 pub(super) fn bulk() -> Value {
     let ids = json!({"type": "array", "items": uuid(), "minItems": 1,
         "maxItems": maos_api::bulk::TASKS_MAX});
-    object(
+    let mut schema = object(
         &["operation", "task_ids"],
         json!({
             "operation": words(BulkOperation::ALL.map(BulkOperation::name)),
             "task_ids": ids,
             "reason": optional(json!({"type": "string", "maxLength": 500, "pattern": NO_NUL})),
         }),
-    )
+    );
+    schema["additionalProperties"] = false.into();
+    schema
 }
 
 fn of_an_agent() -> Value {
@@ -171,6 +176,7 @@ fn of_an_agent() -> Value {
 /// An agent.
 pub(super) fn agent() -> Value {
     let more = json!({
+        "name": optional(text(limits::NAME_CHARS_MAX)),
         "agent_type": word(),
         "runtime": optional(words(["builtin", "worker"])),
         "id": {"type": ["string", "null"], "format": "uuid",
@@ -361,8 +367,7 @@ pub(super) fn resource_patch() -> Value {
 
 /// A request to hold resources.
 pub(super) fn allocation() -> Value {
-    let pattern = r"^[A-Za-z0-9_.:-]+$";
-    let requester = json!({"type": "string", "minLength": 1, "maxLength": 200, "pattern": pattern});
+    let requester = segment();
     let mut resources = amounts();
     resources["minProperties"] = 1.into();
     resources["additionalProperties"] = json!({"type": "number", "minimum": 0.001,
@@ -386,17 +391,22 @@ pub(super) fn schedule() -> Value {
         &["name", "task"],
         json!({
             "name": text(limits::NAME_CHARS_MAX),
-            "cron": cron,
+            "cron": optional(cron),
             "timezone": {"type": ["string", "null"],
                 "description": "A zone's IANA name, such as `Europe/Berlin`; UTC by default."},
-            "every_seconds": integer(1, EVERY_SECONDS_MAX),
+            "every_seconds": optional(integer(1, EVERY_SECONDS_MAX)),
             "task": submission(),
             "missed": optional(words(Missed::ALL.map(Missed::name))),
             "overlap": optional(words(Overlap::ALL.map(Overlap::name))),
             "paused": {"type": "boolean"},
         }),
     );
-    schema["oneOf"] = json!([{"required": ["cron"]}, {"required": ["every_seconds"]}]);
+    let one = |given: &str, kind: &str, other: &str| {
+        json!({"required": [given],
+            "properties": {given: {"type": kind}, other: {"type": "null"}}})
+    };
+    schema["oneOf"] =
+        json!([one("cron", "string", "every_seconds"), one("every_seconds", "integer", "cron"),]);
     schema
 }
 

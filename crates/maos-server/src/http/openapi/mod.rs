@@ -31,7 +31,11 @@ pub fn document() -> Value {
     schemas.refer::<ErrorBody>();
     schemas.refer::<Event>();
     let mut paths: Map<String, Value> = Map::new();
+    let mut tags: Vec<&str> = Vec::new();
     for operation in operations::all() {
+        if tags.last() != Some(&operation.tag) {
+            tags.push(operation.tag);
+        }
         let (method, path) = (operation.method, operation.path);
         let described = operation.describe(&mut schemas);
         let methods = paths.entry(path).or_insert_with(|| Value::Object(Map::new()));
@@ -46,6 +50,7 @@ pub fn document() -> Value {
             "version": env!("CARGO_PKG_VERSION"),
             "license": {"name": "MIT", "identifier": "MIT"},
         },
+        "tags": tags.into_iter().map(|tag| json!({"name": tag})).collect::<Vec<_>>(),
         "paths": paths,
         "components": {"schemas": schemas.close()},
     })

@@ -8,6 +8,8 @@ use serde_json::{Map, Value, json};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
+use super::bodies;
+
 /// Schemas by name: each is described once and referred to.
 #[derive(Default)]
 pub(super) struct Schemas(BTreeMap<String, Value>);
@@ -46,7 +48,7 @@ pub(super) struct Operation {
     pub(super) method: &'static str,
     pub(super) path: &'static str,
     id: &'static str,
-    tag: &'static str,
+    pub(super) tag: &'static str,
     summary: &'static str,
     says: &'static str,
     parameters: Vec<Value>,
@@ -123,10 +125,7 @@ impl Operation {
     pub(super) fn named(mut self, what: &'static str) -> Operation {
         self.codes.remove(&ErrorCode::MalformedId);
         if let Some(parameter) = self.parameters.first_mut() {
-            let pattern = r"^[A-Za-z0-9_.:-]+$";
-            parameter["schema"] = json!({
-                "type": "string", "minLength": 1, "maxLength": 200, "pattern": pattern,
-            });
+            parameter["schema"] = bodies::segment();
             parameter["description"] = what.into();
         }
         self
@@ -197,6 +196,12 @@ impl Operation {
     pub(super) fn answers_list<T: ToSchema>(mut self) -> Operation {
         self.success =
             Success::Json(|schemas| json!({"type": "array", "items": schemas.refer::<T>()}));
+        self
+    }
+
+    /// It is answered with an object that is described elsewhere.
+    pub(super) fn answers_object(mut self) -> Operation {
+        self.success = Success::Json(|_| json!({"type": "object"}));
         self
     }
 

@@ -28,7 +28,8 @@ use super::bodies;
 use super::operation::{Operation, delete, get, patch, post, put};
 
 /// What a plan may be refused for.
-const PLANNING: [ErrorCode; 10] = [
+const PLANNING: [ErrorCode; 11] = [
+    ErrorCode::AgentNotFound,
     ErrorCode::UnknownStrategy,
     ErrorCode::TimeoutTooLong,
     ErrorCode::UnknownAction,
@@ -65,7 +66,7 @@ pub(super) fn all() -> Vec<Operation> {
 /// One or several of these names, with commas between them.
 fn listed(names: &[&str]) -> Value {
     let one = names.join("|");
-    json!({"type": "string", "pattern": format!("^({one})(,({one}))*$")})
+    json!({"type": "string", "pattern": format!("^(({one})(,({one}))*)?$")})
 }
 
 fn statuses() -> Value {
@@ -74,8 +75,12 @@ fn statuses() -> Value {
 
 /// One or several words, with commas between them.
 fn names() -> Value {
-    let word = "[a-z][a-z0-9_]*";
-    json!({"type": "string", "maxLength": 500, "pattern": format!("^{word}(,{word}){{0,9}}$")})
+    json!({"type": "string"})
+}
+
+/// As the contract's clients send what they leave open.
+fn blank_or(schema: Value) -> Value {
+    json!({"anyOf": [schema, {"type": "string", "maxLength": 0}]})
 }
 
 fn waits(operation: Operation) -> Operation {
@@ -98,11 +103,9 @@ fn reasoned(operation: Operation) -> Operation {
 }
 
 fn paged(operation: Operation) -> Operation {
-    operation.query("page", bodies::integer(1, 1_000_000_000), "Which page, counted from 1.").query(
-        "page_size",
-        bodies::integer(1, 100),
-        "Items on a page; 20 by default.",
-    )
+    operation
+        .query("page", blank_or(bodies::integer(1, 1_000_000_000)), "Which page, counted from 1.")
+        .query("page_size", bodies::integer(1, 100), "Items on a page; 20 by default.")
 }
 
 fn tasks() -> Vec<Operation> {
@@ -118,11 +121,11 @@ fn tasks() -> Vec<Operation> {
     let list = paged(get(paths::TASKS, "list_tasks", "List tasks, the newest first"))
         .query("status", statuses(), "Only these statuses.")
         .query("priority", listed(&Priority::ALL.map(Priority::name)), "Only these priorities.")
-        .query("agent_id", bodies::uuid(), "Only what this agent runs, or ran last.")
-        .query("parent_task_id", bodies::uuid(), "Only subtasks of this task.")
+        .query("agent_id", blank_or(bodies::uuid()), "Only what this agent runs, or ran last.")
+        .query("parent_task_id", blank_or(bodies::uuid()), "Only subtasks of this task.")
         .query("tags", names(), "Only what has all of these tags.")
-        .query("created_after", bodies::time(), "Only what came at this time or later.")
-        .query("created_before", bodies::time(), "Only what came before this time.")
+        .query("created_after", blank_or(bodies::time()), "Only what came at this time or later.")
+        .query("created_before", blank_or(bodies::time()), "Only what came before this time.")
         .query(
             "search",
             json!({"type": "string", "maxLength": 200}),
@@ -301,7 +304,7 @@ fn agents() -> Vec<Operation> {
         .query("agent_type", json!({"type": "string"}), "Only this type.")
         .query("capabilities", names(), "Only what has all of these.")
         .query("tags", names(), "Only what has all of these tags.")
-        .query("available_only", json!({"type": "boolean"}), "Only what has a slot left.")
+        .query("available_only", blank_or(json!({"type": "boolean"})), "Only what has a slot left.")
         .query("search", json!({"type": "string", "maxLength": 200}), "Part of a name or type.")
         .answers_page::<Agent>();
     let missing = [ErrorCode::AgentNotFound];
@@ -476,13 +479,13 @@ fn system() -> Vec<Operation> {
         get(paths::EVENTS, "watch_events", "Watch what happens, as it happens")
             .says("Server-sent events; behind the one that `Last-Event-ID` names, if it is given.")
             .query("type", bodies::words(EventKind::ALL.map(EventKind::name)), "Only these.")
-            .query("task_id", bodies::uuid(), "Only this task, and tasks of its plan.")
-            .query("agent_id", bodies::uuid(), "Only this agent and what it runs.")
+            .query("task_id", blank_or(bodies::uuid()), "Only this task, and tasks of its plan.")
+            .query("agent_id", blank_or(bodies::uuid()), "Only this agent and what it runs.")
             .query("status", statuses(), "Only tasks that came to one of these.")
             .query("last_event_id", event_id.clone(), "As the header.")
             .header("Last-Event-ID", event_id, "The last event that was seen.")
             .sends("text/event-stream", "Events, until the connection ends."),
-        get(paths::OPENAPI, "openapi", "This description").sends("application/json", "It."),
+        get(paths::OPENAPI, "openapi", "Show this description").answers_object(),
         get(paths::DOCS, "docs", "This description, to try out").sends("text/html", "A page."),
         get(paths::REDOC, "redoc", "This description, to read").sends("text/html", "A page."),
     ]
