@@ -95,3 +95,18 @@ def test_a_time_out_is_a_time_out_and_an_absent_server_a_connection_error(server
                 await client.health_check()
 
     asyncio.run(use())
+
+
+def test_messages_are_sent_read_and_acknowledged(server: Server) -> None:
+    async def use() -> None:
+        async with MAOSClient(server.url) as client:
+            sent = await client.send_message({"topic": "t"}, {"n": 1}, kind="note")
+            page = await client.read_messages("topic:t", reader="me", wait_seconds=5)
+            assert [item["message_id"] for item in page["items"]] == [sent["message_id"]]
+            await client.acknowledge_messages("topic:t", sent["offset"], reader="me")
+            page = await client.read_messages("topic:t", reader="me")
+            assert page["items"] == [] and page["acknowledged"] == 0
+            page = await client.read_messages("topic:t", offset=0)
+            assert page["items"][0]["body"] == {"n": 1}
+
+    asyncio.run(use())

@@ -65,8 +65,12 @@ def test_functions_of_every_kind(server: Server) -> None:
     async def use(client: MAOSClient) -> None:
         assert (await run(client, "adding", a=1))["result"] == 11
         assert (await run(client, "adding"))["error"] == "`parameters.a` is missing"
-        result = (await run(client, "everything", x=1))["result"]
-        assert result == {"name": "everything", "rest": {"x": 1}, "attempt": 1}
+        task = await run(client, "everything", x=1)
+        assert task["result"] == {"name": "everything", "rest": {"x": 1}, "attempt": 1}
+        page = await client.task_logs(task["id"])
+        told = [(item["level"], item["line"], item["source"]) for item in page["items"]]
+        assert ("warning", "a line", "worker") in told and ("info", "half", "progress") in told
+        assert page["ended"]
         assert (await run(client, "failing", how="for good"))["error"] == "bad input"
         assert (await run(client, "failing", how="once"))["error"] == "ValueError: no luck"
         result = (await run(client, "squaring", n=7))["result"]
@@ -134,3 +138,25 @@ def test_many_tasks_and_a_server_that_is_killed_meanwhile(server: Server) -> Non
 
     work(server, worker, use)
     assert sorted(set(done)) == list(range(500))
+
+
+def test_lines_are_followed_while_a_function_works(server: Server) -> None:
+    worker = Worker()
+    heard = threading.Event()
+
+    @worker.task(capabilities=["talking"])
+    def talk(task: Task) -> int:
+        task.log("first", "debug")
+        assert heard.wait(30)
+        logging.getLogger("mine").error("second")
+        return 1
+
+    async def use(client: MAOSClient) -> None:
+        accepted = await client.submit_task("n", required_capabilities=["talking"])
+        lines = []
+        async for item in client.follow_logs(accepted["task"]["id"]):
+            heard.set()
+            lines.append((item["offset"], item["level"], item["line"]))
+        assert lines == [(0, "debug", "first"), (1, "error", "second")]
+
+    work(server, worker, use)

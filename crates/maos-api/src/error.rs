@@ -130,6 +130,8 @@ codes! {
         "No plan has this id."
     AgentNotFound "AGENT_NOT_FOUND" 404 Never
         "No agent has this id."
+    SubscriptionNotFound "SUBSCRIPTION_NOT_FOUND" 404 Never
+        "No subscription has this name."
     ResourceNotFound "RESOURCE_NOT_FOUND" 404 Never
         "No resource has this id."
     AllocationNotFound "ALLOCATION_NOT_FOUND" 404 Never
@@ -206,6 +208,8 @@ codes! {
         "Tasks of the plan are nested too deeply."
     QueueFull "QUEUE_FULL" 429 Later
         "A bound on what may wait is reached; nothing was accepted."
+    MailboxFull "MAILBOX_FULL" 429 Later
+        "The mailbox holds as many unread messages as it may; the message was not taken."
     StorageUnavailable "STORAGE_UNAVAILABLE" 503 Later
         "The journal cannot be written at the moment; nothing was accepted."
     ShuttingDown "SHUTTING_DOWN" 503 Later

@@ -80,6 +80,20 @@ paths! {
     CHECKPOINT "/api/v1/checkpoints/{id}"
     /// Going back to one.
     CHECKPOINT_RESTORE "/api/v1/checkpoints/{id}/restore"
+    /// What the attempts of a task have to say.
+    TASK_LOGS "/api/v1/tasks/{id}/logs"
+    /// Sending and reading messages.
+    MESSAGES "/api/v1/messages"
+    /// Saying which messages were handled.
+    MESSAGES_ACK "/api/v1/messages/ack"
+    /// Where there are messages.
+    MAILBOXES "/api/v1/messages/mailboxes"
+    /// Mailboxes whose messages are posted somewhere.
+    SUBSCRIPTIONS "/api/v1/messages/subscriptions"
+    /// One of them.
+    SUBSCRIPTION "/api/v1/messages/subscriptions/{id}"
+    /// Delivering again what was given up.
+    SUBSCRIPTION_REPLAY "/api/v1/messages/subscriptions/{id}/replay"
     /// How the system is.
     SYSTEM_STATUS "/api/v1/system/status"
     /// Its figures.

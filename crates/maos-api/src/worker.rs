@@ -14,7 +14,10 @@ use uuid::Uuid;
 use crate::document::Members;
 use crate::error::ApiError;
 use crate::fault::Faults;
+use crate::logs::LogLevel;
+use crate::messages::{Ack, Message};
 use crate::submission::{self, Bounds, UNKNOWN_NAMED_MAX};
+use crate::time::UtcTime;
 
 /// Longest wait for work that a poll may ask for.
 pub const WAIT_MS_MAX: u64 = 60_000;
@@ -24,6 +27,9 @@ pub const TASKS_MAX: u32 = 1_000;
 pub const OUTCOMES_MAX: usize = 1_000;
 /// Most log lines that one poll may bring.
 pub const LOG_LINES_MAX: usize = 10_000;
+
+/// Most messages that one answer holds.
+pub const MESSAGES_MAX: u32 = 100;
 
 /// One run of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -54,6 +60,12 @@ pub struct Poll<'a> {
     /// What attempts have to say.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub logs: Vec<Log<'a>>,
+    /// How many messages to this worker and to the tasks that it holds the answer may bring.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub max_messages: u32,
+    /// Messages that need not come again.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ack: Vec<Ack>,
     /// What the answer should mention.
     #[serde(skip)]
     pub warnings: Vec<String>,
@@ -108,16 +120,33 @@ pub struct Progress<'a> {
     pub message: Option<Cow<'a, str>>,
 }
 
-/// Lines of log of one attempt.
+/// A line of log of one attempt, or several of one kind.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Log<'a> {
     /// The task.
     pub task_id: Uuid,
     /// Which run of it.
     pub attempt: u32,
-    /// The lines, without their ends.
-    #[serde(borrow)]
+    /// When; the server's time of arrival if it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<UtcTime>,
+    /// How serious; `info` if it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<LogLevel>,
+    /// The line, without its end.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<Cow<'a, str>>,
+    /// Further lines.
+    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
     pub lines: Vec<Cow<'a, str>>,
+}
+
+impl Log<'_> {
+    /// How many lines it has.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.lines.len() + usize::from(self.line.is_some())
+    }
 }
 
 /// The answer to a poll.
@@ -125,6 +154,9 @@ pub struct Log<'a> {
 pub struct PollAnswer {
     /// What is to be done.
     pub tasks: Vec<Task>,
+    /// Messages to this worker and to the tasks that it holds, if it asked for some.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub messages: Vec<Message>,
     /// What is to be stopped; left out of `holding` once it has.
     pub cancel: Vec<AttemptRef>,
     /// Outcomes that do not count, and why.
@@ -187,8 +219,17 @@ pub struct Refused {
 }
 
 /// Every field of a poll.
-pub const FIELDS: [&str; 7] =
-    ["incarnation", "max_tasks", "wait_ms", "holding", "outcomes", "progress", "logs"];
+pub const FIELDS: [&str; 9] = [
+    "incarnation",
+    "max_tasks",
+    "wait_ms",
+    "holding",
+    "outcomes",
+    "progress",
+    "logs",
+    "max_messages",
+    "ack",
+];
 
 /// Reads and checks the body of a poll. Results are not looked into.
 ///
@@ -210,7 +251,8 @@ pub fn parse<'a>(body: &'a [u8], bounds: &Bounds) -> Result<Poll<'a>, ApiError> 
         }
     }
     warnings.truncate(UNKNOWN_NAMED_MAX);
-    let [incarnation, max_tasks, wait_ms, holding, outcomes, progress, logs] = slots;
+    let [incarnation, max_tasks, wait_ms, holding, outcomes, progress, logs, max_messages, ack] =
+        slots;
     if incarnation.is_none() {
         faults.invalid("incarnation", "is required: a number that grows with every start");
     }
@@ -225,6 +267,8 @@ pub fn parse<'a>(body: &'a [u8], bounds: &Bounds) -> Result<Poll<'a>, ApiError> 
         outcomes: read(&mut faults, "outcomes", outcomes),
         progress: read(&mut faults, "progress", progress),
         logs: read(&mut faults, "logs", logs),
+        max_messages: read(&mut faults, "max_messages", max_messages),
+        ack: read(&mut faults, "ack", ack),
         warnings,
     };
     check(&poll, bounds, &mut faults);
@@ -244,6 +288,11 @@ fn read<'a, T: Deserialize<'a> + Default>(
     })
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over so")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
 fn check(poll: &Poll<'_>, bounds: &Bounds, faults: &mut Faults) {
     let mut most = |field: &str, found: u64, most: u64, what: &str| {
         if found > most {
@@ -257,7 +306,9 @@ fn check(poll: &Poll<'_>, bounds: &Bounds, faults: &mut Faults) {
     most("holding", poll.holding.len() as u64, slots_max, entries);
     most("outcomes", poll.outcomes.len() as u64, OUTCOMES_MAX as u64, entries);
     most("progress", poll.progress.len() as u64, OUTCOMES_MAX as u64, entries);
-    let lines: usize = poll.logs.iter().map(|log| log.lines.len()).sum();
+    let lines: usize = poll.logs.iter().map(Log::count).sum();
+    most("max_messages", poll.max_messages.into(), MESSAGES_MAX.into(), "be");
+    most("ack", poll.ack.len() as u64, OUTCOMES_MAX as u64, entries);
     most("logs", lines as u64, LOG_LINES_MAX as u64, "have lines:");
     for (index, sign) in poll.progress.iter().enumerate() {
         if sign.fraction.is_some_and(|fraction| !(0.0..=1.0).contains(&fraction)) {

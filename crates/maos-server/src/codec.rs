@@ -52,6 +52,8 @@ pub enum Kind {
     Blob = 6,
     /// A small document of the shell's.
     Entry = 7,
+    /// An entry of a stream.
+    StreamEntry = 8,
     /// A part of a checkpoint.
     Checkpoint = 9,
 }

@@ -9,6 +9,8 @@
 //! journal.db  what has happened since the store's position
 //! store.db    every task, every agent
 //! blobs/      documents by their hash
+//! logs.db     what attempts have to say
+//! messages.db what agents and people tell each other
 //! ```
 
 use std::fs::{self, File, OpenOptions};
@@ -23,6 +25,11 @@ use crate::journal::JournalError;
 
 /// The newest layout that this release knows.
 const FORMAT: u32 = 1;
+
+/// The file with what attempts have to say.
+pub(crate) const LOGS: &str = "logs.db";
+/// The file with what agents and people tell each other.
+pub(crate) const MESSAGES: &str = "messages.db";
 
 /// A data directory that is ours.
 #[derive(Debug)]

@@ -13,15 +13,22 @@ pub mod service;
 pub mod door;
 pub mod driver;
 mod feed;
+pub mod logs;
+pub mod messages;
 pub mod planner;
 
 pub mod agents;
+mod base64;
 pub mod blobs;
 pub mod codec;
 pub mod data_dir;
 pub mod journal;
 pub mod payloads;
 pub mod store;
+pub mod streams;
 pub mod supervisor;
+
+pub mod outbound;
+pub mod webhooks;
 
 pub mod telemetry;

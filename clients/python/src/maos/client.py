@@ -186,6 +186,78 @@ class MAOSClient:
         """Get the graph that a submission would become."""
         return await self._call("POST", "/api/v1/plans/preview", body=dict(submission))
 
+    async def task_logs(
+        self,
+        task_id: str,
+        offset: int = 0,
+        limit: Optional[int] = None,
+        level: Optional[str] = None,
+        wait_seconds: Optional[int] = None,
+    ) -> JSON:
+        """Get a page of what a task's attempts say; go on with its `next_offset`.
+
+        With `wait_seconds` (up to 60) it is there as soon as there is a line, or the task has
+        ended. `ended` says that nothing more will come.
+        """
+        query = _query(
+            {"offset": offset, "limit": limit, "level": level, "wait_seconds": wait_seconds}
+        )
+        return await self._call("GET", f"/api/v1/tasks/{_id(task_id)}/logs", query=query)
+
+    async def follow_logs(
+        self, task_id: str, offset: int = 0, level: Optional[str] = None
+    ) -> AsyncIterator[JSON]:
+        """Get the lines of a task as they come, until it has ended.
+
+        A broken connection is taken up again behind the last line.
+        """
+        while True:
+            page = await self.task_logs(task_id, offset, 1_000, level, _WAIT_MAX_SECONDS)
+            for item in page["items"]:
+                yield item
+            offset = page["next_offset"]
+            if page["ended"]:
+                return
+
+    # ---- messages -------------------------------------------------------------------------------
+
+    async def send_message(self, to: Mapping[str, Any], body: Any, **more: Any) -> JSON:
+        """Send a message to `{"agent": id}`, `{"task": id}`, `{"topic": name}` or `{"all": True}`.
+
+        `more` are further fields, such as `sender`, `kind`, `reply_to` and `ttl_seconds`.
+        """
+        message = {"to": dict(to), "body": body, **_given(**more)}
+        return await self._submit("/api/v1/messages", message)
+
+    async def read_messages(
+        self,
+        mailbox: str,
+        reader: Optional[str] = None,
+        offset: Optional[int] = None,
+        limit: Optional[int] = None,
+        wait_seconds: Optional[int] = None,
+    ) -> JSON:
+        """Read a mailbox: behind what the reader has acknowledged, or from an offset on."""
+        query = _query(
+            {
+                "mailbox": mailbox,
+                "reader": reader,
+                "offset": offset,
+                "limit": limit,
+                "wait_seconds": wait_seconds,
+            }
+        )
+        return await self._call("GET", "/api/v1/messages", query=query)
+
+    async def acknowledge_messages(
+        self, mailbox: str, offset: int, reader: Optional[str] = None
+    ) -> JSON:
+        """Say that everything up to a message was handled."""
+        body = _given(mailbox=mailbox, offset=offset, reader=reader)
+        return await self._call("POST", "/api/v1/messages/ack", body=body)
+
+    # ---- what happens ---------------------------------------------------------------------------
+
     async def events(self, last_event_id: str = "", **filters: Any) -> AsyncIterator[JSON]:
         """Follow what happens; each event has its place as `id`.
 

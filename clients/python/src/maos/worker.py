@@ -18,6 +18,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
 from typing import Any, Optional, TypeVar
 
 import aiohttp
@@ -75,9 +76,20 @@ class Task:
             sign["message"] = message
         self._agent.post(self._agent.progress.append, sign)
 
-    def log(self, line: str) -> None:
-        """Add a line to the attempt's log. `logging` inside of the function does the same."""
-        self._agent.post(self._agent.add_line, (self.id, self.attempt), line)
+    def log(self, line: str, level: str = "info", time_seconds: Optional[float] = None) -> None:
+        """Add a line to the task's log. `logging` inside of the function does the same.
+
+        `level` is debug, info, warning or error.
+        """
+        moment = datetime.fromtimestamp(time_seconds or time.time(), timezone.utc)
+        entry = {
+            "task_id": self.id,
+            "attempt": self.attempt,
+            "time": moment.isoformat(),
+            "level": level,
+            "line": line,
+        }
+        self._agent.post(self._agent.add_line, entry)
 
 
 class _ToTask(logging.Handler):
@@ -87,7 +99,15 @@ class _ToTask(logging.Handler):
         """Send one record."""
         task = _current.get()
         if task is not None and not record.name.startswith(("maos.", "aiohttp", "asyncio")):
-            task.log(self.format(record))
+            task.log(self.format(record), _level(record.levelno), record.created)
+
+
+def _level(number: int) -> str:
+    if number >= logging.ERROR:
+        return "error"
+    if number >= logging.WARNING:
+        return "warning"
+    return "info" if number >= logging.INFO else "debug"
 
 
 class Worker:
@@ -182,8 +202,7 @@ class _Agent:
         # Whose outcome is on its way: held until the server has said that it has it.
         self.telling: set[Attempt] = set()
         self.progress: list[dict[str, Any]] = []
-        self.lines: dict[Attempt, list[str]] = {}
-        self.lines_count = 0
+        self.lines: list[dict[str, Any]] = []
 
     # ---- the conversation -----------------------------------------------------------------------
 
@@ -238,10 +257,12 @@ class _Agent:
 
         self.loop.call_soon_threadsafe(hand_over)
 
-    def add_line(self, attempt: Attempt, line: str) -> None:
-        if self.lines_count < _LINES_MAX:
-            self.lines.setdefault(attempt, []).append(line)
-            self.lines_count += 1
+    def add_line(self, entry: dict[str, Any]) -> None:
+        if len(self.lines) < _LINES_MAX:
+            self.lines.append(entry)
+        elif len(self.lines) == _LINES_MAX:
+            missing = "lines are left out from here on: the server does not keep up"
+            self.lines.append({**entry, "level": "warning", "line": missing})
 
     def _executor(self) -> concurrent.futures.Executor:
         if self.processes:
@@ -286,7 +307,7 @@ class _Agent:
         told = {(outcome["task_id"], outcome["attempt"]) for outcome in outcomes}
         self.telling |= told
         free = 0 if self.drains else self.slots - len(self.holding)
-        lines, self.lines, self.lines_count = self.lines, {}, 0
+        lines, self.lines = self.lines[:_LINES_MAX], self.lines[_LINES_MAX:]
         progress, self.progress = self.progress[:_BATCH_MAX], self.progress[_BATCH_MAX:]
         body = {
             "incarnation": self.incarnation,
@@ -298,10 +319,7 @@ class _Agent:
             ],
             "outcomes": outcomes,
             "progress": progress,
-            "logs": [
-                {"task_id": id, "attempt": attempt, "lines": lines}
-                for (id, attempt), lines in lines.items()
-            ],
+            "logs": lines,
         }
         try:
             answer = await self._told(body)

@@ -22,6 +22,7 @@ use crate::agent::{AgentEnvelope, AgentPage, TerminateAnswer};
 use crate::error::ErrorBody;
 use crate::explain::Explanation;
 use crate::listing::TaskQuery;
+use crate::logs::{LogPage, LogQuery};
 use crate::paths;
 use crate::system::{DetailedHealth, Health, SystemMetrics, SystemStatus};
 use crate::task::{CancelAnswer, TaskEnvelope, TaskPage, TaskResults};
@@ -258,6 +259,27 @@ impl Client {
     /// Any [`ClientError`].
     pub async fn explain(&self, id: Uuid) -> Result<Answer<Explanation>, ClientError> {
         self.read(path_of(paths::TASK_EXPLAIN, id)).await
+    }
+
+    /// A part of a task's log; with a wait, as soon as there is a line of it or the task has
+    /// ended.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn task_logs(
+        &self,
+        id: Uuid,
+        query: &LogQuery,
+    ) -> Result<Answer<LogPage>, ClientError> {
+        let text = |number: u64| (number > 0).then(|| number.to_string());
+        let path = Query::default()
+            .with("offset", text(query.offset).as_deref())
+            .with("limit", Some(&query.limit.to_string()))
+            .with("level", Some(query.level.name()))
+            .with("wait_seconds", text(query.wait_seconds).as_deref())
+            .after(&path_of(paths::TASK_LOGS, id));
+        let server_wait = Duration::from_secs(query.wait_seconds);
+        self.call(Exchange { server_wait, ..Exchange::new(Method::GET, path) }).await
     }
 
     /// A page of agents.

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hyper::body::Bytes;
@@ -19,14 +20,20 @@ use uuid::Uuid;
 
 use super::{Client, ClientError};
 use crate::agent::{AgentCreate, AgentRuntime};
-use crate::worker::{AttemptRef, OUTCOMES_MAX, Outcome, OutcomeStatus, Poll, PollAnswer};
-use crate::worker::{Progress, TASKS_MAX, Task};
+use crate::logs::LogLevel;
+use crate::time::UtcTime;
+use crate::worker::{
+    AttemptRef, LOG_LINES_MAX, Log, OUTCOMES_MAX, Outcome, OutcomeStatus, Poll, PollAnswer,
+    Progress, TASKS_MAX, Task,
+};
 
 /// How long a poll waits when there is nothing to tell.
 const WAIT_MS: u64 = 30_000;
 /// Pause before the server is asked again; doubled each time, and spread by chance.
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Lines of log that wait for the server at the most.
+const LINES_MAX: usize = 10_000;
 
 /// One attempt of a task, as a function gets it.
 #[derive(Debug)]
@@ -35,8 +42,15 @@ pub struct Given {
     pub task: Task,
     /// Tells when the attempt is to stop.
     pub stop: Stop,
-    /// Takes signs of progress.
+    /// Takes signs of progress and lines of log.
     pub progress: Signs,
+}
+
+impl Given {
+    /// Adds a line to the task's log.
+    pub fn log(&self, level: LogLevel, line: impl Into<String>) {
+        self.progress.log(level, line);
+    }
 }
 
 /// Tells when an attempt is to stop.
@@ -54,11 +68,26 @@ impl Stop {
     }
 }
 
-/// Takes signs of progress of one attempt.
+/// Takes signs of progress and lines of log of one attempt.
 #[derive(Clone, Debug)]
 pub struct Signs {
     attempt: AttemptRef,
-    sink: mpsc::UnboundedSender<Progress<'static>>,
+    sink: mpsc::UnboundedSender<Sign>,
+    waiting: Arc<AtomicUsize>,
+}
+
+/// Something that an attempt says while it goes on.
+#[derive(Debug)]
+enum Sign {
+    Progress(Progress<'static>),
+    Line(Log<'static>),
+}
+
+/// What the server has not been told yet.
+#[derive(Debug, Default)]
+struct Untold {
+    progress: Vec<Progress<'static>>,
+    lines: Vec<Log<'static>>,
 }
 
 /// How an attempt went.
@@ -83,7 +112,26 @@ impl Signs {
         let AttemptRef { task_id, attempt } = self.attempt;
         let message = message.map(Cow::Owned);
         // A worker that has ended tells nobody.
-        drop(self.sink.send(Progress { task_id, attempt, fraction, message }));
+        drop(self.sink.send(Sign::Progress(Progress { task_id, attempt, fraction, message })));
+    }
+
+    /// Adds a line to the task's log. While the server is away at most [`LINES_MAX`] lines wait;
+    /// what comes then is left out, which the log says.
+    pub fn log(&self, level: LogLevel, line: impl Into<String>) {
+        let AttemptRef { task_id, attempt } = self.attempt;
+        let waiting = self.waiting.fetch_add(1, Ordering::Relaxed);
+        let line = match waiting {
+            LINES_MAX => "more lines are left out here: the server is away".to_owned(),
+            _ => line.into(),
+        };
+        if waiting > LINES_MAX {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let time = Some(UtcTime(u64::try_from(since.as_micros()).unwrap_or(u64::MAX)));
+        let (level, line, lines) = (Some(level), Some(Cow::Owned(line)), Vec::new());
+        drop(self.sink.send(Sign::Line(Log { task_id, attempt, time, level, line, lines })));
     }
 }
 
@@ -104,6 +152,7 @@ struct Sent {
     wait: Duration,
     outcomes: usize,
     signs: usize,
+    lines: usize,
 }
 
 /// Attempts that run, and outcomes that the server does not have yet.
@@ -165,19 +214,22 @@ impl Worker {
             stops: HashMap::new(),
             ended: Vec::new(),
         };
-        let mut told = Vec::new();
+        let mut untold = Untold::default();
+        let waiting = Arc::new(AtomicUsize::new(0));
         let mut draining: Option<tokio::time::Instant> = None;
         tokio::pin!(stop);
         self.register().await?;
         while draining.is_none() || !desk.is_empty() {
-            let poll = self.poll(incarnation, &desk, &told, draining.is_some());
+            let poll = self.poll(incarnation, &desk, &untold, draining.is_some());
             let waits = !poll.wait.is_zero();
             tokio::select! {
                 answer = self.ask(&poll) => match answer? {
                     Some(answer) => {
                         desk.ended.drain(..poll.outcomes);
-                        told.drain(..poll.signs);
-                        desk.take(answer, &work, &sink);
+                        untold.progress.drain(..poll.signs);
+                        untold.lines.drain(..poll.lines);
+                        waiting.fetch_sub(poll.lines, Ordering::Relaxed);
+                        desk.take(answer, &work, &sink, &waiting);
                     }
                     None => desk.clear(),
                 },
@@ -187,7 +239,7 @@ impl Worker {
                     let joined = joined.map_err(|failed| (failed.id(), failed.is_panic()));
                     desk.note(joined);
                 }
-                Some(sign) = signs.recv(), if waits => told.push(sign),
+                Some(sign) = signs.recv(), if waits => untold.add(sign),
                 () = &mut stop, if draining.is_none() => {
                     draining = Some(tokio::time::Instant::now() + grace);
                 }
@@ -195,7 +247,7 @@ impl Worker {
             }
             desk.gather();
             while let Ok(sign) = signs.try_recv() {
-                told.push(sign);
+                untold.add(sign);
             }
         }
         if !self.stays {
@@ -205,27 +257,22 @@ impl Worker {
         Ok(())
     }
 
-    fn poll(
-        &self,
-        incarnation: u64,
-        desk: &Desk,
-        told: &[Progress<'static>],
-        draining: bool,
-    ) -> Sent {
+    fn poll(&self, incarnation: u64, desk: &Desk, untold: &Untold, draining: bool) -> Sent {
         let outcomes: Vec<Outcome<'_>> =
             desk.ended.iter().take(OUTCOMES_MAX).map(outcome).collect();
         let room = self.slots.saturating_sub(desk.stops.len() + desk.ended.len() - outcomes.len());
-        let quiet = outcomes.is_empty() && told.is_empty();
+        let quiet = outcomes.is_empty() && untold.is_empty();
         let room = if draining { 0 } else { room };
         // What has ended and does not fit into this poll is held until it is told.
-        let untold = desk.ended.iter().skip(outcomes.len()).map(|(attempt, _, _)| *attempt);
+        let held = desk.ended.iter().skip(outcomes.len()).map(|(attempt, _, _)| *attempt);
         let poll = Poll {
             incarnation,
             max_tasks: u32::try_from(room).unwrap_or(TASKS_MAX).min(TASKS_MAX),
             wait_ms: if quiet { WAIT_MS } else { 0 },
-            holding: desk.stops.keys().copied().chain(untold).collect(),
+            holding: desk.stops.keys().copied().chain(held).collect(),
             outcomes,
-            progress: told.iter().take(OUTCOMES_MAX).cloned().collect(),
+            progress: untold.progress.iter().take(OUTCOMES_MAX).cloned().collect(),
+            logs: untold.lines.iter().take(LOG_LINES_MAX).cloned().collect(),
             ..Poll::default()
         };
         Sent {
@@ -233,6 +280,7 @@ impl Worker {
             wait: Duration::from_millis(poll.wait_ms),
             outcomes: poll.outcomes.len(),
             signs: poll.progress.len(),
+            lines: poll.logs.len(),
         }
     }
 
@@ -270,6 +318,19 @@ impl Worker {
     }
 }
 
+impl Untold {
+    fn add(&mut self, sign: Sign) {
+        match sign {
+            Sign::Progress(sign) => self.progress.push(sign),
+            Sign::Line(line) => self.lines.push(line),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.progress.is_empty() && self.lines.is_empty()
+    }
+}
+
 impl Desk {
     fn is_empty(&self) -> bool {
         self.stops.is_empty() && self.ended.is_empty()
@@ -279,7 +340,8 @@ impl Desk {
         &mut self,
         answer: PollAnswer,
         work: &Arc<F>,
-        sink: &mpsc::UnboundedSender<Progress<'static>>,
+        sink: &mpsc::UnboundedSender<Sign>,
+        waiting: &Arc<AtomicUsize>,
     ) where
         F: Fn(Given) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Verdict> + Send + 'static,
@@ -291,7 +353,7 @@ impl Desk {
                 continue;
             }
             let (stop, stopped) = watch::channel(false);
-            let progress = Signs { attempt, sink: sink.clone() };
+            let progress = Signs { attempt, sink: sink.clone(), waiting: waiting.clone() };
             let given = Given { task, stop: Stop(stopped), progress };
             let work = work.clone();
             let run = self.running.spawn(async move { (attempt, work(given).await) });

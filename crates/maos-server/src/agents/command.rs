@@ -2,7 +2,8 @@
 //!
 //! A program gets its task as one JSON document on standard input, answers with one on standard
 //! output, and logs to standard error, where lines of the form `::maos progress {"fraction": 0.5,
-//! "message": ".."}` are signs of progress. `docs/command-agents.md` has the whole of it. Who may
+//! "message": ".."}` are signs of progress and `::maos message {..}` sends one.
+//! `docs/command-agents.md` has the whole of it. Who may
 //! define programs is the operator's choice alone: nothing in a request becomes part of a command
 //! line.
 
@@ -18,7 +19,9 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::pipe;
 
+use super::courier::Courier;
 use super::{Assignment, LogSink, Progress, ProgressSink, RunAttempt, Running, Verdict};
+use crate::messages::Bus;
 use crate::supervisor::{Exit, Program, ProgramSpec, Supervisor};
 
 /// Variables of the server's own environment that programs see.
@@ -28,8 +31,11 @@ const PERMANENT: [i32; 2] = [64, 65];
 /// Bytes of standard error that a failure quotes.
 const QUOTED_BYTES: usize = 2_000;
 /// Bytes of one log line; a longer one is cut.
-const LINE_BYTES_MAX: u64 = 64 << 10;
+const LINE_BYTES_MAX: u64 = 512 << 10;
 const PROGRESS: &str = "::maos progress ";
+const MESSAGE: &str = "::maos message ";
+/// Where the program finds the file with messages to its task.
+const MESSAGES: &str = "MAOS_MESSAGES";
 
 /// `[commands.<name>]`: a program that is an agent.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -66,17 +72,20 @@ pub struct Commands {
     configured: BTreeMap<String, CommandConfig>,
     work: PathBuf,
     supervisor: Arc<Supervisor>,
+    bus: Bus,
 }
 
 impl Commands {
-    /// Agents that run `configured`, each attempt in a fresh folder below `work`.
+    /// Agents that run `configured`, each attempt in a fresh folder below `work`; they send and
+    /// receive over `bus`.
     #[must_use]
     pub fn new(
         configured: BTreeMap<String, CommandConfig>,
         work: PathBuf,
         supervisor: Arc<Supervisor>,
+        bus: Bus,
     ) -> Commands {
-        Commands { configured, work, supervisor }
+        Commands { configured, work, supervisor, bus }
     }
 
     async fn attempt(&self, assignment: Assignment) -> Verdict {
@@ -90,15 +99,23 @@ impl Commands {
         if let Err(why) = fs::create_dir_all(&folder.path) {
             return lost(format!("`{}` cannot be made: {why}", folder.path.display()));
         }
+        let courier = Courier::new(self.bus.clone(), assignment.task, &folder.path);
+        // What is there already is there before the program looks.
+        let from = courier.deliver(0).await;
+        let environment = config.environment(&courier);
         let spec = ProgramSpec {
             id,
             command: config.command.iter().map(|part| config.beside(part)).collect(),
             folder: folder.path.clone(),
-            environment: config.environment(),
+            environment,
             memory_bytes: config.memory_mb.map(|megabytes| megabytes.saturating_mul(1 << 20)),
         };
         match self.supervisor.spawn(&spec) {
-            Ok(program) => follow(program, assignment, &name).await,
+            Ok(program) => tokio::select! {
+                biased;
+                verdict = follow(program, assignment, &name, &courier) => verdict,
+                never = courier.deliver_all(from) => match never {},
+            },
             Err(why) => lost(why.to_string()),
         }
     }
@@ -120,12 +137,13 @@ impl CommandConfig {
         part.to_owned()
     }
 
-    fn environment(&self) -> Vec<(String, String)> {
+    fn environment(&self, courier: &Courier) -> Vec<(String, String)> {
         let passed = PASSED_ON
             .iter()
             .filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
         let own = self.environment.iter().map(|(name, value)| (name.clone(), value.clone()));
-        passed.chain(own).collect()
+        let messages = (MESSAGES.to_owned(), courier.file().display().to_string());
+        passed.chain(own).chain([messages]).collect()
     }
 }
 
@@ -141,7 +159,12 @@ impl Drop for WorkFolder {
     }
 }
 
-async fn follow(program: Program, assignment: Assignment, name: &str) -> Verdict {
+async fn follow(
+    program: Program,
+    assignment: Assignment,
+    name: &str,
+    courier: &Courier,
+) -> Verdict {
     let Program { stdin, stdout, stderr, exit, stop } = program;
     let input = json!({
         "task_id": assignment.task.to_string(),
@@ -152,7 +175,7 @@ async fn follow(program: Program, assignment: Assignment, name: &str) -> Verdict
     });
     let feeding = feed(stdin, input.to_string().into_bytes());
     let reading = read(stdout);
-    let logging = log(stderr, assignment.log, assignment.progress);
+    let logging = log(stderr, assignment.log, assignment.progress, courier);
     let ended = async { tokio::join!(feeding, reading, logging) };
     tokio::pin!(ended);
     let mut exit = exit;
@@ -233,7 +256,12 @@ async fn read(stdout: pipe::Receiver) -> Result<Vec<u8>, String> {
 }
 
 /// Hands lines on; gives back the last of them, for a failure to quote.
-async fn log(stderr: pipe::Receiver, log: LogSink, progress: ProgressSink) -> String {
+async fn log(
+    stderr: pipe::Receiver,
+    log: LogSink,
+    progress: ProgressSink,
+    courier: &Courier,
+) -> String {
     let mut lines = BufReader::new(stderr);
     let mut last: Vec<u8> = Vec::new();
     let mut line = Vec::new();
@@ -245,6 +273,12 @@ async fn log(stderr: pipe::Receiver, log: LogSink, progress: ProgressSink) -> St
         }
         let text = String::from_utf8_lossy(&line);
         let text = text.trim_end_matches(['\n', '\r']);
+        if let Some(message) = text.strip_prefix(MESSAGE) {
+            if let Err(why) = courier.send(message).await {
+                log(&format!("its message was refused: {why}"));
+            }
+            continue;
+        }
         match text.strip_prefix(PROGRESS).and_then(sign) {
             Some(sign) => progress(sign),
             None => {

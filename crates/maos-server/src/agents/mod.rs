@@ -5,6 +5,7 @@
 
 pub mod builtin;
 pub mod command;
+mod courier;
 mod order;
 mod roster;
 pub mod worker;
@@ -21,7 +22,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 pub use order::{Order, Start};
-pub use roster::{Expand, ReportSink, Roster, Runtimes, Sinks, WatchSink};
+pub use roster::{Expand, NoteSink, ReportSink, Roster, Runtimes, Sinks, WatchSink};
 pub(crate) use roster::{expanded, failed, lost, resolved, subtasks_max};
 
 /// One attempt, handed to a runtime.

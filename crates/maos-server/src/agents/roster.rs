@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use maos_api::error::ApiError;
+use maos_api::logs::{LogLevel, LogSource};
 use maos_core::command::{Command, Report};
 use maos_core::event::{Failure, FailureKind};
 use maos_core::ids::{Attempt, TaskId};
@@ -21,10 +22,11 @@ use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error};
+use tracing::error;
 
 use super::worker::Workers;
 use super::{Assignment, Order, Progress, RunAttempt, Start, Verdict};
+use crate::logs::Line;
 use crate::payloads::Payloads;
 use crate::planner;
 
@@ -41,6 +43,9 @@ pub type ReportSink = Arc<dyn Fn(Vec<Command>) + Send + Sync>;
 /// Takes signs of progress of attempts; never blocks.
 pub type WatchSink = Arc<dyn Fn(TaskId, Attempt, Progress) + Send + Sync>;
 
+/// Takes lines of log of attempts; never blocks.
+pub type NoteSink = Arc<dyn Fn(TaskId, Attempt, Line) + Send + Sync>;
+
 /// Makes the answer of an attempt into subtasks of its task, at most so many.
 pub type Expand =
     Arc<dyn Fn(&TaskSpec, &RawValue, u32) -> Result<planner::Expanded, ApiError> + Send + Sync>;
@@ -52,6 +57,8 @@ pub struct Sinks {
     pub report: ReportSink,
     /// Signs of progress.
     pub watch: WatchSink,
+    /// Lines of log.
+    pub note: NoteSink,
     /// Answers that are subtasks.
     pub expand: Expand,
 }
@@ -180,7 +187,7 @@ impl Roster {
             Err(report) => return report,
         };
         let (task, attempt) = (start.task, start.attempt);
-        let watch = self.sinks.watch.clone();
+        let (watch, note) = (self.sinks.watch.clone(), self.sinks.note.clone());
         let spec = start.spec.clone();
         let subtasks_max = spec.rare().plans.is_some().then(|| subtasks_max(&parameters));
         let runtime = match start.agent.runtime {
@@ -201,7 +208,9 @@ impl Roster {
                 timeout: start.timeout,
                 stop,
                 progress: Arc::new(move |progress| watch(task, attempt, progress)),
-                log: Arc::new(move |line| debug!(task.id = %task, "task `{task}`: {line}")),
+                log: Arc::new(move |line| {
+                    note(task, attempt, Line::now(LogLevel::Info, LogSource::Stderr, line));
+                }),
             })
             .await;
         match verdict {

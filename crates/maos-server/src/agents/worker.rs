@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::Duration;
 
+use maos_api::messages::{Mailbox, Message};
 use maos_core::command::Command;
 use maos_core::ids::{AgentId, Attempt, TaskId};
 use maos_core::limits::STOP_GRACE_MS;
@@ -24,6 +25,8 @@ pub type Key = (TaskId, Attempt);
 
 /// Documents of the tasks in one answer, in bytes; a single task may have more.
 const HANDED_BYTES_MAX: u64 = 16 << 20;
+/// Mailboxes of which a desk remembers what it has handed over.
+const MAILBOXES_MAX: usize = 2_000;
 /// Desks that are kept before those that nobody uses are looked for.
 const DESKS_MIN: usize = 1_024;
 
@@ -61,6 +64,17 @@ pub struct Desk {
     filling: tokio::sync::Mutex<()>,
     closing: Arc<AtomicBool>,
     made: Instant,
+    handed_messages: Mutex<Option<Box<HandedMessages>>>,
+}
+
+/// Messages that a process of the worker has been given.
+#[derive(Clone, Debug)]
+pub struct HandedMessages {
+    incarnation: u64,
+    /// When it was given the last.
+    pub at: Instant,
+    /// The last of each mailbox.
+    pub last: HashMap<Mailbox, u64>,
 }
 
 #[derive(Debug, Default)]
@@ -225,12 +239,41 @@ impl Workers {
 
 impl Desk {
     fn new(closing: Arc<AtomicBool>) -> Desk {
-        let (papers, changed, filling) = Default::default();
-        Desk { papers, changed, filling, closing, made: Instant::now() }
+        let (papers, changed, filling, handed_messages) = Default::default();
+        Desk { papers, changed, filling, closing, made: Instant::now(), handed_messages }
     }
 
     fn papers(&self) -> MutexGuard<'_, Papers> {
         self.papers.lock().expect("nothing panics while it holds this lock")
+    }
+
+    /// What this process of the worker has been given so far.
+    #[must_use]
+    pub fn handed_messages(&self, incarnation: u64) -> HandedMessages {
+        let handed = self.handed_messages.lock().expect("nothing panics while it holds this lock");
+        match &*handed {
+            Some(handed) if handed.incarnation == incarnation => (**handed).clone(),
+            Some(_) | None => {
+                HandedMessages { incarnation, at: Instant::now(), last: HashMap::new() }
+            }
+        }
+    }
+
+    /// Notes what this process of the worker is given now. What it was given earlier, and is still
+    /// in some mailbox, need not be remembered: it comes again with the next.
+    pub fn note_messages(&self, incarnation: u64, messages: &[Message]) {
+        let mut last = self.handed_messages(incarnation).last;
+        if last.len() > MAILBOXES_MAX {
+            last.clear();
+        }
+        for message in messages {
+            let known = last.entry(message.mailbox.clone()).or_insert(message.offset);
+            *known = message.offset.max(*known);
+        }
+        let handed = HandedMessages { incarnation, at: Instant::now(), last };
+        let mut held =
+            self.handed_messages.lock().expect("nothing panics while it holds this lock");
+        *held = Some(Box::new(handed));
     }
 
     /// When the worker was heard of last, since this server started.
@@ -316,6 +359,15 @@ impl Desk {
     pub fn going_on(&self, keys: impl Iterator<Item = Key>) -> HashSet<Key> {
         let papers = self.papers();
         keys.filter(|key| papers.by_key.contains_key(key)).collect()
+    }
+
+    /// The attempts among these that the worker may still speak of: those that go on, and those
+    /// that are to stop and have not ended yet.
+    #[must_use]
+    pub fn not_ended(&self, keys: impl Iterator<Item = Key>) -> HashSet<Key> {
+        let papers = self.papers();
+        let stopping = |key: &Key| papers.stops.get(key).is_some_and(|stop| stop.awaited);
+        keys.filter(|key| papers.by_key.contains_key(key) || stopping(key)).collect()
     }
 
     /// Notes what the worker holds: what it no longer stops is released, and what is none of its

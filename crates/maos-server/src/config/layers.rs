@@ -63,6 +63,16 @@ const NOT_BUILT: [(&str, &str); 5] = [
     ("REDIS_URL", "Redis as the journal"),
 ];
 
+/// Sections whose keys variables can set.
+const SECTIONS: [&str; 8] =
+    ["api", "files", "store", "logs", "message_bus", "webhooks", "log", "resources"];
+
+/// The contract's own names for keys.
+const CONTRACT: [(&str, &str); 2] = [
+    ("MESSAGE_BUS_MAX_QUEUE_SIZE", "message_bus.max_queue_size"),
+    ("MESSAGE_BUS_WORKER_COUNT", "message_bus.worker_count"),
+];
+
 impl Layers {
     pub(super) fn resolve(&self) -> Result<(Config, Vec<Shown>), ConfigError> {
         let mut merged = table_of(&Config::default());
@@ -139,6 +149,12 @@ impl Layers {
                 (key.to_owned(), Value::String(value), Origin::Environment(name.to_owned()))
             })
             .collect();
+        for (name, key) in CONTRACT {
+            if let Some(value) = self.environment.get(name) {
+                let origin = Origin::Environment(name.to_owned());
+                settings.push((key.to_owned(), literal(value), origin));
+            }
+        }
         for (name, value) in &self.environment {
             let Some((section, key)) = section_and_key(name) else { continue };
             let origin = Origin::Environment(name.clone());
@@ -151,7 +167,7 @@ impl Layers {
 /// `MAOS_API_MAX_AGENTS` is `max_agents` of `api`. Variables of other sections are not ours.
 fn section_and_key(name: &str) -> Option<(&'static str, String)> {
     let rest = name.strip_prefix("MAOS_")?;
-    ["api", "files", "store", "log", "resources"].into_iter().find_map(|section| {
+    SECTIONS.into_iter().find_map(|section| {
         let key = rest.strip_prefix(&section.to_uppercase())?.strip_prefix('_')?;
         Some((section, key.to_lowercase()))
     })
@@ -258,6 +274,18 @@ mod tests {
         assert!(origin("api.max_agents").ends_with("maos.toml`"));
         assert_eq!(origin("api.host"), "flag `--host`");
         assert_eq!(origin("api.default_task_timeout"), "default");
+    }
+
+    #[test]
+    fn the_contracts_own_variables_are_taken() {
+        let environment = [("MESSAGE_BUS_MAX_QUEUE_SIZE", "7"), ("MESSAGE_BUS_WORKER_COUNT", "2")];
+        let (layers, _folder) = layers("[message_bus]\nmax_queue_size = 5\n", &environment);
+        let (config, shown) = Config::load(&layers).unwrap();
+        let bus = config.message_bus;
+        assert_eq!((bus.max_queue_size, bus.worker_count), (7, 2));
+        let origin = Origin::Environment("MESSAGE_BUS_WORKER_COUNT".to_owned());
+        let found = shown.iter().find(|shown| shown.key == "message_bus.worker_count");
+        assert_eq!(found.unwrap().origin, origin);
     }
 
     #[test]

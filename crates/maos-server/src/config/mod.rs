@@ -31,6 +31,12 @@ pub struct Config {
     pub store: Store,
     /// Copies of the state that it makes by itself.
     pub checkpoints: Checkpoints,
+    /// What agents have to say about their work.
+    pub logs: Logs,
+    /// How much waits in mailboxes, and who delivers.
+    pub message_bus: MessageBus,
+    /// How messages are posted to others.
+    pub webhooks: Webhooks,
     /// What it says about itself.
     pub log: Log,
     /// The default pool of resources: amount by kind. A kind that is not here has no bound.
@@ -117,6 +123,73 @@ pub struct Checkpoints {
 impl Default for Checkpoints {
     fn default() -> Checkpoints {
         Checkpoints { every_seconds: 30, keep: 3 }
+    }
+}
+
+/// `[logs]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Logs {
+    /// Lines of one task; the last one then says that the rest was cut.
+    pub task_lines_max: u64,
+    /// Bytes of one task's lines.
+    pub task_bytes_max: u64,
+    /// Bytes of all lines; beyond that the oldest tasks lose theirs.
+    pub bytes_max: u64,
+    /// Lines older than so many days are removed; 0: they are kept as long as their task.
+    pub keep_days: u32,
+}
+
+impl Default for Logs {
+    fn default() -> Logs {
+        let (task_lines_max, task_bytes_max) = (100_000, 16 << 20);
+        Logs { task_lines_max, task_bytes_max, bytes_max: 1 << 30, keep_days: 0 }
+    }
+}
+
+/// `[message_bus]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct MessageBus {
+    /// Unread messages of one mailbox; more are refused.
+    pub max_queue_size: u64,
+    /// Webhooks that are called at once.
+    pub worker_count: u32,
+    /// Bytes of all messages; what everybody has read goes first, then more are refused.
+    pub bytes_max: u64,
+}
+
+impl Default for MessageBus {
+    fn default() -> MessageBus {
+        MessageBus { max_queue_size: 10_000, worker_count: 4, bytes_max: 1 << 30 }
+    }
+}
+
+/// `[webhooks]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Webhooks {
+    /// Whether inner addresses may be reached: loopback, private and link-local ones.
+    pub allow_private: bool,
+    /// Hosts that may be reached wherever they are, by the name or address in the URL.
+    pub allow_hosts: Vec<String>,
+    /// Tries of one delivery before it is given up.
+    pub attempts_max: u32,
+    /// Seconds that one try may take.
+    pub timeout_seconds: u64,
+    /// Milliseconds before the second try; doubled each time up to five minutes, and spread.
+    pub retry_pause_ms: u64,
+}
+
+impl Default for Webhooks {
+    fn default() -> Webhooks {
+        Webhooks {
+            allow_private: false,
+            allow_hosts: Vec::new(),
+            attempts_max: 8,
+            timeout_seconds: 15,
+            retry_pause_ms: 1_000,
+        }
     }
 }
 
@@ -241,6 +314,9 @@ impl Default for Config {
             scheduling: Scheduling::default(),
             store: Store::default(),
             checkpoints: Checkpoints::default(),
+            logs: Logs::default(),
+            message_bus: MessageBus::default(),
+            webhooks: Webhooks::default(),
             log: Log { level: Level::Info, format: Format::Text },
             resources: kinds.map(|(kind, amount)| (kind.to_owned(), amount)).into(),
             pools: default_pools(),
@@ -290,6 +366,18 @@ impl Config {
         bounds("store.keep_tasks", self.store.keep_tasks, 0, 1_000_000_000_000)?;
         bounds("checkpoints.every_seconds", self.checkpoints.every_seconds, 0, 366 * 86_400)?;
         bounds("checkpoints.keep", self.checkpoints.keep.into(), 1, 1_000)?;
+        bounds("logs.task_lines_max", self.logs.task_lines_max, 1, 1_000_000_000)?;
+        bounds("logs.task_bytes_max", self.logs.task_bytes_max, 1_024, 1 << 40)?;
+        bounds("logs.bytes_max", self.logs.bytes_max, 1 << 20, 1 << 50)?;
+        bounds("logs.keep_days", self.logs.keep_days.into(), 0, 36_600)?;
+        let bus = &self.message_bus;
+        bounds("message_bus.max_queue_size", bus.max_queue_size, 1, 1_000_000_000)?;
+        bounds("message_bus.worker_count", bus.worker_count.into(), 1, 1_000)?;
+        bounds("message_bus.bytes_max", bus.bytes_max, 1 << 20, 1 << 50)?;
+        let webhooks = &self.webhooks;
+        bounds("webhooks.attempts_max", webhooks.attempts_max.into(), 1, 100)?;
+        bounds("webhooks.timeout_seconds", webhooks.timeout_seconds, 1, 300)?;
+        bounds("webhooks.retry_pause_ms", webhooks.retry_pause_ms, 1, 300_000)?;
         for (name, pool) in &self.pools {
             let most = u64::from(limits::AGENT_SLOTS_MAX);
             bounds(&format!("pools.{name}.slots"), pool.slots.into(), 1, most)?;

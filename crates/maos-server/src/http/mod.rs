@@ -9,11 +9,14 @@ mod claude;
 mod events;
 mod keys;
 mod lists;
+mod logs;
+mod messages;
 pub mod openapi;
 mod parts;
 mod resources;
 mod routes;
 mod schedules;
+mod subscriptions;
 mod workers;
 
 use std::io;

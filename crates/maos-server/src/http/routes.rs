@@ -25,7 +25,10 @@ use serde::Deserialize;
 use super::answer::{Answered, Failed, Json, json};
 use super::openapi::{self, pages};
 use super::parts::{Id, Params, bad_query, number};
-use super::{checkpoints, claude, events, keys, lists, resources, schedules, workers};
+use super::{
+    checkpoints, claude, events, keys, lists, logs, messages, resources, schedules, subscriptions,
+    workers,
+};
 use crate::door::Door;
 use crate::service::{Service, SubmitOptions};
 
@@ -48,6 +51,7 @@ pub(super) fn all(door: Door) -> Router {
         .route(paths::TASK_RETRY, put(retry))
         .route(paths::TASK_RESULTS, get(results))
         .route(paths::TASK_EXPLAIN, get(explain))
+        .route(paths::TASK_LOGS, get(logs::of_task))
         .route(paths::AGENTS, post(create_agent).get(lists::agents))
         .route(paths::AGENT, get(agent).patch(change_agent).delete(terminate_agent))
         .route(paths::AGENT_POLL, post(workers::poll))
@@ -58,6 +62,15 @@ pub(super) fn all(door: Door) -> Router {
         .route(paths::CLAUDE_TASK_RESULTS, get(claude::results))
         .route(paths::CLAUDE_STATUS, get(claude::status))
         .route(paths::EVENTS, get(events::stream))
+        .route(paths::MESSAGES, post(messages::send).get(messages::read))
+        .route(paths::MESSAGES_ACK, post(messages::acknowledge))
+        .route(paths::MAILBOXES, get(messages::mailboxes))
+        .route(paths::SUBSCRIPTIONS, get(subscriptions::all))
+        .route(
+            paths::SUBSCRIPTION,
+            put(subscriptions::put).get(subscriptions::one).delete(subscriptions::delete),
+        )
+        .route(paths::SUBSCRIPTION_REPLAY, post(subscriptions::replay))
         .route(paths::KEYS, get(keys::all))
         .route(paths::CONCURRENCY_KEY, put(keys::set_limit).delete(keys::unset_limit))
         .route(paths::FAIRNESS_KEY, put(keys::set_weight).delete(keys::unset_weight))

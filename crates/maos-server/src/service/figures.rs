@@ -124,9 +124,18 @@ impl Service {
                 "store_backlog_rows": backlog.rows,
                 "store_backlog_bytes": backlog.bytes,
             })),
-            message_bus: table(json!({ "mailboxes": 0, "messages_waiting": 0 })),
+            message_bus: self.bus_figures().await?,
             timestamp: now(),
         })
+    }
+
+    async fn bus_figures(&self) -> Result<WireFigures, ApiError> {
+        let mut figures = table(self.inner.bus.figures().await?);
+        let (subscriptions, delivered, failed) = self.inner.subscriptions.counts();
+        figures.insert("subscriptions".to_owned(), subscriptions.into());
+        figures.insert("webhooks_delivered".to_owned(), delivered.into());
+        figures.insert("webhook_tries_failed".to_owned(), failed.into());
+        Ok(figures)
     }
 
     pub(super) async fn figures(&self) -> Result<Box<Figures>, ApiError> {

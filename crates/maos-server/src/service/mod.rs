@@ -16,13 +16,17 @@ mod figures;
 mod history;
 mod keys;
 mod lists;
+mod logs;
+mod messages;
 mod planning;
 mod plans;
+mod post;
 mod present;
 mod resources;
 mod retention;
 mod schedules;
 mod start;
+mod subscriptions;
 mod tasks;
 mod workers;
 
@@ -35,6 +39,8 @@ use maos_api::submission::Bounds;
 use maos_api::time::UtcTime;
 use maos_core::ids::{Epoch, NodeId};
 use maos_core::node::{Answer, Query};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::agents::Sinks;
@@ -42,12 +48,16 @@ use crate::agents::worker::Workers;
 use crate::config::Config;
 use crate::driver::Handle;
 use crate::feed::Feed;
+use crate::logs::Logs;
+use crate::messages::Bus;
 use crate::payloads::Payloads;
 use crate::store::Store;
 use crate::store::checkpoint::Checkpoints;
+use crate::webhooks::Subscriptions;
 
 pub use events::Events;
 pub use keys::KeyKind;
+pub use logs::{Followed, Follower};
 pub use start::{Server, Setup, StartError, start};
 pub use tasks::{ACCEPTED, Snapshot, SubmitOptions};
 
@@ -68,6 +78,13 @@ struct Inner {
     started: Instant,
     started_at: UtcTime,
     feed: Feed,
+    logs: Logs,
+    bus: Bus,
+    subscriptions: Subscriptions,
+    /// How many more may follow a log.
+    followers: Arc<Semaphore>,
+    /// Cancelled when nobody is to wait for anything any more.
+    closing: CancellationToken,
     stopping: AtomicBool,
     progress: tasks::ProgressBoard,
     workers: Arc<Workers>,
@@ -97,6 +114,8 @@ impl Service {
         self.inner.stopping.store(true, Ordering::Release);
         self.inner.workers.close();
         self.inner.feed.close();
+        self.inner.closing.cancel();
+        self.inner.bus.stop_waiting();
     }
 
     /// Whether intake was stopped.

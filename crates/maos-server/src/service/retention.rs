@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use maos_core::ids::TaskId;
 use maos_core::node::{Answer, Query};
 use maos_core::time::WallTime;
 use tokio::task::JoinHandle;
@@ -19,6 +20,7 @@ use super::tasks::blocking;
 use crate::blobs::Blobs;
 use crate::config;
 use crate::driver::Handle;
+use crate::logs::Logs;
 use crate::store::checkpoint::Checkpoints;
 use crate::store::{Retention, Store};
 
@@ -29,6 +31,8 @@ const HOUR: Duration = Duration::from_secs(3_600);
 const DAY_US: u64 = 24 * 3_600 * 1_000_000;
 /// Documents that one round finds at the most.
 const FOUND_MAX: usize = 1_000_000;
+/// Logs whose tasks are looked for in one go.
+const LOGS_AT_ONCE: u32 = 1_000;
 
 /// The housekeeper at work.
 pub(super) struct Keeper {
@@ -40,8 +44,11 @@ struct Rounds {
     driver: Handle,
     store: Store,
     blobs: Arc<Blobs>,
+    logs: Logs,
     keep: config::Store,
     checkpoints: Arc<Checkpoints>,
+    /// Logs of which no task was found when they were looked for last.
+    orphans: HashSet<TaskId>,
     /// Documents that nobody referred to when they were looked for last, an hour ago.
     doomed: HashSet<[u8; 32]>,
     /// Plans went since then.
@@ -53,14 +60,17 @@ impl Keeper {
         driver: Handle,
         store: Store,
         blobs: Arc<Blobs>,
+        (logs, checkpoints): (Logs, Arc<Checkpoints>),
         keep: config::Store,
-        checkpoints: Arc<Checkpoints>,
     ) -> Keeper {
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         // What an earlier server left is looked for once.
         let doomed = HashSet::new();
-        let rounds = Rounds { driver, store, blobs, keep, checkpoints, doomed, removed: true };
+        let orphans = HashSet::new();
+        let removed = true;
+        let rounds =
+            Rounds { driver, store, blobs, logs, keep, checkpoints, orphans, doomed, removed };
         let task = tokio::spawn(async move {
             tokio::select! {
                 biased;
@@ -124,6 +134,18 @@ impl Rounds {
         }
     }
 
+    /// Removes logs that a crash left without their task: those that had none an hour ago either.
+    async fn sweep_logs(&mut self) {
+        let (store, logs) = (self.store.clone(), self.logs.clone());
+        let found = match blocking(move || orphans(&store, &logs)).await {
+            Ok(found) => found,
+            Err(why) => return warn!("logs without a task could not be looked for: {why}"),
+        };
+        let gone: Vec<TaskId> = found.intersection(&self.orphans).copied().collect();
+        self.logs.forget(&gone);
+        self.orphans = found;
+    }
+
     /// Removes the documents that were not referred to an hour ago either, and looks for others.
     async fn collect(&mut self) {
         // What the store does not have yet may refer to any of them.
@@ -132,6 +154,7 @@ impl Rounds {
             return;
         }
         self.removed = false;
+        self.sweep_logs().await;
         let (store, blobs) = (self.store.clone(), self.blobs.clone());
         let doomed = std::mem::take(&mut self.doomed);
         let checkpoints = self.checkpoints.clone();
@@ -151,6 +174,23 @@ impl Rounds {
                 warn!("documents could not be collected: {why}");
                 self.removed = true;
             }
+        }
+    }
+}
+
+/// The tasks that have a log and are not in the store.
+fn orphans(store: &Store, logs: &Logs) -> Result<HashSet<TaskId>, String> {
+    let (mut found, mut after) = (HashSet::new(), None);
+    loop {
+        let tasks = logs.tasks(after, LOGS_AT_ONCE).map_err(|why| why.to_string())?;
+        for task in &tasks {
+            if store.task(*task).map_err(|why| why.to_string())?.is_none() {
+                found.insert(*task);
+            }
+        }
+        match tasks.last() {
+            Some(last) if found.len() < FOUND_MAX => after = Some(*last),
+            Some(_) | None => return Ok(found),
         }
     }
 }

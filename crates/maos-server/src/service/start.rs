@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use maos_api::error::ApiError;
+use maos_api::logs::{LogLevel, LogSource};
 use maos_api::resource::Resource;
 use maos_core::change::Change;
 use maos_core::command::Command;
@@ -15,7 +17,8 @@ use maos_core::ids::{AgentId, Epoch, NodeId, Sequence};
 use maos_core::node::{Echo, Node};
 use maos_core::spec::{AgentSpec, Amounts, Name, Names, Policy, Runtime};
 use thiserror::Error;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::checkpoints::Watchman;
@@ -29,13 +32,18 @@ use crate::agents::command::Commands;
 use crate::agents::worker::Workers;
 use crate::agents::{AllowedRoots, Roster, Runtimes, Sinks};
 use crate::config::{Config, SchedulingPolicy};
+use crate::data_dir::{LOGS, MESSAGES};
 use crate::driver::{self, Ports, Refused, Running};
 use crate::feed::Feed;
 use crate::journal::{Journal, JournalError};
+use crate::logs::{Line, Logs};
+use crate::messages::Bus;
 use crate::payloads::Payloads;
 use crate::store::checkpoint::Checkpoints;
 use crate::store::{self, StoreError};
+use crate::streams::StreamError;
 use crate::supervisor::{Supervisor, SupervisorError};
+use crate::webhooks::{Subscriptions, Webhooks};
 
 /// Requests that may wait in the driver's mailbox.
 const MAILBOX_MAX: usize = 16_384;
@@ -52,6 +60,12 @@ pub enum StartError {
     /// The process that runs programs.
     #[error(transparent)]
     Supervisor(#[from] SupervisorError),
+    /// Logs or messages.
+    #[error(transparent)]
+    Streams(#[from] StreamError),
+    /// Subscriptions.
+    #[error(transparent)]
+    Subscriptions(#[from] ApiError),
     /// A thread or folder.
     #[error("`{what}` could not be set up")]
     Io {
@@ -98,18 +112,15 @@ pub struct Server {
 /// What could not be opened, recovered or set up.
 pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
     let started = Instant::now();
-    let opened = tokio::task::spawn_blocking({
-        let (data_dir, policy) = (setup.data_dir.clone(), config.scheduling.policy);
-        move || recover(&data_dir, policy)
-    });
-    let recovered = opened.await.expect("recovery does not panic")?;
+    let recovered = recovered(&setup.data_dir, config.scheduling.policy).await?;
     let Recovered { store, journal, blobs, node, state, restored } = recovered;
+    let (logs, bus) = beside(&setup.data_dir, &config, &store)?;
     let epoch = Epoch(journal.epoch().0);
     tell_recovery(&state, started, &setup.data_dir);
     let payloads = Payloads::new(blobs.clone());
     let supervisor = Supervisor::start(&setup.supervisor, &setup.data_dir).await?;
     let supervisor = Arc::new(supervisor);
-    let runtimes = runtimes(&config, &setup, &supervisor)?;
+    let runtimes = runtimes(&config, &setup, &supervisor, &bus)?;
 
     let (orders, orders_rx) = mpsc::unbounded_channel();
     let keeper = store.clone();
@@ -130,7 +141,7 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
     let handle = running.handle.clone();
     let progress: super::tasks::ProgressBoard = Arc::new(Mutex::new(HashMap::new()));
     let planning = Arc::new(Planning::new(handle.clone(), &config));
-    let sinks = sinks(&handle, &progress, &planning);
+    let sinks = sinks(&handle, &progress, &planning, &logs);
     let workers = Arc::new(Workers::new(silence));
     let roster = Roster::new(runtimes, workers.clone(), payloads.clone(), sinks.clone());
     tokio::spawn(roster.clone().run(orders_rx));
@@ -143,8 +154,10 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
         fence_workers(&handle, &planning, &known).await?;
     }
     let checkpoints = Arc::new(Checkpoints::open(&setup.data_dir)?);
-    let keeper =
-        Keeper::start(handle.clone(), store.clone(), blobs, config.store, checkpoints.clone());
+    let beside = (logs.clone(), checkpoints.clone());
+    let keeper = Keeper::start(handle.clone(), store.clone(), blobs, beside, config.store);
+    let webhooks = Webhooks::new(config.webhooks.clone(), config.message_bus.worker_count);
+    let subscriptions = Subscriptions::open(bus.clone(), webhooks).await?;
     let inner = Inner {
         driver: handle,
         store: store.clone(),
@@ -155,6 +168,11 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
         started,
         started_at: now(),
         feed,
+        logs,
+        bus,
+        subscriptions,
+        followers: Arc::new(Semaphore::new(super::logs::FOLLOWERS_MAX)),
+        closing: CancellationToken::new(),
         stopping: false.into(),
         progress,
         planning,
@@ -164,10 +182,23 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
         changes: tokio::sync::Mutex::default(),
         schedules_changed: tokio::sync::Notify::new(),
     };
-    let service = Service { inner: Arc::new(inner) };
+    let service = served(inner);
     let scheduler = Scheduler::start(service.clone());
     let watchman = Watchman::start(service.clone());
     Ok(Server { service, driver: running, roster, supervisor, store, keeper, scheduler, watchman })
+}
+
+async fn recovered(data_dir: &Path, policy: SchedulingPolicy) -> Result<Recovered, StartError> {
+    let data_dir = data_dir.to_owned();
+    let opened = tokio::task::spawn_blocking(move || recover(&data_dir, policy));
+    opened.await.expect("recovery does not panic")
+}
+
+/// The service, which the bus can ask from then on.
+fn served(inner: Inner) -> Service {
+    let inner = Arc::new(inner);
+    inner.bus.ask(super::messages::look_up(&inner));
+    Service { inner }
 }
 
 fn tell_recovery(state: &State, started: Instant, data_dir: &Path) {
@@ -178,6 +209,22 @@ fn tell_recovery(state: &State, started: Instant, data_dir: &Path) {
         state.live_count(),
         data_dir.display()
     );
+}
+
+/// What is kept beside the store, and goes with its tasks.
+fn beside(
+    data_dir: &Path,
+    config: &Config,
+    store: &store::Store,
+) -> Result<(Logs, Bus), StreamError> {
+    let logs = Logs::open(&data_dir.join(LOGS), config.logs)?;
+    let bus = Bus::open(&data_dir.join(MESSAGES), config.message_bus)?;
+    let (logged, told) = (logs.clone(), bus.clone());
+    store.on_removed(Box::new(move |tasks| {
+        logged.forget(tasks);
+        told.forget(tasks);
+    }));
+    Ok((logs, bus))
 }
 
 fn tell(feed: &Feed) -> Box<dyn FnMut(Epoch, Sequence, Vec<Change>) + Send> {
@@ -259,7 +306,13 @@ impl Server {
         self.driver.stop().await;
         self.keeper.stop().await;
         let store = self.store.clone();
-        super::tasks::blocking(move || store.close()).await;
+        let (logs, bus) = (self.service.inner.logs.clone(), self.service.inner.bus.clone());
+        super::tasks::blocking(move || {
+            logs.close();
+            bus.close();
+            store.close();
+        })
+        .await;
         self.supervisor.shutdown(Duration::from_secs(2)).await;
     }
 }
@@ -305,11 +358,14 @@ fn sinks(
     handle: &driver::Handle,
     progress: &super::tasks::ProgressBoard,
     planning: &Arc<Planning>,
+    logs: &Logs,
 ) -> Sinks {
     let planning = planning.clone();
+    let noted = logs.clone();
     Sinks {
         report: report_to(handle, progress),
-        watch: watch_with(handle, progress),
+        watch: watch_with(handle, progress, logs),
+        note: Arc::new(move |task, attempt, line| drop(noted.note(task, attempt, vec![line]))),
         expand: Arc::new(move |task, answer, most| planning.expand(task, answer, most)),
     }
 }
@@ -336,9 +392,14 @@ fn report_to(
 fn watch_with(
     handle: &driver::Handle,
     progress: &super::tasks::ProgressBoard,
+    logs: &Logs,
 ) -> crate::agents::WatchSink {
-    let (handle, progress) = (handle.clone(), progress.clone());
+    let (handle, progress, logs) = (handle.clone(), progress.clone(), logs.clone());
     Arc::new(move |task, attempt, sign| {
+        if let Some(words) = &sign.message {
+            let line = Line::now(LogLevel::Info, LogSource::Progress, words);
+            drop(logs.note(task, attempt, vec![line]));
+        }
         progress.lock().expect("nothing panics while it holds this lock").insert(task, sign);
         handle.progressed(task, attempt);
     })
@@ -348,6 +409,7 @@ fn runtimes(
     config: &Config,
     setup: &Setup,
     supervisor: &Arc<Supervisor>,
+    bus: &Bus,
 ) -> Result<Runtimes, StartError> {
     let roots = if config.files.roots.is_empty() {
         vec![setup.default_root.clone()]
@@ -360,7 +422,7 @@ fn runtimes(
             StartError::Io { what, source }
         })?;
     }
-    let builtin = Builtin::new(AllowedRoots { roots }, setup.data_worker.clone());
+    let builtin = Builtin::new(AllowedRoots { roots }, setup.data_worker.clone(), bus.clone());
     let work = setup.data_dir.join("work");
     // What a killed server left: its programs are gone, and nobody looks there again.
     match std::fs::remove_dir_all(&work) {
@@ -369,7 +431,7 @@ fn runtimes(
         }
         Ok(()) | Err(_) => {}
     }
-    let commands = Commands::new(config.commands.clone(), work, supervisor.clone());
+    let commands = Commands::new(config.commands.clone(), work, supervisor.clone(), bus.clone());
     Ok(Runtimes { builtin: Arc::new(builtin), command: Arc::new(commands) })
 }
 

@@ -5,12 +5,13 @@
 //! whenever the two may have drifted apart.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use maos_api::document;
 use maos_api::error::{ApiError, ErrorCode};
+use maos_api::logs::{LogLevel, LogSource};
 use maos_api::submission::Bounds;
 use maos_api::worker::{self, AttemptRef, Outcome, OutcomeStatus, Poll, PollAnswer, Refused};
 use maos_core::command::{Command, Report};
@@ -25,7 +26,6 @@ use maos_core::spec::Runtime;
 use maos_core::time::WallTime;
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::time::Instant;
-use tracing::debug;
 use uuid::Uuid;
 
 use super::tasks::{blocking, raw};
@@ -33,8 +33,11 @@ use super::{Service, faults, present};
 use crate::agents::worker::{Away, Desk, Key, Run, Settled};
 use crate::agents::{self, Progress};
 use crate::driver;
+use crate::logs::{Line, Noted};
 
-/// Longest error and log line that is kept; what an agent says beyond that is cut elsewhere.
+/// Warnings of one poll about lines that are not kept.
+const WARNINGS_MAX: usize = 10;
+/// Longest progress message that is kept.
 const LINE_CHARS_MAX: usize = 4_096;
 
 /// Reports on their way to the engine, with the attempts that they are about.
@@ -63,30 +66,45 @@ impl Service {
         let away = |away| self.away(agent, away);
         let ticket = desk.arrive(poll.incarnation).map_err(away)?;
         self.inner.driver.seen(agent);
-        self.note_signs(&desk, &poll);
+        let (noted, mut warnings) = self.note_signs(&desk, &poll);
         let mut held: HashSet<Key> = poll.holding.iter().map(|held| key(*held)).collect();
         for outcome in &poll.outcomes {
             held.remove(&outcome_key(outcome));
         }
         let refused = self.take_outcomes(&desk, &poll.outcomes).await?;
+        warnings.extend(poll.warnings.iter().cloned());
+        if !written(noted).await {
+            warnings.push("log lines could not be written: the server's log says more".to_owned());
+        }
+        let mut post = self.post(&desk, agent, &poll).await;
         self.inner.driver.report(desk.compare(&held));
         if self.stopping() && poll.outcomes.is_empty() {
             return Err(faults::refused(driver::Refused::Stopped));
         }
         let wait = Duration::from_millis(poll.wait_ms).min(self.silence() * 2 / 3);
-        let until = if refused.is_empty() { received + wait } else { received };
+        let quiet = refused.is_empty() && post.messages.is_empty();
+        let until = if quiet { received + wait } else { received };
         let most = usize::try_from(poll.max_tasks).unwrap_or(usize::MAX);
-        let handed = desk.next(ticket, &held, most, until).await.map_err(away)?;
+        let handed = tokio::select! {
+            biased;
+            handed = desk.next(ticket, &held, most, until) => handed,
+            () = post.arrives(), if quiet => {
+                desk.next(ticket, &held, most, received).await
+            }
+        };
+        let handed = handed.map_err(away)?;
+        warnings.append(&mut post.warnings);
         self.inner.driver.seen(agent);
         let silence = self.silence().as_secs();
         Ok(PollAnswer {
             tasks: self.tasks_of(&desk, handed.runs).await,
+            messages: post.hand_over(),
             cancel: handed.stops.into_iter().map(reference).collect(),
             refused,
             drain: self.stopping(),
             lease_seconds: silence,
             heartbeat_seconds: (silence / 3).max(1),
-            warnings: poll.warnings,
+            warnings,
         })
     }
 
@@ -174,13 +192,15 @@ impl Service {
         }
     }
 
-    fn note_signs(&self, desk: &Desk, poll: &Poll<'_>) {
+    /// Hands on what attempts say meanwhile; the lines are on their way then. Second comes what
+    /// the worker's author should know.
+    fn note_signs(&self, desk: &Desk, poll: &Poll<'_>) -> (Vec<Noted>, Vec<String>) {
+        let (mut noted, mut warnings) = (Vec::new(), Vec::new());
         if poll.progress.is_empty() && poll.logs.is_empty() {
-            return;
+            return (noted, warnings);
         }
         let signs = poll.progress.iter().map(|sign| numbered(sign.task_id, sign.attempt));
-        let logs = poll.logs.iter().map(|log| numbered(log.task_id, log.attempt));
-        let going_on = desk.going_on(signs.chain(logs));
+        let going_on = desk.going_on(signs);
         for sign in &poll.progress {
             let (task, attempt) = numbered(sign.task_id, sign.attempt);
             if going_on.contains(&(task, attempt)) {
@@ -189,14 +209,23 @@ impl Service {
                 (self.inner.sinks.watch)(task, attempt, progress);
             }
         }
+        let mut lines: BTreeMap<Key, Vec<Line>> = BTreeMap::new();
         for log in &poll.logs {
-            let (task, attempt) = numbered(log.task_id, log.attempt);
-            if going_on.contains(&(task, attempt)) {
-                for text in &log.lines {
-                    debug!(task.id = %task, "task `{task}`: {}", line(text));
-                }
+            let at = lines.entry(numbered(log.task_id, log.attempt)).or_default();
+            at.extend(lines_of(log));
+        }
+        let known = desk.not_ended(lines.keys().copied());
+        for ((task, attempt), lines) in lines {
+            if known.contains(&(task, attempt)) {
+                noted.extend(self.inner.logs.note(task, attempt, lines));
+            } else if warnings.len() < WARNINGS_MAX {
+                warnings.push(format!(
+                    "`logs`: attempt {attempt} of task `{task}` is not one that this worker runs, \
+                     its lines were not kept"
+                ));
             }
         }
+        (noted, warnings)
     }
 
     /// Hands the outcomes of a poll to the engine, all in one go; durable when this returns. Says
@@ -471,6 +500,24 @@ fn ended(agent: AgentId, end: AgentEnd) -> ApiError {
         ),
     };
     ApiError::new(code, message).with("agent_id", agent.to_string())
+}
+
+fn lines_of(log: &worker::Log<'_>) -> impl Iterator<Item = Line> {
+    let level = log.level.unwrap_or(LogLevel::Info);
+    let texts = log.line.iter().chain(&log.lines);
+    texts.map(move |text| {
+        let now = Line::now(level, LogSource::Worker, text);
+        Line { time: log.time.unwrap_or(now.time), ..now }
+    })
+}
+
+/// Whether all of these lines are in the logs now.
+async fn written(noted: Vec<Noted>) -> bool {
+    let mut all = true;
+    for noted in noted {
+        all &= matches!(noted.await, Ok(Ok(_)));
+    }
+    all
 }
 
 /// A line of a worker's words within its bound.

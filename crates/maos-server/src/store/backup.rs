@@ -13,10 +13,12 @@ use rusqlite::backup::Backup;
 use rusqlite::{Connection, OpenFlags};
 
 use super::{StoreError, sqlite_fault, table};
-use crate::data_dir::{sync_folder, write_whole};
+use crate::data_dir::{LOGS, MESSAGES, sync_folder, write_whole};
 
 const MANIFEST: &str = "manifest";
 const MANIFEST_HEAD: &str = "maos backup 1";
+/// Files beside the store and the journal, where they are in use.
+const STREAMS: [&str; 2] = [MESSAGES, LOGS];
 /// Times that snapshots are taken again before it cannot be the trimming that parts them.
 const ATTEMPTS_MAX: u32 = 10;
 /// Pages that are copied at a time.
@@ -35,6 +37,10 @@ pub fn backup(from: &Path, to: &Path) -> Result<(), StoreError> {
     drop((store_snapshot, journal_snapshot));
     let mut names = vec!["journal.db".to_owned(), "store.db".to_owned(), "format".to_owned()];
     copy(&from.join("format"), &to.join("format"))?;
+    for name in STREAMS.iter().filter(|name| from.join(name).exists()) {
+        copy_database(&snapshot(&from.join(name))?, &to.join(name))?;
+        names.push((*name).to_owned());
+    }
     for name in documents(from)? {
         let target = to.join(&name);
         if let Some(folder) = target.parent() {

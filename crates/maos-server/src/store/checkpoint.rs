@@ -400,3 +400,69 @@ fn unpack(from: &Path, to: &Path, manifest: &Manifest) -> Result<(), StoreError>
 fn io(path: &Path, source: std::io::Error) -> StoreError {
     StoreError::Io { path: path.to_owned(), source }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::store::recovery;
+    use crate::store::samples;
+
+    /// A directory whose store has come to step 3, with a checkpoint of that.
+    fn prepared(folder: &Path) -> (Checkpoints, Manifest) {
+        let dir = Arc::new(DataDir::open(folder).unwrap());
+        let (store, _) = crate::store::Store::open(&dir).unwrap();
+        let done = samples::task(1, 1, samples::done());
+        store.write(samples::changes(3, vec![done]));
+        store.close();
+        drop((store, dir));
+        let checkpoints = Checkpoints::open(folder).unwrap();
+        let made = checkpoints.create(Uuid::now_v7(), "c".into(), Cause::Manual, 5, <_>::default());
+        (checkpoints, made.unwrap())
+    }
+
+    #[test]
+    fn a_way_back_that_was_cut_off_anywhere_is_finished_at_the_next_start() {
+        for cut in 0..4 {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path();
+            let (checkpoints, made) = prepared(path);
+            checkpoints.expand(&made).unwrap();
+            checkpoints.begin_restore(&made, Epoch(7)).unwrap();
+            if cut > 0 {
+                remove(&path.join("journal.db")).unwrap();
+            }
+            if cut > 1 {
+                fs::rename(path.join(EXPANDED), path.join("store.db")).unwrap();
+            }
+            if cut > 2 {
+                SqliteJournal::begin_at(&path.join("journal.db"), made.position(), Epoch(7))
+                    .unwrap();
+            }
+            let opened = recovery::open(path).unwrap();
+            assert!(opened.restored, "cut {cut}");
+            assert_eq!(opened.from, made.position());
+            assert_eq!(crate::journal::Journal::epoch(&opened.journal), Epoch(7));
+            opened.store.close();
+            drop(opened);
+            assert!(!recovery::open(path).unwrap().restored, "it happens once");
+        }
+    }
+
+    #[test]
+    fn what_is_damaged_is_not_expanded() {
+        let folder = tempfile::tempdir().unwrap();
+        let (checkpoints, made) = prepared(folder.path());
+        let data = checkpoints.file(made.id, "data");
+        let whole = fs::read(&data).unwrap();
+        for length in [0, 3, whole.len() / 2, whole.len() - 1] {
+            fs::write(&data, &whole[..length]).unwrap();
+            assert!(checkpoints.expand(&made).is_err(), "{length} bytes of {}", whole.len());
+            assert!(!folder.path().join(EXPANDED).exists());
+        }
+        fs::write(&data, &whole).unwrap();
+        let other = Manifest { hash: "0".repeat(64), ..made };
+        assert!(checkpoints.expand(&other).is_err());
+    }
+}

@@ -41,7 +41,7 @@ use crate::data_dir::DataDir;
 use crate::journal::JournalError;
 use backlog::Shared;
 pub use listing::{Count, Place, Start, TaskFilter, TaskList};
-pub use removal::{Pin, Removed, Retention};
+pub use removal::{Pin, Removed, Retention, TellRemoved};
 
 /// Rows that may wait for the store's thread; at this many the store is full.
 pub const BACKLOG_ROWS_MAX: u64 = 2_000_000;
@@ -200,6 +200,11 @@ impl Store {
         let readers = Arc::new(read::Readers::new(path));
         let thread = Arc::new(Thread { shared: shared.clone(), running: Mutex::new(Some(thread)) });
         Ok((Store { shared, readers, remover, synced, thread }, rows))
+    }
+
+    /// Has somebody told which tasks went for good; the first who asks.
+    pub fn on_removed(&self, tell: TellRemoved) {
+        self.remover.on_removed(tell);
     }
 
     /// Hands in rows that are durable in the journal. Never blocks on the disk.

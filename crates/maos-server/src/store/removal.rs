@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
@@ -32,6 +32,9 @@ pub struct Retention {
     /// The oldest ended plans go until there are no more tasks than that.
     pub tasks_max: Option<u64>,
 }
+
+/// Is told which tasks went for good.
+pub type TellRemoved = Box<dyn Fn(&[TaskId]) + Send + Sync>;
 
 /// What became of a plan that was to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +66,6 @@ impl Drop for Pin {
     }
 }
 
-#[derive(Debug)]
 pub(super) struct Remover {
     path: PathBuf,
     shared: Arc<Shared>,
@@ -71,12 +73,19 @@ pub(super) struct Remover {
     pins: Arc<Mutex<HashMap<TaskId, u32>>>,
     /// Something went since it was asked last.
     removed: AtomicBool,
+    told: OnceLock<TellRemoved>,
 }
 
 impl Remover {
     pub(super) fn new(path: PathBuf, shared: Arc<Shared>) -> Remover {
-        let pins = Arc::default();
-        Remover { path, shared, db: Mutex::default(), pins, removed: AtomicBool::new(false) }
+        let (pins, told) = Default::default();
+        let removed = AtomicBool::new(false);
+        Remover { path, shared, db: Mutex::default(), pins, removed, told }
+    }
+
+    pub(super) fn on_removed(&self, tell: TellRemoved) {
+        // A second one is a slip of whoever puts the server together.
+        assert!(self.told.set(tell).is_ok(), "one is told what goes");
     }
 
     pub(super) fn pin(&self, root: TaskId) -> Pin {
@@ -170,6 +179,9 @@ impl Remover {
         transaction.commit()?;
         if !gone.is_empty() {
             self.removed.store(true, Ordering::Release);
+            if let Some(tell) = self.told.get() {
+                tell(&gone.iter().map(|(_, record)| record.id).collect::<Vec<_>>());
+            }
         }
         Ok(outcomes)
     }

@@ -19,6 +19,8 @@ use maos_core::ids::{AgentId, Attempt, NodeId, TaskId};
 use maos_core::spec::{AgentSpec, Amounts, Demand, Names, Runtime, TaskSpec};
 use maos_server::agents::builtin::{Builtin, data};
 use maos_server::agents::{AllowedRoots, Assignment};
+use maos_server::config::MessageBus;
+use maos_server::messages::Bus;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -69,7 +71,8 @@ fn builtin(folder: &Path) -> Builtin {
 }
 
 fn builtin_with(folder: &Path, program: Vec<OsString>) -> Builtin {
-    Builtin::new(AllowedRoots { roots: vec![folder.to_owned()] }, program)
+    let bus = Bus::open(&folder.join(".bus.db"), MessageBus::default()).unwrap();
+    Builtin::new(AllowedRoots { roots: vec![folder.to_owned()] }, program, bus)
 }
 
 fn assignment(parameters: Value, timeout: Duration, stop: &CancellationToken) -> Assignment {

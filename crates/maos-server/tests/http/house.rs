@@ -1,7 +1,7 @@
 //! A server for one test, and how to talk to it.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use axum::Router;
@@ -41,11 +41,34 @@ impl House {
         House { server: Some(server), router, folder }
     }
 
+    /// The same on a data directory that is there already.
+    pub(crate) async fn open_on(data_dir: &Path) -> House {
+        House::try_open_on(data_dir).await.unwrap()
+    }
+
+    pub(crate) async fn try_open_on(data_dir: &Path) -> Result<House, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let setup = Setup { data_dir: data_dir.to_owned(), ..setup(folder.path().into()) };
+        let server = start(Config::default(), setup).await.map_err(|why| why.to_string())?;
+        let router = maos_server::http::router(server.service.clone());
+        Ok(House { server: Some(server), router, folder })
+    }
+
+    /// Where everything durable is.
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
     /// Stops the server in order and starts another one on the same directory.
-    pub(crate) async fn reopen(mut self) -> House {
+    pub(crate) async fn reopen(self) -> House {
+        self.reopen_with(Config::default()).await
+    }
+
+    /// The same with another configuration.
+    pub(crate) async fn reopen_with(mut self, config: Config) -> House {
         let server = self.server.take().unwrap();
         server.stop(Duration::ZERO).await;
-        let server = start(Config::default(), setup(self.folder.path().into())).await.unwrap();
+        let server = start(config, setup(self.folder.path().into())).await.unwrap();
         let router = maos_server::http::router(server.service.clone());
         House { server: Some(server), router, folder: self.folder }
     }
@@ -91,7 +114,12 @@ impl House {
 
     /// Events as they come, from now on or behind the one with this id.
     pub(crate) async fn events(&self, query: &str, last: Option<&str>) -> EventReader {
-        let mut request = Request::builder().uri(format!("/api/v1/events{query}"));
+        self.stream(&format!("/api/v1/events{query}"), last).await
+    }
+
+    /// The same under any path.
+    pub(crate) async fn stream(&self, path: &str, last: Option<&str>) -> EventReader {
+        let mut request = Request::builder().uri(path);
         if let Some(last) = last {
             request = request.header("last-event-id", last);
         }
@@ -155,7 +183,7 @@ pub(crate) fn id_of(envelope: &Value) -> String {
     envelope["task"]["id"].as_str().unwrap().to_owned()
 }
 
-fn setup(folder: PathBuf) -> Setup {
+pub(crate) fn setup(folder: PathBuf) -> Setup {
     // The test's own executable is no supervisor: nothing here runs programs.
     let nothing = vec![OsString::from("false")];
     Setup {

@@ -3,6 +3,7 @@
 
 mod amend;
 mod batches;
+mod checkpoints;
 mod claude;
 mod description;
 mod errors;
@@ -10,7 +11,10 @@ mod events;
 mod house;
 mod keys;
 mod lists;
+mod logs;
+mod messages;
 mod resources;
 mod schedules;
+mod subscriptions;
 mod tasks;
 mod workers;

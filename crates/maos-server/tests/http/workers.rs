@@ -11,18 +11,18 @@ use crate::house::{Answer, House, id_of};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A worker's side of the protocol.
-struct Worker<'h> {
+pub(crate) struct Worker<'h> {
     house: &'h House,
-    id: String,
-    incarnation: u64,
+    pub(crate) id: String,
+    pub(crate) incarnation: u64,
 }
 
 impl Worker<'_> {
-    async fn register(house: &House, slots: u32) -> Worker<'_> {
+    pub(crate) async fn register(house: &House, slots: u32) -> Worker<'_> {
         Worker::with(house, "task_execution", slots).await
     }
 
-    async fn with<'h>(house: &'h House, capability: &str, slots: u32) -> Worker<'h> {
+    pub(crate) async fn with<'h>(house: &'h House, capability: &str, slots: u32) -> Worker<'h> {
         let body = json!({"agent_type": "w", "capabilities": [capability],
             "max_concurrent_tasks": slots, "runtime": "worker"});
         let made = house.call("POST", "/api/v1/agents", Some(&body)).await;
@@ -31,19 +31,19 @@ impl Worker<'_> {
         Worker { house, id, incarnation: 1 }
     }
 
-    async fn try_poll(&self, mut body: Value) -> Answer {
+    pub(crate) async fn try_poll(&self, mut body: Value) -> Answer {
         body["incarnation"] = self.incarnation.into();
         self.house.call("POST", &format!("/api/v1/agents/{}/poll", self.id), Some(&body)).await
     }
 
-    async fn poll(&self, body: Value) -> Value {
+    pub(crate) async fn poll(&self, body: Value) -> Value {
         let answer = self.try_poll(body).await;
         assert_eq!(answer.status, 200, "{}", answer.body);
         answer.body
     }
 
     /// The next task, waited for.
-    async fn fetch(&self) -> Value {
+    pub(crate) async fn fetch(&self) -> Value {
         let answer = self.poll(json!({"max_tasks": 1, "wait_ms": 20_000})).await;
         assert_eq!(answer["tasks"].as_array().unwrap().len(), 1, "{answer}");
         answer["tasks"][0].clone()
@@ -54,17 +54,17 @@ impl Worker<'_> {
     }
 }
 
-fn held(task: &Value) -> Value {
+pub(crate) fn held(task: &Value) -> Value {
     json!({"task_id": task["task_id"], "attempt": task["attempt"]})
 }
 
-fn outcome(task: &Value, more: Value) -> Value {
+pub(crate) fn outcome(task: &Value, more: Value) -> Value {
     let mut outcome = held(task);
     outcome.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     outcome
 }
 
-fn completed(task: &Value, result: Value) -> Value {
+pub(crate) fn completed(task: &Value, result: Value) -> Value {
     outcome(task, json!({"status": "completed", "result": result}))
 }
 

@@ -31,6 +31,11 @@ const SERVER_FORBIDDEN: &[(&str, &[&str])] = &[
     ("store", &["http", "service", "planner", "driver", "agents", "supervisor"]),
     ("agents", &["http", "service", "driver", "journal", "store"]),
     ("supervisor", &["http", "service", "planner", "driver", "journal", "store"]),
+    ("streams", &["http", "service", "planner", "driver", "journal", "store", "agents"]),
+    ("logs", &["http", "service", "planner", "driver", "journal", "store", "agents"]),
+    ("messages", &["http", "service", "planner", "driver", "journal", "store", "agents"]),
+    ("webhooks", &["http", "service", "planner", "driver", "journal", "store", "agents"]),
+    ("outbound", &["http", "service", "driver", "journal", "store", "agents", "streams"]),
 ];
 
 /// One use of another module of the same crate.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use maos_api::client::worker::{Given, Signs, Verdict, Worker};
+use maos_api::logs::LogLevel;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
 use serde_json::json;
@@ -163,6 +164,7 @@ async fn to_its_end(child: &mut Child, document: String, progress: &Signs) -> Ve
             let mut lines = BufReader::new(stderr).lines();
             while let Ok(Some(line)) = lines.next_line().await {
                 if !tell(&line, progress) {
+                    progress.log(LogLevel::Info, line.as_str());
                     last.push_back(line);
                     if last.len() > QUOTED_LINES {
                         last.pop_front();

@@ -48,6 +48,7 @@ fn the_commands() {
       why      Say what a task waits for, since when, who holds it, and what would let it go
                on
       watch    Follow a task and its subtasks to its end; exit 0 if it completes, else 1
+      logs     Print what the attempts of a task have to say, each line with its time
       results  Print what a completed task made
       help     Print this message or the help of the given subcommand(s)
 

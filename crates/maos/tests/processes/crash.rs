@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::house::{House, PATIENCE, command, eventually, folder};
+use crate::house::{House, PATIENCE, call_at, command, eventually, folder};
 
 fn rounds() -> u32 {
     if std::env::var_os("MAOS_FULL").is_some() { 50 } else { 4 }
@@ -156,4 +156,45 @@ fn a_full_disk_stops_intake_with_a_clear_error_and_loses_nothing() {
     for id in &acknowledged {
         assert_eq!(house.task(id)["status"], "ready", "{id}");
     }
+}
+
+#[test]
+fn no_acknowledged_message_is_lost_when_the_server_is_killed() {
+    let folder = folder(&[]);
+    let mut house = House::open(folder.path());
+    let body = |n: u64| json!({"to": {"topic": "line"}, "body": n}).to_string();
+    let (told, acknowledged) = std::sync::mpsc::channel();
+    let address = house.address;
+    let killed = std::thread::scope(|scope| {
+        scope.spawn(move || {
+            for n in 0.. {
+                match call_at(address, "POST", "/api/v1/messages", &body(n)) {
+                    Some((200, receipt)) => told.send((n, receipt["offset"].clone())).unwrap(),
+                    Some((status, answer)) => panic!("{status}: {answer}"),
+                    None => return,
+                }
+            }
+        });
+        let before: Vec<_> = acknowledged.iter().take(200).collect();
+        house.kill();
+        before.into_iter().chain(acknowledged.iter()).collect::<Vec<_>>()
+    });
+    let house = House::open(folder.path());
+    for (n, offset) in &killed {
+        assert_eq!(*offset, json!(n), "one sender's messages are in its order");
+    }
+    let mut found = 0;
+    loop {
+        let path = format!("/api/v1/messages?mailbox=topic:line&limit=1000&offset={found}");
+        let page = house.call("GET", &path, "");
+        let items = page["items"].as_array().unwrap();
+        for item in items {
+            assert_eq!((&item["offset"], &item["body"]), (&json!(found), &json!(found)));
+            found += 1;
+        }
+        if items.is_empty() {
+            break;
+        }
+    }
+    assert!(found >= killed.len(), "{found} of {} are there", killed.len());
 }

@@ -144,3 +144,36 @@ fn a_supervisor_that_dies_takes_nothing_with_it_but_its_programs() {
     eventually("the end of all children", PATIENCE, || marked(mark).is_empty());
     assert_eq!(house.ended(&house.submit(&needs("echo", json!({}))))["status"], "completed");
 }
+
+#[test]
+fn a_program_sends_and_receives_messages_and_its_lines_are_kept() {
+    let folder = folder(&[(
+        "talker",
+        "echo hello >&2
+         echo '::maos message {\"to\": {\"topic\": \"t\"}, \"body\": {\"n\": 1}}' >&2
+         echo '::maos message {\"to\": {\"agent\": \"x\"}, \"body\": 1}' >&2
+         while ! grep -q second \"$MAOS_MESSAGES\" 2>/dev/null; do sleep 0.05; done
+         printf '[%s]' \"$(paste -sd, \"$MAOS_MESSAGES\")\"",
+    )]);
+    let house = House::open(folder.path());
+    let id = house.submit(&needs("talker", json!({})));
+    let send = |body: &str| {
+        let body = json!({"to": {"task": id}, "body": body}).to_string();
+        house.call("POST", "/api/v1/messages", &body);
+    };
+    send("first");
+    let topic = "/api/v1/messages?mailbox=topic:t&wait_seconds=30";
+    let sent = house.call("GET", topic, "")["items"][0].clone();
+    assert_eq!((&sent["body"], &sent["sender"]), (&json!({"n": 1}), &json!(format!("task:{id}"))));
+    send("second");
+    let ended = house.ended(&id);
+    let bodies: Vec<&Value> =
+        ended["result"].as_array().unwrap().iter().map(|message| &message["body"]).collect();
+    assert_eq!(bodies, ["first", "second"], "{ended}");
+    let page = house.call("GET", &format!("/api/v1/tasks/{id}/logs"), "");
+    let items = page["items"].as_array().unwrap();
+    assert_eq!((&items[0]["line"], &items[0]["source"]), (&json!("hello"), &json!("stderr")));
+    let refused = items[1]["line"].as_str().unwrap();
+    assert!(refused.starts_with("its message was refused: `to.agent` must be a UUID"), "{page}");
+    assert_eq!((items.len(), &page["ended"]), (2, &json!(true)), "{page}");
+}

@@ -334,7 +334,7 @@ fn any_program_becomes_a_worker() {
     let folder = folder(&[]);
     let house = House::open(folder.path());
     let script = "input=$(cat); case $input in *broken*) echo no luck >&2; exit 3;; \
-                  *bad*) exit 65;; *words*) echo hello;; *) echo \"$input\";; esac";
+                  *'\"bad\"'*) exit 65;; *words*) echo hello;; *) echo \"$input\";; esac";
     let arguments = ["--capability", "shelling", "--concurrency", "3"];
     let mut exec = Exec::start(&house, &arguments, &["sh", "-c", script]);
     let run = |parameters: Value| house.ended(&exec_task(&house, "shelling", &parameters));
@@ -348,6 +348,10 @@ fn any_program_becomes_a_worker() {
         let ended = run(json!({ "how": word }));
         let said = ended["error"].as_str().unwrap_or_default();
         assert!(ended["status"] == "failed" && said.contains(error), "{word}: {said}");
+        let path = format!("/api/v1/tasks/{}/logs", ended["id"].as_str().unwrap());
+        let lines = house.call("GET", &path, "")["items"].clone();
+        let line = json!(if word == "broken" { Some("no luck") } else { None });
+        assert_eq!((&lines[0]["line"], lines.get(1)), (&line, None), "{word}");
     }
     let many: Vec<String> =
         (0..100).map(|n| exec_task(&house, "shelling", &json!({ "n": n }))).collect();

@@ -3,22 +3,25 @@
 //! Each takes typed parameters and refuses what it does not know; what is wrong with them is a
 //! permanent failure that names the field. `docs/builtins.md` shows each with an example.
 
-mod base64;
 mod compute;
 pub mod data;
 mod file;
 mod join;
+mod message;
 mod paths;
 
 use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Duration;
 
+use maos_core::ids::TaskId;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
 use super::{AllowedRoots, Assignment, RunAttempt, Running, Verdict};
+use crate::messages::Bus;
+pub(crate) use message::bounds as message_bounds;
 use paths::Paths;
 
 /// Something that built-in agents can do.
@@ -36,6 +39,7 @@ const FILES: &str = "file_operations";
 const DATA: &str = "data_processing";
 const COMPUTATION: &str = "computation";
 const COORDINATION: &str = "coordination";
+const COMMUNICATION: &str = "communication";
 
 /// Everything that built-in agents can do.
 pub const ACTIONS: &[Action] = &[
@@ -63,6 +67,9 @@ pub const ACTIONS: &[Action] = &[
     action("join.merge", COORDINATION, "objects put together into one"),
     action("join.group", COORDINATION, "rows of many inputs grouped and measured"),
     action("join.markdown", COORDINATION, "rows as a report with tables"),
+    action("message.send", COMMUNICATION, "sends a message to an agent, a task, a topic or all"),
+    action("message.receive", COMMUNICATION, "messages of a mailbox, waited for if need be"),
+    action("message.acknowledge", COMMUNICATION, "says which messages were handled"),
 ];
 
 const fn action(name: &'static str, capability: &'static str, summary: &'static str) -> Action {
@@ -126,16 +133,24 @@ impl Stop {
 pub struct Builtin {
     paths: Arc<Paths>,
     data_worker: Vec<OsString>,
+    bus: Bus,
 }
 
 impl Builtin {
-    /// Agents that touch files below `roots` only, and work on data in a process of `data_worker`.
+    /// Agents that touch files below `roots` only, work on data in a process of `data_worker`, and
+    /// send and receive over `bus`.
     #[must_use]
-    pub fn new(roots: AllowedRoots, data_worker: Vec<OsString>) -> Builtin {
-        Builtin { paths: Arc::new(Paths::new(roots)), data_worker }
+    pub fn new(roots: AllowedRoots, data_worker: Vec<OsString>, bus: Bus) -> Builtin {
+        Builtin { paths: Arc::new(Paths::new(roots)), data_worker, bus }
     }
 
-    async fn act(&self, parameters: Value, timeout: Duration, stop: Stop) -> Result<Value, Fault> {
+    async fn act(
+        &self,
+        task: TaskId,
+        parameters: Value,
+        timeout: Duration,
+        stop: Stop,
+    ) -> Result<Value, Fault> {
         let name = parameters.get("action").and_then(Value::as_str).unwrap_or_default().to_owned();
         let (family, verb) = match name.split_once('.') {
             _ if capability_of(&name).is_none() => {
@@ -149,6 +164,9 @@ impl Builtin {
             let request = blocking(move || data::prepare(&verb, parameters, &paths)).await?;
             return data::run_apart(&self.data_worker, request, timeout, &stop).await;
         }
+        if family == "message" {
+            return message::act(&verb, task, parameters, &self.bus, timeout, &stop).await;
+        }
         blocking(move || match &*family {
             "file" => file::act(&verb, parameters, &paths, &stop),
             "compute" => compute::act(&verb, parameters),
@@ -161,12 +179,12 @@ impl Builtin {
 impl RunAttempt for Builtin {
     fn run(&self, assignment: Assignment) -> Running<'_> {
         Box::pin(async move {
-            let Assignment { parameters, timeout, stop, .. } = assignment;
+            let Assignment { task, parameters, timeout, stop, .. } = assignment;
             // Dropped before its end, the attempt stops what goes on in other threads.
             let stop = stop.child_token();
             let dropped = stop.clone().drop_guard();
             // Its slot is taken until the work has really ended, so a stop is not answered before.
-            let done = self.act(parameters, timeout, Stop(stop.clone())).await;
+            let done = self.act(task, parameters, timeout, Stop(stop.clone())).await;
             let stopped = stop.is_cancelled();
             dropped.disarm();
             match done {

@@ -1,9 +1,12 @@
 //! What requests may hold: the rules of the parsers in `maos-api`, as schemas.
 
 use maos_api::claude::ClaudeType;
+use maos_api::logs::LogLevel;
+use maos_api::messages::{MAILBOX_PATTERN, NAME_CHARS_MAX, TTL_SECONDS_MAX};
 use maos_api::resource::{LEASE_SECONDS_MAX, ResourceType};
 use maos_api::schedule::{CRON_CHARS_MAX, EVERY_SECONDS_MAX, Missed, Overlap};
 use maos_api::submission::WAIT_SECONDS_MAX;
+use maos_api::subscriptions::URL_CHARS_MAX;
 use maos_api::task::{BulkOperation, OnFailure, Priority, Strategy};
 use maos_core::limits;
 use serde_json::{Value, json};
@@ -218,6 +221,9 @@ pub(super) fn poll() -> Value {
             "holding": list(attempt(json!({}))),
             "outcomes": list(outcome),
             "progress": list(progress),
+            "logs": {"type": "array", "items": log_lines(), "maxItems": 10_000},
+            "max_messages": integer(0, 100),
+            "ack": list(ack()),
         }),
     )
 }
@@ -272,6 +278,79 @@ fn of_a_resource() -> Value {
         "metadata": {"type": "object"},
         "tags": tags(),
     })
+}
+
+/// Lines of log in a poll.
+fn log_lines() -> Value {
+    let mut log = attempt(json!({
+        "time": {"type": ["string", "null"], "format": "date-time"},
+        "level": optional(words(LogLevel::ALL.map(LogLevel::name))),
+        "line": {"type": ["string", "null"]},
+        "lines": {"type": "array", "items": {"type": "string"}},
+    }));
+    log["required"] = json!(["task_id", "attempt"]);
+    log
+}
+
+/// The name of a mailbox.
+pub(super) fn mailbox() -> Value {
+    json!({"type": "string", "pattern": MAILBOX_PATTERN})
+}
+
+/// The name of a reader, a sender or a kind.
+pub(super) fn reader() -> Value {
+    text(NAME_CHARS_MAX)
+}
+
+/// A message.
+pub(super) fn message() -> Value {
+    let only = |name: &str, schema: Value| {
+        let mut address = object(&[name], json!({ name: schema }));
+        address["additionalProperties"] = false.into();
+        address
+    };
+    let topic = json!({"type": "string", "pattern": "^[A-Za-z0-9_./:-]{1,200}$"});
+    let to = json!({"oneOf": [
+        only("agent", uuid()), only("task", uuid()), only("topic", topic),
+        only("all", json!({"const": true})),
+    ]});
+    object(
+        &["to", "body"],
+        json!({
+            "to": to,
+            "sender": optional(reader()),
+            "kind": optional(reader()),
+            "body": {"description": "Any JSON, up to 256 KiB."},
+            "reply_to": optional(uuid()),
+            "ttl_seconds": optional(integer(1, TTL_SECONDS_MAX)),
+            "metadata": {"type": ["object", "null"]},
+        }),
+    )
+}
+
+/// An acknowledgement.
+pub(super) fn ack() -> Value {
+    let properties = json!({
+        "mailbox": mailbox(), "reader": optional(reader()), "offset": integer(0, u64::MAX >> 2),
+    });
+    let mut schema = object(&["mailbox", "offset"], properties);
+    schema["additionalProperties"] = false.into();
+    schema
+}
+
+/// A subscription.
+pub(super) fn subscription() -> Value {
+    let url = json!({"type": "string", "maxLength": URL_CHARS_MAX, "pattern": "^https?://"});
+    let secret = json!({"type": ["string", "null"], "pattern": "^whsec_[A-Za-z0-9+/]+=*$"});
+    let mut schema = object(
+        &["mailbox", "url"],
+        json!({
+            "mailbox": mailbox(), "url": url, "secret": secret,
+            "from_offset": optional(integer(0, u64::MAX >> 2)),
+        }),
+    );
+    schema["additionalProperties"] = false.into();
+    schema
 }
 
 /// A resource.

@@ -144,6 +144,14 @@ impl Operation {
         self
     }
 
+    /// The last parameter must be there.
+    pub(super) fn required(mut self) -> Operation {
+        if let Some(parameter) = self.parameters.last_mut() {
+            parameter["required"] = true.into();
+        }
+        self
+    }
+
     /// A header.
     pub(super) fn header(
         mut self,

@@ -8,6 +8,8 @@ use maos_api::events::EventKind;
 use maos_api::explain::Explanation;
 use maos_api::history::TaskHistory;
 use maos_api::keys::Keys;
+use maos_api::logs::{LogLevel, LogPage};
+use maos_api::messages::{AckAnswer, MailboxPage, MessagePage, Receipt};
 use maos_api::paths;
 use maos_api::plan::ExecutionPlan;
 use maos_api::resource::{
@@ -15,6 +17,7 @@ use maos_api::resource::{
     ResourceList,
 };
 use maos_api::schedule::{ScheduleEnvelope, ScheduleGone, ScheduleList};
+use maos_api::subscriptions::{Subscription, SubscriptionAnswer, SubscriptionList};
 use maos_api::system::{DetailedHealth, Health, SystemMetrics, SystemStatus};
 use maos_api::task::{
     BatchResult, BulkAnswer, CancelAnswer, Priority, Task, TaskEnvelope, TaskResults, TaskStatus,
@@ -49,6 +52,8 @@ pub(super) fn all() -> Vec<Operation> {
         ("agents", agents()),
         ("resources", resources()),
         ("schedules", schedules()),
+        ("messages", messages()),
+        ("messages", subscriptions()),
         ("keys", keys()),
         ("checkpoints", checkpoints()),
         ("claude", claude()),
@@ -184,9 +189,99 @@ fn task() -> Vec<Operation> {
         get(paths::TASK_EXPLAIN, "explain_task", "Say why a task waits")
             .answers::<Explanation>()
             .refuses(&NO_TASK),
+        task_logs(),
         get(paths::TASK_EVENTS, "get_task_events", "Tell what happened to a task")
             .answers::<TaskHistory>()
             .refuses(&NO_TASK),
+    ]
+}
+
+fn task_logs() -> Operation {
+    let offset = bodies::integer(0, u64::MAX >> 1);
+    let level = bodies::words(LogLevel::ALL.map(LogLevel::name));
+    get(paths::TASK_LOGS, "get_task_logs", "Show what a task's attempts say")
+        .says(
+            "With `follow` it is server-sent events, whose ids are offsets: `log` for each line, \
+             and `end` once the task has ended and all was sent. `docs/logs.md` has more.",
+        )
+        .query("offset", offset.clone(), "The first line.")
+        .query("limit", bodies::integer(1, 1_000), "Lines on a page; 200 by default.")
+        .query("level", level, "Only what is at least so serious.")
+        .query("follow", json!({"type": "boolean"}), "Lines as they come, until the task ends.")
+        .query("wait_seconds", bodies::integer(0, 60), "Wait so long for the first line.")
+        .header("Last-Event-ID", offset, "When following: the last line that was seen.")
+        .answers::<LogPage>()
+        .refuses(&NO_TASK)
+        .refuses(&[ErrorCode::QueueFull])
+}
+
+fn messages() -> Vec<Operation> {
+    let example = json!({"to": {"topic": "news"}, "kind": "note", "body": {"text": "hello"}});
+    let ack = json!({"mailbox": "topic:news", "reader": "me", "offset": 0});
+    vec![
+        idempotent(post(paths::MESSAGES, "send_message", "Send a message"))
+            .says("It is on disk when this is answered. `docs/messages.md` has more.")
+            .body(bodies::message(), example)
+            .answers::<Receipt>()
+            .refuses(&[
+                ErrorCode::AgentNotFound,
+                ErrorCode::AgentEnded,
+                ErrorCode::TaskNotFound,
+                ErrorCode::AlreadyEnded,
+                ErrorCode::MailboxFull,
+            ]),
+        required(get(paths::MESSAGES, "read_messages", "Read a mailbox"), "mailbox")
+            .query("reader", bodies::reader(), "For whom; `default` by default.")
+            .query(
+                "offset",
+                bodies::integer(0, u64::MAX >> 2),
+                "The first message; without it, \
+                 behind what the reader has acknowledged.",
+            )
+            .query("limit", bodies::integer(1, 1_000), "Messages on a page; 100 by default.")
+            .query("wait_seconds", bodies::integer(0, 60), "Wait so long for the first one.")
+            .answers::<MessagePage>(),
+        post(paths::MESSAGES_ACK, "acknowledge_messages", "Say which messages were handled")
+            .body(bodies::ack(), ack)
+            .answers::<AckAnswer>(),
+        get(paths::MAILBOXES, "list_mailboxes", "List mailboxes, by name")
+            .query("prefix", json!({"type": "string"}), "Only names that begin so.")
+            .query("after", json!({"type": "string"}), "`next_after` of the page before.")
+            .query("limit", bodies::integer(1, 1_000), "Mailboxes on a page; 100 by default.")
+            .answers::<MailboxPage>(),
+    ]
+}
+
+/// A query parameter with the name of a mailbox, which must be there.
+fn required(operation: Operation, name: &'static str) -> Operation {
+    operation.query(name, bodies::mailbox(), "Which one.").required()
+}
+
+fn subscriptions() -> Vec<Operation> {
+    const NAME: &str = "The subscription's name.";
+    let example = json!({"mailbox": "topic:news", "url": "https://example.com/hook"});
+    let missing = [ErrorCode::SubscriptionNotFound];
+    vec![
+        get(paths::SUBSCRIPTIONS, "list_subscriptions", "List mailboxes that are posted to URLs")
+            .answers::<SubscriptionList>(),
+        put(paths::SUBSCRIPTION, "set_subscription", "Have a mailbox posted to a URL")
+            .says("Signed as Standard Webhooks say. `docs/messages.md` has more.")
+            .named(NAME)
+            .body(bodies::subscription(), example)
+            .answers::<Subscription>()
+            .refuses(&[ErrorCode::QueueFull]),
+        get(paths::SUBSCRIPTION, "get_subscription", "Show a subscription")
+            .named(NAME)
+            .answers::<Subscription>()
+            .refuses(&missing),
+        delete(paths::SUBSCRIPTION, "end_subscription", "End a subscription")
+            .named(NAME)
+            .answers::<SubscriptionAnswer>()
+            .refuses(&missing),
+        post(paths::SUBSCRIPTION_REPLAY, "replay_subscription", "Deliver again what was given up")
+            .named(NAME)
+            .answers::<SubscriptionAnswer>()
+            .refuses(&missing),
     ]
 }
 

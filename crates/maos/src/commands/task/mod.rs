@@ -1,6 +1,7 @@
 //! `maos task`: what is to be done.
 
 mod list;
+mod logs;
 mod show;
 mod submit;
 mod watch;
@@ -59,6 +60,8 @@ enum Command {
         /// The task's id
         id: Uuid,
     },
+    /// Print what the attempts of a task have to say, each line with its time
+    Logs(logs::Logs),
     /// Print what a completed task made
     Results {
         /// The task's id
@@ -72,6 +75,7 @@ pub(crate) async fn run(arguments: &TaskArguments) -> anyhow::Result<ExitCode> {
     match &arguments.command {
         Command::Submit(submit) => return submit::run(&client, json, submit).await,
         Command::Watch { id } => return watch::run(&client, json, *id).await,
+        Command::Logs(wanted) => logs::run(&client, json, wanted).await?,
         Command::Get { id } => {
             let answer = client.task(*id, 0).await?;
             show::task(&answer.task, &answer.raw, json)?;

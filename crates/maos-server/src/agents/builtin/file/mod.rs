@@ -16,7 +16,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::paths::Paths;
-use super::{Fault, Stop, base64, typed};
+use super::{Fault, Stop, typed};
+use crate::base64;
 use place::{Existing, carry, copy_into, place};
 
 /// Most entries that `list` and `glob` answer.
