@@ -40,8 +40,8 @@ pub const WAIT_SECONDS_MAX: u64 = 60;
 /// Most characters of the name of a topic, a sender, a kind or a reader.
 pub const NAME_CHARS_MAX: u32 = 200;
 /// The name of a mailbox, as schemas have it.
-pub const MAILBOX_PATTERN: &str =
-    "^(all|(agent|task):[0-9a-fA-F-]{32,36}|(topic|dead):[A-Za-z0-9_./:-]{1,200})$";
+pub const MAILBOX_PATTERN: &str = "^(all|(agent|task):[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-\
+     [0-9a-fA-F]{12}|(topic|dead):[A-Za-z0-9_./:-]{1,200})$";
 /// The reader of who names none.
 pub const READER_DEFAULT: &str = "default";
 
