@@ -40,8 +40,8 @@ pub const WAIT_SECONDS_MAX: u64 = 60;
 /// Most characters of the name of a topic, a sender, a kind or a reader.
 pub const NAME_CHARS_MAX: u32 = 200;
 /// The name of a mailbox, as schemas have it.
-pub const MAILBOX_PATTERN: &str =
-    "^(all|(agent|task):[0-9a-fA-F-]{32,36}|(topic|dead):[A-Za-z0-9_./:-]{1,200})$";
+pub const MAILBOX_PATTERN: &str = "^(all|(agent|task):[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-\
+     [0-9a-fA-F]{12}|(topic|dead):[A-Za-z0-9_./:-]{1,200})$";
 /// The reader of who names none.
 pub const READER_DEFAULT: &str = "default";
 
@@ -327,6 +327,10 @@ fn address(reader: &mut Reader<'_>, raw: Option<&RawValue>) -> Option<Mailbox> {
         return None;
     };
     match &**name {
+        "agent" | "task" | "topic" if value.get() == "null" => {
+            reader.invalid(&format!("to.{name}"), "must be given, found null");
+            None
+        }
         "agent" => reader.id("to.agent", Some(value)).map(Mailbox::Agent),
         "task" => reader.id("to.task", Some(value)).map(Mailbox::Task),
         "topic" => {
@@ -422,8 +426,9 @@ impl RawMessageQuery {
         let reader = self.reader.as_deref().unwrap_or(READER_DEFAULT);
         let most = usize::try_from(NAME_CHARS_MAX).unwrap_or(usize::MAX);
         let (least, chars) = (reader.trim().len(), reader.chars().count());
-        if least == 0 || chars > most || reader.chars().any(char::is_control) {
-            return Err(bad("reader", format!("must be 1 to {most} printable characters")));
+        if least == 0 || chars > most || reader.contains('\0') {
+            let what = format!("must be 1 to {most} characters without NUL, not all blank");
+            return Err(bad("reader", what));
         }
         let wait = self.wait_seconds.as_deref();
         let limit = number("limit", self.limit.as_deref(), LIMIT_DEFAULT.into(), 1, LIMIT_MAX)?;
@@ -494,6 +499,7 @@ mod tests {
             (r#"{"to": {"all": true}}"#, "body"),
             (r#"{"to": {"all": false}, "body": 1}"#, "to"),
             (r#"{"to": {"agent": "x"}, "body": 1}"#, "to.agent"),
+            (r#"{"to": {"task": null}, "body": 1}"#, "to.task"),
             (r#"{"to": {"topic": "a b"}, "body": 1}"#, "to.topic"),
             (r#"{"to": {"topic": "a", "all": true}, "body": 1}"#, "to"),
             (r#"{"to": {"all": true}, "body": 1, "ttl_seconds": 0}"#, "ttl_seconds"),

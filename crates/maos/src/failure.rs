@@ -177,16 +177,6 @@ fn remedy(code: ErrorCode) -> &'static str {
         E::TimeoutTooLong => "`maos config show` names the maximum, `api.max_task_timeout`",
         E::NotRestorable => "restart that program with the checkpoint, or use `maos serve`",
         E::OverCapacity => "`maos config show` names what there is, `resources`",
-        E::ResourceNotFound
-        | E::AllocationNotFound
-        | E::ArtifactNotFound
-        | E::ScheduleNotFound
-        | E::PoolNotFound
-        | E::CheckpointNotFound => "the list of them shows what there is",
-        E::TaskFixed => "cancel the task and submit it anew",
-        E::NotEnoughLeft => "try again once others have given something back",
-        E::AlreadyExists => "choose another name, or change what is there",
-        E::DeclaredByConfiguration => "`maos config show` names where it was declared",
         E::SubscriptionNotFound => "GET /api/v1/messages/subscriptions lists those there are",
         E::MailboxFull => "it has room again once its readers acknowledge, or messages expire",
         E::QueueFull | E::StorageUnavailable | E::ShuttingDown | E::NotLeader => {

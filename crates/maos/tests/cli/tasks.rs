@@ -547,16 +547,19 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
     assert_eq!((output.status.code(), output.stderr), (Some(0), vec![]));
 }
 
+fn log_page(items: Vec<serde_json::Value>, next: u64, ended: bool) -> serde_json::Value {
+    json!({"task_id": id(1), "items": items, "next_offset": next, "ended": ended})
+}
+
 #[test]
 fn the_lines_of_a_task_are_printed_page_by_page_and_followed_to_its_end() {
     let item = |offset: u64, level: &str, line: &str| {
         json!({"offset": offset, "time": "2026-01-01T00:00:00Z", "attempt": 2, "level": level,
             "line": line, "source": "stderr"})
     };
-    let page = |items: Vec<serde_json::Value>, next: u64, ended: bool| json!({"task_id": id(1), "items": items, "next_offset": next, "ended": ended});
     let line = |query: &str| format!("GET /api/v1/tasks/{}/logs?{query}", id(1));
-    let one = page(vec![item(0, "info", "one"), item(1, "error", "t\u{1b}wo")], 2, false);
-    let two = page(vec![item(2, "info", "three")], 3, true);
+    let one = log_page(vec![item(0, "info", "one"), item(1, "error", "t\u{1b}wo")], 2, false);
+    let two = log_page(vec![item(2, "info", "three")], 3, true);
     let server = Server::new(&[
         (&line("limit=1000&level=debug"), 200, one.clone()),
         (&line("offset=2&limit=1000&level=debug"), 200, two.clone()),
