@@ -30,7 +30,7 @@ use super::{Inner, Service, new_id, now};
 use crate::agents::builtin::Builtin;
 use crate::agents::command::Commands;
 use crate::agents::worker::Workers;
-use crate::agents::{AllowedRoots, Roster, Runtimes, Sinks};
+use crate::agents::{AllowedRoots, Order, Roster, Runtimes, Sinks};
 use crate::config::{Config, SchedulingPolicy};
 use crate::data_dir::{LOGS, MESSAGES};
 use crate::driver::{self, Ports, Refused, Running};
@@ -101,9 +101,28 @@ pub struct Server {
     roster: Roster,
     supervisor: Arc<Supervisor>,
     store: store::Store,
+    attendants: Attendants,
+}
+
+/// What goes on beside requests.
+struct Attendants {
     keeper: Keeper,
     scheduler: Scheduler,
     watchman: Watchman,
+}
+
+impl Attendants {
+    fn start(service: &Service, keeper: Keeper) -> Attendants {
+        let scheduler = Scheduler::start(service.clone());
+        let watchman = Watchman::start(service.clone());
+        Attendants { keeper, scheduler, watchman }
+    }
+
+    async fn stop(self) {
+        self.scheduler.stop().await;
+        self.watchman.stop().await;
+        self.keeper.stop().await;
+    }
 }
 
 /// Starts everything below HTTP.
@@ -123,15 +142,8 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
     let runtimes = runtimes(&config, &setup, &supervisor, &bus)?;
 
     let (orders, orders_rx) = mpsc::unbounded_channel();
-    let keeper = store.clone();
     let feed = Feed::default();
-    let ports = Ports {
-        orders,
-        at_once: Roster::at_once,
-        tell: tell(&feed),
-        keep: Box::new(move |changes| keeper.write(changes)),
-        kept: store.synced(),
-    };
+    let ports = ports(orders, &feed, &store);
     let known: HashMap<AgentId, Arc<AgentSpec>> =
         state.agents().filter(|agent| agent.end.is_none()).map(|a| (a.spec.id, a.spec)).collect();
     let declared: Vec<_> = state.entries(resources::REGISTER).cloned().collect();
@@ -183,9 +195,8 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
         schedules_changed: tokio::sync::Notify::new(),
     };
     let service = served(inner);
-    let scheduler = Scheduler::start(service.clone());
-    let watchman = Watchman::start(service.clone());
-    Ok(Server { service, driver: running, roster, supervisor, store, keeper, scheduler, watchman })
+    let attendants = Attendants::start(&service, keeper);
+    Ok(Server { service, driver: running, roster, supervisor, store, attendants })
 }
 
 async fn recovered(data_dir: &Path, policy: SchedulingPolicy) -> Result<Recovered, StartError> {
@@ -225,6 +236,17 @@ fn beside(
         told.forget(tasks);
     }));
     Ok((logs, bus))
+}
+
+fn ports(orders: mpsc::UnboundedSender<Vec<Order>>, feed: &Feed, store: &store::Store) -> Ports {
+    let keeper = store.clone();
+    Ports {
+        orders,
+        at_once: Roster::at_once,
+        tell: tell(feed),
+        keep: Box::new(move |changes| keeper.write(changes)),
+        kept: store.synced(),
+    }
 }
 
 fn tell(feed: &Feed) -> Box<dyn FnMut(Epoch, Sequence, Vec<Change>) + Send> {
@@ -300,11 +322,9 @@ impl Server {
     /// Stops in order: intake, attempts (with `grace` to end by themselves), the engine, the store.
     pub async fn stop(self, grace: Duration) {
         self.service.stop_intake();
-        self.scheduler.stop().await;
-        self.watchman.stop().await;
+        self.attendants.stop().await;
         self.roster.wind_down(grace).await;
         self.driver.stop().await;
-        self.keeper.stop().await;
         let store = self.store.clone();
         let (logs, bus) = (self.service.inner.logs.clone(), self.service.inner.bus.clone());
         super::tasks::blocking(move || {
