@@ -175,6 +175,16 @@ fn remedy(code: ErrorCode) -> &'static str {
              say which"
         }
         E::TimeoutTooLong => "`maos config show` names the maximum, `api.max_task_timeout`",
+        E::ResourceNotFound
+        | E::AllocationNotFound
+        | E::ArtifactNotFound
+        | E::ScheduleNotFound
+        | E::PoolNotFound
+        | E::CheckpointNotFound => "the list of them shows what there is",
+        E::TaskFixed => "cancel the task and submit it anew",
+        E::NotEnoughLeft => "try again once others have given something back",
+        E::AlreadyExists => "choose another name, or change what is there",
+        E::DeclaredByConfiguration => "`maos config show` names where it was declared",
         E::NotRestorable => "restart that program with the checkpoint, or use `maos serve`",
         E::OverCapacity => "`maos config show` names what there is, `resources`",
         E::SubscriptionNotFound => "GET /api/v1/messages/subscriptions lists those there are",
