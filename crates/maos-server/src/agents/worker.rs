@@ -23,6 +23,11 @@ use super::{Order, Start};
 /// One run of a task.
 pub type Key = (TaskId, Attempt);
 
+/// An order is on its way to a desk for no longer than this.
+const ORDERS_LATE: Duration = Duration::from_secs(10);
+/// Attempts whose end is remembered for that; as many as a desk may have orders on their way.
+const OVER_EARLY_MAX: usize = 10_000;
+
 /// Documents of the tasks in one answer, in bytes; a single task may have more.
 const HANDED_BYTES_MAX: u64 = 16 << 20;
 /// Mailboxes of which a desk remembers what it has handed over.
@@ -86,6 +91,10 @@ struct Papers {
     stops: BTreeMap<Key, Stop>,
     /// Whether this is all that the engine holds for the worker.
     filled: bool,
+    /// Attempts that ended soon after the desk was filled: the order to start one may have been on
+    /// its way when it was, and comes too late.
+    over_early: HashSet<Key>,
+    filled_at: Option<Instant>,
     ended: bool,
     incarnation: u64,
     polls: u64,
@@ -317,7 +326,8 @@ impl Desk {
             papers.add(run);
         }
         papers.filled = true;
-        papers.seen = Some(Instant::now());
+        papers.filled_at = Some(Instant::now());
+        papers.seen = papers.filled_at;
     }
 
     /// A poll arrives; one that waits is answered at once.
@@ -346,10 +356,16 @@ impl Desk {
     /// settled with the engine.
     pub fn settle(&self, keys: impl Iterator<Item = Key>) -> (Vec<Settled>, Unsettled<'_>) {
         let mut papers = self.papers();
-        let settled = keys.map(|key| match papers.remove(key) {
-            Some(run) => Settled::Run(run),
-            None if papers.stops.remove(&key).is_some_and(|stop| stop.awaited) => Settled::Stopping,
-            None => Settled::Unknown,
+        papers.remember_no_longer();
+        let settled = keys.map(|key| {
+            papers.note_over(key);
+            match papers.remove(key) {
+                Some(run) => Settled::Run(run),
+                None if papers.stops.remove(&key).is_some_and(|stop| stop.awaited) => {
+                    Settled::Stopping
+                }
+                None => Settled::Unknown,
+            }
         });
         (settled.collect(), Unsettled(Some(self)))
     }
@@ -446,7 +462,12 @@ impl Desk {
             let mut papers = self.papers();
             for order in orders {
                 match order {
-                    Order::Start(start) => papers.add(run(*start)),
+                    Order::Start(start) => {
+                        let key = (start.task, start.attempt);
+                        if !papers.over_early.contains(&key) {
+                            papers.add(run(*start));
+                        }
+                    }
                     Order::Stop(task, attempt, _) => {
                         let key = (task, attempt);
                         // It may have said already how it went.
@@ -472,6 +493,20 @@ impl Papers {
         self.by_key.insert(key, self.arrivals);
         self.runs.insert(self.arrivals, Arc::new(run));
         self.arrivals += 1;
+    }
+
+    fn note_over(&mut self, key: Key) {
+        let early = self.filled_at.is_some() && self.over_early.len() < OVER_EARLY_MAX;
+        if early {
+            self.over_early.insert(key);
+        }
+    }
+
+    fn remember_no_longer(&mut self) {
+        if self.filled_at.is_some_and(|at| at.elapsed() > ORDERS_LATE) {
+            self.filled_at = None;
+            self.over_early = HashSet::new();
+        }
     }
 
     fn remove(&mut self, key: Key) -> Option<Arc<Run>> {
@@ -577,6 +612,21 @@ mod tests {
         let ticket = desk.arrive(1).unwrap();
         let handed = desk.next(ticket, held, 10, Instant::now()).await.unwrap();
         (handed.runs.iter().map(|run| run.task).collect(), handed.stops)
+    }
+
+    #[tokio::test]
+    async fn an_order_that_comes_behind_the_end_of_its_attempt_is_not_handed_out() {
+        let desk = Desk::new(Arc::default());
+        let Order::Start(order) = start(1, 10) else { unreachable!("it is made so") };
+        // The engine told of it before its order came.
+        desk.fill(vec![run(*order)], vec![]);
+        assert_eq!(told(&desk, &HashSet::new()).await.0, [TaskId(1)]);
+        let (settled, guard) = desk.settle([key(1)].into_iter());
+        assert!(matches!(settled[..], [Settled::Run(_)]));
+        guard.settled();
+        let mut at_once = Vec::new();
+        desk.take([start(1, 10), start(2, 10)].into_iter(), &mut at_once);
+        assert_eq!(told(&desk, &HashSet::new()).await.0, [TaskId(2)]);
     }
 
     #[tokio::test]
