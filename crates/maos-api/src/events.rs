@@ -56,6 +56,8 @@ pub enum Event {
     Task(TaskEvent),
     /// An agent did.
     Agent(AgentEvent),
+    /// A pool of agents grew or shrank, and why.
+    Pool(PoolEvent),
     /// Events between the last one that was sent and the next one are lost to this reader: the
     /// lists tell how things are.
     Gap {
@@ -71,6 +73,7 @@ impl Event {
         match self {
             Event::Task(_) => "task",
             Event::Agent(_) => "agent",
+            Event::Pool(_) => "pool",
             Event::Gap { .. } => "gap",
         }
     }
@@ -93,6 +96,21 @@ pub struct TaskEvent {
     pub agent_id: Option<Uuid>,
     /// Why it failed, or its attempt did, for programs.
     pub error_kind: Option<String>,
+    /// When.
+    pub at: UtcTime,
+}
+
+/// A pool of agents grew or shrank.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PoolEvent {
+    /// The pool.
+    pub pool: String,
+    /// Agents before.
+    pub from: u32,
+    /// Agents from now on.
+    pub to: u32,
+    /// Why, in words.
+    pub reason: String,
     /// When.
     pub at: UtcTime,
 }
@@ -129,7 +147,7 @@ wire_names! {
 /// Which events a reader wants.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventFilter {
-    /// `task` or `agent`; `None`: both.
+    /// Of one kind; `None`: of all.
     pub kind: Option<EventKind>,
     /// Of this task and, if it is a root, of all below it.
     pub task: Option<Uuid>,
@@ -141,11 +159,13 @@ pub struct EventFilter {
 
 wire_names! {
     /// What events are about.
-    EventKind: 2 {
+    EventKind: 3 {
         /// Tasks.
         Task "task"
         /// Agents.
         Agent "agent"
+        /// Pools of agents.
+        Pool "pool"
     }
 }
 
@@ -156,16 +176,22 @@ impl EventFilter {
         match event {
             Event::Gap { .. } => true,
             Event::Task(event) => {
-                self.kind != Some(EventKind::Agent)
+                self.kind.is_none_or(|kind| kind == EventKind::Task)
                     && self.task.is_none_or(|id| id == event.task_id || id == event.root_task_id)
                     && (self.agent.is_none() || self.agent == event.agent_id)
                     && (self.statuses.is_empty() || self.statuses.contains(&event.status))
             }
             Event::Agent(event) => {
-                self.kind != Some(EventKind::Task)
+                self.kind.is_none_or(|kind| kind == EventKind::Agent)
                     && self.task.is_none()
                     && self.statuses.is_empty()
                     && self.agent.is_none_or(|id| id == event.agent_id)
+            }
+            Event::Pool(_) => {
+                self.kind.is_none_or(|kind| kind == EventKind::Pool)
+                    && self.task.is_none()
+                    && self.agent.is_none()
+                    && self.statuses.is_empty()
             }
         }
     }

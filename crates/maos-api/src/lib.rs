@@ -24,6 +24,7 @@ pub mod logs;
 pub mod messages;
 pub mod paths;
 pub mod plan;
+pub mod pool;
 pub mod resource;
 pub mod schedule;
 pub mod submission;

@@ -74,6 +74,12 @@ paths! {
     SCHEDULES "/api/v1/schedules"
     /// One of them.
     SCHEDULE "/api/v1/schedules/{id}"
+    /// Pools of agents.
+    POOLS "/api/v1/pools"
+    /// One of them.
+    POOL "/api/v1/pools/{id}"
+    /// How many agents a pool should have, as a plain number.
+    POOL_DEMAND "/api/v1/pools/{id}/demand"
     /// Copies of the state.
     CHECKPOINTS "/api/v1/checkpoints"
     /// One of them.

@@ -7,8 +7,9 @@ use alloc::sync::Arc;
 
 use crate::event::{AgentEnd, FailureKind};
 use crate::ids::{AgentId, Attempt, TaskId};
+use crate::payload::Payload;
 use crate::record::Stage;
-use crate::spec::{AgentSpec, TaskSpec};
+use crate::spec::{AgentSpec, Name, TaskSpec};
 use crate::time::WallTime;
 
 /// Something came to another state.
@@ -25,6 +26,21 @@ pub enum Change {
         /// When.
         at: WallTime,
     },
+    /// A document of the shell's.
+    Entry(EntryChange),
+}
+
+/// A document of the shell's changed, for those who watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EntryChange {
+    /// What kind of document it is.
+    pub register: Name,
+    /// Its name among those of its kind.
+    pub key: Name,
+    /// What it says; `None`: it is gone.
+    pub value: Option<Payload>,
+    /// When.
+    pub at: WallTime,
 }
 
 /// A task came to another state.

@@ -329,6 +329,24 @@ impl Dispatch {
         self.review_lane(lane);
     }
 
+    /// What waits for want of an agent like this one and could start at once if there were one: how
+    /// many tasks, and the first of each lane.
+    pub(crate) fn waiting_for(&self, agent: &AgentSpec) -> (u64, Vec<Slot>) {
+        let profile = ProfileKey::of(agent);
+        let (mut count, mut first) = (0, Vec::new());
+        for (_, lane) in self.lanes.iter() {
+            let (key, gate) = (&lane.key, lane.gate.map(|gate| self.gates.get(gate)));
+            let open = gate.is_none_or(Gate::is_open) && self.fits(&key.demand.resources, None);
+            let served =
+                open && key.demand.agent.is_none() && serves(&profile, &key.namespace, &key.demand);
+            if let Some((_, task)) = lane.ready.first().filter(|_| served) {
+                count += lane.ready.len() as u64;
+                first.push(*task);
+            }
+        }
+        (count, first)
+    }
+
     /// Tasks of this lane that come before `key`.
     pub(crate) fn ahead_of(&self, lane: LaneId, key: OrderKey, task: Slot, most: usize) -> usize {
         self.lanes[lane].ready.range(..(key, task)).take(most).count()

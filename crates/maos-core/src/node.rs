@@ -6,6 +6,7 @@
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::change::Change;
@@ -18,9 +19,9 @@ use crate::outcome::Outcome;
 use crate::presence::Presence;
 use crate::record::{AgentRecord, Counters, EntryRecord, Reservation, TaskRecord};
 use crate::rejection::Rejection;
-use crate::spec::{Name, Runtime};
+use crate::spec::{AgentSpec, Name, Runtime};
 use crate::time::{Moment, Timestamp};
-use crate::view::{Blocker, Hold, Keys};
+use crate::view::{Blocker, Hold, Keys, PoolView};
 
 /// Names a request between the shell and the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -103,6 +104,8 @@ pub enum Query {
     Agent(AgentId),
     /// One agent with all that is needed to hand it again what it holds.
     Holds(AgentId),
+    /// How the pools are that agents like these belong to.
+    Pools(Vec<Arc<AgentSpec>>),
     /// What holds for the keys that tasks share.
     Keys,
     /// The documents of one kind that are kept for the shell.
@@ -171,6 +174,8 @@ pub enum Answer {
     Agents(Vec<AgentState>),
     /// An agent and what it holds, in full.
     Holds(Box<AgentRecord>, Vec<Hold>),
+    /// Pools, in the order in which they were asked for.
+    Pools(Vec<PoolView>),
     /// What holds for the keys that tasks share.
     Keys(Box<Keys>),
     /// Documents of one kind, by name.
@@ -497,21 +502,10 @@ impl Node {
                 (answer, self.decided)
             }
             Query::Keys => (Ok(Answer::Keys(Box::new(self.state.keys()))), self.decided),
-            Query::Entries(register) => {
-                let entries = self.state.entries(&register).cloned().collect();
-                (Ok(Answer::Entries(entries)), self.decided)
-            }
-            Query::Entry(register, key) => {
-                let found = self.state.entry(&register, &key).cloned();
-                let answer = found
-                    .map(|entry| Answer::Entries(Vec::from([entry])))
-                    .ok_or(Rejection::EntryNotFound { register, key });
-                (answer, self.decided)
-            }
-            Query::Reservations => {
-                let held = self.state.reservations().cloned().collect();
-                (Ok(Answer::Reservations(held)), self.decided)
-            }
+            Query::Pools(models) => (Ok(self.pools(&models)), self.decided),
+            Query::Entries(register) => (Ok(self.entries(&register)), self.decided),
+            Query::Entry(register, key) => (self.entry(register, key), self.decided),
+            Query::Reservations => (Ok(self.reservations()), self.decided),
             Query::Figures => (Ok(Answer::Figures(Box::new(self.figures()))), self.decided),
         };
         if rests_on <= self.durable {
@@ -521,6 +515,25 @@ impl Node {
         } else {
             self.held.push_back((self.decided, Action::Reply { id, answer }));
         }
+    }
+
+    fn pools(&self, models: &[Arc<AgentSpec>]) -> Answer {
+        Answer::Pools(models.iter().map(|model| self.state.pool(model)).collect())
+    }
+
+    fn entries(&self, register: &str) -> Answer {
+        Answer::Entries(self.state.entries(register).cloned().collect())
+    }
+
+    fn entry(&self, register: Name, key: Name) -> Result<Answer, Rejection> {
+        match self.state.entry(&register, &key) {
+            Some(entry) => Ok(Answer::Entries(Vec::from([entry.clone()]))),
+            None => Err(Rejection::EntryNotFound { register, key }),
+        }
+    }
+
+    fn reservations(&self) -> Answer {
+        Answer::Reservations(self.state.reservations().cloned().collect())
     }
 
     /// A task, and the step that this knowledge rests on.

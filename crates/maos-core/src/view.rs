@@ -12,7 +12,7 @@ use crate::ids::{AgentId, Attempt, TaskId};
 use crate::outcome::Outcome;
 use crate::record::{ParkReason, Stage};
 use crate::slab::Slot;
-use crate::spec::{Limit, Name, TaskSpec, Work};
+use crate::spec::{AgentSpec, Limit, Name, TaskSpec, Work};
 use crate::task::Task;
 use crate::time::{Timestamp, WallTime};
 
@@ -72,6 +72,17 @@ pub struct Keys {
     pub gates: Vec<(Name, Option<Limit>, u32)>,
     /// Fairness keys that have a weight.
     pub weights: Vec<(Name, u32)>,
+}
+
+/// How a pool of agents is, and what waits for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PoolView {
+    /// Its agents that serve: id, and slots that are taken.
+    pub agents: Vec<(AgentId, u32)>,
+    /// Tasks that one more of its agents could start at once.
+    pub waiting: u64,
+    /// How long the one that has waited longest has.
+    pub waited_ms: u64,
 }
 
 /// An attempt that occupies a slot of an agent.
@@ -151,6 +162,20 @@ impl State {
             });
         }
         Some(blockers)
+    }
+
+    /// How the pool is that agents like this one belong to.
+    pub(crate) fn pool(&self, model: &AgentSpec) -> PoolView {
+        let serving = self.agents.iter().filter(|(_, agent)| agent.end.is_none());
+        let own = serving.filter(|(_, agent)| agent.spec.pool == model.pool);
+        let held = |held: usize| u32::try_from(held).unwrap_or(u32::MAX);
+        let agents = own.map(|(_, agent)| (agent.spec.id, held(agent.held.len()))).collect();
+        let (waiting, first) = self.dispatch.waiting_for(model);
+        let waited = first.into_iter().filter_map(|slot| {
+            let Stage::Ready { since } = self.tasks[slot].stage else { return None };
+            Some(self.at().ms_since(since))
+        });
+        PoolView { agents, waiting, waited_ms: waited.max().unwrap_or_default() }
     }
 
     /// What holds for the keys that tasks share.

@@ -94,6 +94,7 @@ impl Asked {
             | Query::Agents
             | Query::Agent(_)
             | Query::Keys
+            | Query::Pools(_)
             | Query::Holds(_)
             | Query::Entries(_)
             | Query::Entry(..)
@@ -173,6 +174,7 @@ impl Promises {
                 | Answer::Outcome(_)
                 | Answer::Agents(_)
                 | Answer::Keys(_)
+                | Answer::Pools(_)
                 | Answer::Entries(_)
                 | Answer::Reservations(_)
                 | Answer::Holds(..)

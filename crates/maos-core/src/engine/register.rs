@@ -5,6 +5,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::State;
+use crate::change::{Change, EntryChange};
 use crate::command::Expect;
 use crate::event::Event;
 use crate::limits::{ENTRIES_MAX, RESERVATIONS_MAX};
@@ -85,6 +86,11 @@ impl State {
     pub(super) fn apply_entry(&mut self, register: &Name, key: &Name, value: Option<&Payload>) {
         let wall = self.moment.wall;
         let name = (register.clone(), key.clone());
+        if self.watched {
+            let (register, key) = name.clone();
+            let value = value.cloned();
+            self.changes.push(Change::Entry(EntryChange { register, key, value, at: wall }));
+        }
         match value {
             Some(value) => {
                 let entry = self.entries.entry(name.clone()).or_insert_with(|| EntryRecord {

@@ -233,10 +233,44 @@ pub enum Format {
 pub struct PoolConfig {
     /// What its agents can do.
     pub capabilities: Vec<String>,
-    /// Agents in it.
-    pub agents: u32,
-    /// Attempts at once on each of them.
+    /// Attempts at once on each of its agents.
     pub slots: u32,
+    /// Agents that are always there; 0: none while there is nothing to do.
+    #[serde(default = "one")]
+    pub min: u32,
+    /// Agents at the most.
+    #[serde(default = "one")]
+    pub max: u32,
+    /// So many waiting tasks for each agent call for another one.
+    #[serde(default = "one")]
+    pub queue_depth: u32,
+    /// A task that has waited so long calls for another agent.
+    #[serde(default = "PoolConfig::wait_seconds")]
+    pub wait_seconds: u64,
+    /// An agent above `min` that had nothing to do for so long ends.
+    #[serde(default = "PoolConfig::idle_seconds")]
+    pub idle_seconds: u64,
+    /// Seconds between two changes of its size.
+    #[serde(default = "PoolConfig::cooldown_seconds")]
+    pub cooldown_seconds: u64,
+}
+
+fn one() -> u32 {
+    1
+}
+
+impl PoolConfig {
+    fn wait_seconds() -> u64 {
+        5
+    }
+
+    fn idle_seconds() -> u64 {
+        60
+    }
+
+    fn cooldown_seconds() -> u64 {
+        2
+    }
 }
 
 /// Why there is no configuration.
@@ -327,17 +361,22 @@ impl Default for Config {
 
 /// What makes a fresh server useful: an agent for everything that is built in.
 fn default_pools() -> BTreeMap<String, PoolConfig> {
-    let pool = |capabilities: &[&str], slots| PoolConfig {
+    let pool = |capabilities: &[&str], slots, max| PoolConfig {
         capabilities: capabilities.iter().map(|name| (*name).to_owned()).collect(),
-        agents: 1,
         slots,
+        min: 1,
+        max,
+        queue_depth: slots,
+        wait_seconds: PoolConfig::wait_seconds(),
+        idle_seconds: PoolConfig::idle_seconds(),
+        cooldown_seconds: PoolConfig::cooldown_seconds(),
     };
     let pools = [
-        ("data_processor", pool(&["data_processing", "computation"], 2)),
-        ("api_handler", pool(&["api_integration", "communication"], 16)),
-        ("file_operator", pool(&["file_operations"], 16)),
-        ("coordinator", pool(&["coordination", "monitoring"], 16)),
-        ("general_purpose", pool(&["task_execution", "computation"], 1_000)),
+        ("data_processor", pool(&["data_processing", "computation"], 2, 4)),
+        ("api_handler", pool(&["api_integration", "communication"], 16, 8)),
+        ("file_operator", pool(&["file_operations"], 16, 4)),
+        ("coordinator", pool(&["coordination", "monitoring"], 16, 4)),
+        ("general_purpose", pool(&["task_execution", "computation"], 1_000, 1)),
     ];
     pools.map(|(name, pool)| (name.to_owned(), pool)).into()
 }
@@ -381,7 +420,14 @@ impl Config {
         for (name, pool) in &self.pools {
             let most = u64::from(limits::AGENT_SLOTS_MAX);
             bounds(&format!("pools.{name}.slots"), pool.slots.into(), 1, most)?;
-            bounds(&format!("pools.{name}.agents"), pool.agents.into(), 0, api.max_agents.into())?;
+            // Together they are bounded by `api.max_agents`, whenever one is to start.
+            let most = u64::from(limits::AGENTS_MAX);
+            bounds(&format!("pools.{name}.max"), pool.max.into(), 0, most)?;
+            bounds(&format!("pools.{name}.min"), pool.min.into(), 0, pool.max.into())?;
+            bounds(&format!("pools.{name}.queue_depth"), pool.queue_depth.into(), 1, 1_000_000)?;
+            bounds(&format!("pools.{name}.wait_seconds"), pool.wait_seconds, 0, 86_400)?;
+            bounds(&format!("pools.{name}.idle_seconds"), pool.idle_seconds, 0, 366 * 86_400)?;
+            bounds(&format!("pools.{name}.cooldown_seconds"), pool.cooldown_seconds, 0, 86_400)?;
         }
         for (kind, amount) in &self.resources {
             if !amount.is_finite() || *amount < 0.0 || *amount > 1e12 {

@@ -13,7 +13,7 @@ mod writer;
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use maos_core::change::Change;
@@ -66,6 +66,35 @@ pub struct Ports {
     pub keep: Box<dyn FnMut(Changes) + Send>,
     /// The last position that the store has synced.
     pub kept: tokio::sync::watch::Receiver<Position>,
+    /// Told when tasks wait for an agent, once somebody wants to know.
+    pub waiting: Arc<Waiting>,
+}
+
+/// Tells somebody that tasks wait for an agent, without their asking again and again.
+#[derive(Debug, Default)]
+pub struct Waiting {
+    wanted: AtomicBool,
+    stirred: tokio::sync::Notify,
+}
+
+impl Waiting {
+    /// Returns when tasks wait for an agent, or at [`Waiting::stir`].
+    pub async fn next(&self) {
+        let stirred = self.stirred.notified();
+        self.wanted.store(true, Ordering::Release);
+        stirred.await;
+    }
+
+    /// Has whoever waits look.
+    pub fn stir(&self) {
+        self.stirred.notify_one();
+    }
+
+    fn tell(&self) {
+        if self.wanted.load(Ordering::Relaxed) && self.wanted.swap(false, Ordering::AcqRel) {
+            self.stir();
+        }
+    }
 }
 
 /// How the driver came to its end.
@@ -215,6 +244,9 @@ impl Driver {
                 Wake::Kept => self.let_go(),
             }
             self.catch_up();
+            if self.node.state().ready_count() > 0 {
+                self.ports.waiting.tell();
+            }
             let mut rounds = 0;
             while rounds < ROUNDS_MAX && mailbox.is_empty() && self.commit_here() {
                 rounds += 1;

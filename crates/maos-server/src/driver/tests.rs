@@ -20,8 +20,14 @@ fn open(journal: MemoryJournal) -> (Running, Kept) {
     let (orders, _) = mpsc::unbounded_channel();
     let (_, reached) = tokio::sync::watch::channel(Position::default());
     let keep = Box::new(move |changes| keeping.lock().unwrap().push(changes));
-    let ports =
-        Ports { orders, at_once: |_| None, tell: Box::new(|_, _, _| {}), keep, kept: reached };
+    let ports = Ports {
+        orders,
+        at_once: |_| None,
+        tell: Box::new(|_, _, _| {}),
+        keep,
+        kept: reached,
+        waiting: Arc::default(),
+    };
     (start(Node::new(State::default()), Box::new(journal), ports, 64).unwrap(), kept)
 }
 

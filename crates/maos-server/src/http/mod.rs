@@ -13,6 +13,7 @@ mod logs;
 mod messages;
 pub mod openapi;
 mod parts;
+mod pools;
 mod resources;
 mod routes;
 mod schedules;

@@ -26,8 +26,8 @@ use super::answer::{Answered, Failed, Json, json};
 use super::openapi::{self, pages};
 use super::parts::{Id, Params, bad_query, number};
 use super::{
-    checkpoints, claude, events, keys, lists, logs, messages, resources, schedules, subscriptions,
-    workers,
+    checkpoints, claude, events, keys, lists, logs, messages, pools, resources, schedules,
+    subscriptions, workers,
 };
 use crate::door::Door;
 use crate::service::{Service, SubmitOptions};
@@ -89,6 +89,9 @@ pub(super) fn all(door: Door) -> Router {
         )
         .route(paths::SYSTEM_STATUS, get(status))
         .route(paths::SYSTEM_METRICS, get(metrics))
+        .route(paths::POOLS, get(pools::all))
+        .route(paths::POOL, get(pools::one).put(pools::change))
+        .route(paths::POOL_DEMAND, get(pools::demand))
         .route(paths::CHECKPOINTS, get(checkpoints::all).post(checkpoints::create))
         .route(paths::CHECKPOINT, get(checkpoints::one).delete(checkpoints::delete))
         .route(paths::CHECKPOINT_RESTORE, put(checkpoints::restore))

@@ -111,10 +111,16 @@ impl Service {
     }
 
     async fn check_room_for_agent(&self) -> Result<(), ApiError> {
+        self.check_room_for_agents(1).await
+    }
+
+    /// Whether so many more agents of our own may be there.
+    pub(super) async fn check_room_for_agents(&self, more: u32) -> Result<(), ApiError> {
         let serving = self.serving().await?;
         let ours = serving.iter().filter(|agent| agent.record.spec.runtime != Runtime::Worker);
         let bound = self.inner.config.api.max_agents;
-        check_room(ours.count(), bound, "agents", "api.max_agents")
+        let more = usize::try_from(more).unwrap_or(usize::MAX).saturating_sub(1);
+        check_room(ours.count().saturating_add(more), bound, "agents", "api.max_agents")
     }
 
     /// Counts cheaply first: thousands of workers may register at once.

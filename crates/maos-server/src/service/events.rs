@@ -7,7 +7,7 @@ use maos_core::change::Change;
 use maos_core::event::AgentEnd;
 use uuid::Uuid;
 
-use super::{Service, faults, present};
+use super::{Service, faults, pools, present};
 use crate::feed::{Portion, Reader, Told};
 
 /// Most readers at once.
@@ -54,7 +54,7 @@ impl Events {
                 Portion::Gap => vec![(None, gap())],
                 Portion::Changes(told) => told
                     .iter()
-                    .map(|told| (Some(told.id), event(told)))
+                    .filter_map(|told| Some((Some(told.id), event(told)?)))
                     .filter(|(_, event)| self.filter.admits(event))
                     .collect(),
             };
@@ -71,8 +71,14 @@ fn gap() -> Event {
     Event::Gap { error: error.to_owned() }
 }
 
-fn event(told: &Told) -> Event {
-    match &told.change {
+/// A change as those who watch see it; documents of the shell are shown only where they say
+/// something to them.
+fn event(told: &Told) -> Option<Event> {
+    Some(match &told.change {
+        Change::Entry(change) if *change.register == *pools::DECISIONS => {
+            Event::Pool(pools::told(change.value.as_ref())?)
+        }
+        Change::Entry(_) => return None,
         Change::Task(change) => Event::Task(TaskEvent {
             task_id: Uuid::from_u128(change.task.0),
             root_task_id: Uuid::from_u128(change.root.0),
@@ -95,7 +101,7 @@ fn event(told: &Told) -> Event {
             },
             at: present::time(*at),
         }),
-    }
+    })
 }
 
 fn status(name: &str) -> TaskStatus {

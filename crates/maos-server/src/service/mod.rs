@@ -20,6 +20,7 @@ mod logs;
 mod messages;
 mod planning;
 mod plans;
+mod pools;
 mod post;
 mod present;
 mod resources;
@@ -46,7 +47,7 @@ use uuid::Uuid;
 use crate::agents::Sinks;
 use crate::agents::worker::Workers;
 use crate::config::Config;
-use crate::driver::Handle;
+use crate::driver::{Handle, Waiting};
 use crate::feed::Feed;
 use crate::logs::Logs;
 use crate::messages::Bus;
@@ -90,6 +91,8 @@ struct Inner {
     workers: Arc<Workers>,
     sinks: Sinks,
     checkpoints: Arc<Checkpoints>,
+    /// Tells when tasks wait for an agent.
+    waiting: Arc<Waiting>,
     /// Held while something is worked out from documents and written back.
     changes: tokio::sync::Mutex<()>,
     /// Wakes who watches the calendar.

@@ -23,6 +23,7 @@ use tracing::info;
 
 use super::checkpoints::Watchman;
 use super::planning::Planning;
+use super::pools::Scaler;
 use super::resources::{self, Kinds};
 use super::retention::Keeper;
 use super::schedules::Scheduler;
@@ -31,9 +32,9 @@ use crate::agents::builtin::Builtin;
 use crate::agents::command::Commands;
 use crate::agents::worker::Workers;
 use crate::agents::{AllowedRoots, Order, Roster, Runtimes, Sinks};
-use crate::config::{Config, SchedulingPolicy};
+use crate::config::{Config, PoolConfig, SchedulingPolicy};
 use crate::data_dir::{LOGS, MESSAGES};
-use crate::driver::{self, Ports, Refused, Running};
+use crate::driver::{self, Ports, Refused, Running, Waiting};
 use crate::feed::Feed;
 use crate::journal::{Journal, JournalError};
 use crate::logs::{Line, Logs};
@@ -109,18 +110,21 @@ struct Attendants {
     keeper: Keeper,
     scheduler: Scheduler,
     watchman: Watchman,
+    scaler: Scaler,
 }
 
 impl Attendants {
-    fn start(service: &Service, keeper: Keeper) -> Attendants {
+    async fn start(service: &Service, keeper: Keeper) -> Attendants {
         let scheduler = Scheduler::start(service.clone());
         let watchman = Watchman::start(service.clone());
-        Attendants { keeper, scheduler, watchman }
+        let scaler = Scaler::start(service.clone()).await;
+        Attendants { keeper, scheduler, watchman, scaler }
     }
 
     async fn stop(self) {
         self.scheduler.stop().await;
         self.watchman.stop().await;
+        self.scaler.stop().await;
         self.keeper.stop().await;
     }
 }
@@ -143,9 +147,9 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
 
     let (orders, orders_rx) = mpsc::unbounded_channel();
     let feed = Feed::default();
-    let ports = ports(orders, &feed, &store);
-    let known: HashMap<AgentId, Arc<AgentSpec>> =
-        state.agents().filter(|agent| agent.end.is_none()).map(|a| (a.spec.id, a.spec)).collect();
+    let waiting = Arc::new(Waiting::default());
+    let ports = ports(orders, &feed, &store, &waiting);
+    let known = serving(&state);
     let declared: Vec<_> = state.entries(resources::REGISTER).cloned().collect();
     let silence = Duration::from_secs(config.api.worker_timeout);
     let running = driver::start(engine(state, silence), journal, ports, MAILBOX_MAX)
@@ -191,11 +195,12 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
         workers,
         sinks,
         checkpoints,
+        waiting,
         changes: tokio::sync::Mutex::default(),
         schedules_changed: tokio::sync::Notify::new(),
     };
     let service = served(inner);
-    let attendants = Attendants::start(&service, keeper);
+    let attendants = Attendants::start(&service, keeper).await;
     Ok(Server { service, driver: running, roster, supervisor, store, attendants })
 }
 
@@ -210,6 +215,11 @@ fn served(inner: Inner) -> Service {
     let inner = Arc::new(inner);
     inner.bus.ask(super::messages::look_up(&inner));
     Service { inner }
+}
+
+fn serving(state: &State) -> HashMap<AgentId, Arc<AgentSpec>> {
+    let serving = state.agents().filter(|agent| agent.end.is_none());
+    serving.map(|agent| (agent.spec.id, agent.spec)).collect()
 }
 
 fn tell_recovery(state: &State, started: Instant, data_dir: &Path) {
@@ -238,7 +248,12 @@ fn beside(
     Ok((logs, bus))
 }
 
-fn ports(orders: mpsc::UnboundedSender<Vec<Order>>, feed: &Feed, store: &store::Store) -> Ports {
+fn ports(
+    orders: mpsc::UnboundedSender<Vec<Order>>,
+    feed: &Feed,
+    store: &store::Store,
+    waiting: &Arc<Waiting>,
+) -> Ports {
     let keeper = store.clone();
     Ports {
         orders,
@@ -246,6 +261,7 @@ fn ports(orders: mpsc::UnboundedSender<Vec<Order>>, feed: &Feed, store: &store::
         tell: tell(feed),
         keep: Box::new(move |changes| keeper.write(changes)),
         kept: store.synced(),
+        waiting: waiting.clone(),
     }
 }
 
@@ -455,19 +471,11 @@ fn runtimes(
     Ok(Runtimes { builtin: Arc::new(builtin), command: Arc::new(commands) })
 }
 
-/// The commands that bring the agents in line with the configuration: those that pools and programs
-/// call for, and no others of theirs. Agents that somebody created stay.
+/// The commands that bring the agents in line with the configuration: those that programs call for,
+/// and no others; pools look after the number of theirs themselves. Agents that somebody created
+/// stay.
 fn staff(config: &Config, node: NodeId, known: &HashMap<AgentId, Arc<AgentSpec>>) -> Vec<Command> {
     let mut wanted: BTreeMap<(Name, Name), AgentSpec> = BTreeMap::new();
-    for (kind, pool) in &config.pools {
-        for index in 1..=pool.agents {
-            let name: Name = format!("{kind}-{index}").into();
-            let capabilities =
-                Names::new(pool.capabilities.iter().map(|name| name.as_str().into()));
-            let spec = member(kind, &name, capabilities, Runtime::Builtin, pool.slots, node);
-            wanted.insert((kind.as_str().into(), name), spec);
-        }
-    }
     for (program, command) in &config.commands {
         let name: Name = program.as_str().into();
         let capabilities = Names::new(command.capabilities.iter().map(|name| name.as_str().into()));
@@ -479,6 +487,10 @@ fn staff(config: &Config, node: NodeId, known: &HashMap<AgentId, Arc<AgentSpec>>
     let mut commands = Vec::new();
     for (id, spec) in known {
         let Some(pool) = &spec.pool else { continue };
+        if let Some(config) = config.pools.get(&**pool) {
+            commands.extend(refreshed(pool, config, *id, spec, node));
+            continue;
+        }
         match wanted.remove(&(pool.clone(), spec.name.clone())) {
             Some(now) => {
                 let agent = Arc::new(AgentSpec { id: *id, ..now });
@@ -492,7 +504,22 @@ fn staff(config: &Config, node: NodeId, known: &HashMap<AgentId, Arc<AgentSpec>>
     commands
 }
 
-fn member(
+/// An agent of a pool, if it is to be another than it was.
+fn refreshed(
+    kind: &str,
+    pool: &PoolConfig,
+    id: AgentId,
+    spec: &AgentSpec,
+    node: NodeId,
+) -> Option<Command> {
+    let capabilities = Names::new(pool.capabilities.iter().map(|name| name.as_str().into()));
+    // Its slots are the pool's affair: they may have been changed since.
+    let now = member(kind, &spec.name, capabilities, Runtime::Builtin, spec.slots, node);
+    let agent = Arc::new(AgentSpec { id, ..now });
+    (*agent != *spec).then_some(Command::RegisterAgent { agent })
+}
+
+pub(super) fn member(
     kind: &str,
     name: &str,
     capabilities: Names,

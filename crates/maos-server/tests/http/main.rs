@@ -13,6 +13,7 @@ mod keys;
 mod lists;
 mod logs;
 mod messages;
+mod pools;
 mod resources;
 mod schedules;
 mod subscriptions;

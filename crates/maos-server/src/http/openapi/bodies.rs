@@ -382,6 +382,25 @@ pub(super) fn allocation() -> Value {
     )
 }
 
+/// What may be changed in a pool.
+pub(super) fn pool() -> Value {
+    let agents = integer(0, 100);
+    let mut schema = object(
+        &[],
+        json!({
+            "min": agents,
+            "max": agents,
+            "slots": integer(1, limits::AGENT_SLOTS_MAX.into()),
+            "queue_depth": integer(1, 1_000_000),
+            "wait_seconds": integer(0, 86_400),
+            "idle_seconds": integer(0, 366 * 86_400),
+            "cooldown_seconds": integer(0, 86_400),
+        }),
+    );
+    schema["minProperties"] = 1.into();
+    schema
+}
+
 /// A checkpoint.
 pub(super) fn checkpoint() -> Value {
     let name = optional(text(limits::NAME_CHARS_MAX));

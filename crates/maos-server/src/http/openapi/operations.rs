@@ -12,6 +12,7 @@ use maos_api::logs::{LogLevel, LogPage};
 use maos_api::messages::{AckAnswer, MailboxPage, MessagePage, Receipt};
 use maos_api::paths;
 use maos_api::plan::ExecutionPlan;
+use maos_api::pool::{PoolEnvelope, PoolList};
 use maos_api::resource::{
     AllocationEnvelope, AllocationGone, AllocationList, ResourceEnvelope, ResourceGone,
     ResourceList,
@@ -55,6 +56,7 @@ pub(super) fn all() -> Vec<Operation> {
         ("messages", messages()),
         ("messages", subscriptions()),
         ("keys", keys()),
+        ("pools", pools()),
         ("checkpoints", checkpoints()),
         ("claude", claude()),
         ("system", system()),
@@ -407,6 +409,28 @@ fn schedules() -> Vec<Operation> {
             .refuses(&[ErrorCode::QueueFull]),
         delete(paths::SCHEDULE, "delete_schedule", "Delete a schedule")
             .answers::<ScheduleGone>()
+            .refuses(&missing),
+    ]
+}
+
+fn pools() -> Vec<Operation> {
+    let missing = [ErrorCode::PoolNotFound];
+    vec![
+        get(paths::POOLS, "list_pools", "List pools of agents").answers::<PoolList>(),
+        get(paths::POOL, "get_pool", "Show a pool")
+            .named("Its name.")
+            .answers::<PoolEnvelope>()
+            .refuses(&missing),
+        put(paths::POOL, "change_pool", "Say how large a pool may be and when it grows")
+            .named("Its name.")
+            .body(bodies::pool(), json!({"min": 0, "max": 4, "idle_seconds": 120}))
+            .answers::<PoolEnvelope>()
+            .refuses(&missing)
+            .refuses(&[ErrorCode::QueueFull]),
+        get(paths::POOL_DEMAND, "get_pool_demand", "Tell how many agents a pool should have")
+            .says("A plain number, for an autoscaler; it may be above the pool's maximum.")
+            .named("Its name.")
+            .answers::<u64>()
             .refuses(&missing),
     ]
 }
