@@ -25,6 +25,8 @@ use crate::time::UtcTime;
 pub const TAG: &str = "claude_code";
 /// What `metadata.source` says of every such task.
 pub const SOURCE: &str = "claude_code";
+/// Most characters of a callback's URL.
+pub const CALLBACK_URL_CHARS_MAX: usize = 2_000;
 /// Characters of a description that become the name of a task without one.
 const NAME_CHARS: usize = 100;
 
@@ -77,18 +79,17 @@ impl ClaudeType {
     }
 }
 
-/// Writes the body of `POST /api/v1/claude/tasks` as that of `POST /api/v1/tasks`. What is wrong
+/// Writes the body of `POST /api/v1/claude/tasks` as that of `POST /api/v1/tasks`, with who is to
+/// be told of the end apart from it. What is wrong
 /// with a field that both have is left for the submission's own check.
 ///
 /// # Errors
 /// What is wrong with what only this form has.
-pub fn submission(body: &[u8], bounds: &Bounds) -> Result<String, ApiError> {
+pub fn submission(body: &[u8], bounds: &Bounds) -> Result<(String, Option<String>), ApiError> {
     let members = submission::open(body, bounds)?;
     let mut faults = Faults::default();
     let kind = kind(&members, &mut faults);
-    if members.value("callback_url").is_some_and(|raw| raw.get() != "null") {
-        faults.invalid("callback_url", "is not built yet: leave it out, and ask for the task");
-    }
+    let callback_url = callback_url(&members, &mut faults);
     let name = name(&members, &mut faults);
     faults.check()?;
     let mut document = Document::default();
@@ -110,7 +111,19 @@ pub fn submission(body: &[u8], bounds: &Bounds) -> Result<String, ApiError> {
     if !given("required_capabilities") {
         document.replace("required_capabilities", &format!("[\"{}\"]", kind.capability()));
     }
-    Ok(document.close())
+    Ok((document.close(), callback_url))
+}
+
+/// Who is to be told of the task's end; whether that can be reached is for the server to say.
+fn callback_url(members: &Members<'_>, faults: &mut Faults) -> Option<String> {
+    let raw = members.value("callback_url").filter(|raw| raw.get() != "null")?;
+    let url = document::text(raw.get());
+    let long = url.as_ref().is_some_and(|url| url.chars().count() > CALLBACK_URL_CHARS_MAX);
+    if url.is_none() || long {
+        let what = format!("must be a URL of at most {CALLBACK_URL_CHARS_MAX} characters");
+        faults.invalid("callback_url", what);
+    }
+    url.map(Cow::into_owned)
 }
 
 /// An object as it is written, each member once.
@@ -227,6 +240,9 @@ pub struct ClaudeAccepted {
     pub submitted_at: UtcTime,
     /// Ours: the task itself.
     pub maos_task_id: Uuid,
+    /// Ours: what the callback is signed with (Standard Webhooks); shown here and nowhere else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub callback_secret: Option<String>,
     /// Ours: what the caller should know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,

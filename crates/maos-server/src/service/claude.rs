@@ -10,6 +10,7 @@ use maos_api::error::{ApiError, ErrorCode};
 use maos_api::task::{CancelAnswer, Task, TaskResults};
 use uuid::Uuid;
 
+use super::callbacks::Callback;
 use super::tasks::blocking;
 use super::{Service, SubmitOptions};
 use crate::store::{Start, TaskFilter};
@@ -24,9 +25,18 @@ impl Service {
         body: &[u8],
         options: SubmitOptions,
     ) -> Result<ClaudeAccepted, ApiError> {
-        let submission = claude::submission(body, self.bounds())?;
-        let accepted = self.submit(submission.as_bytes(), options).await?;
+        let (submission, url) = claude::submission(body, self.bounds())?;
+        let callback = match url {
+            Some(url) => {
+                self.check_callback(&url)?;
+                Some(Callback::new(url))
+            }
+            None => None,
+        };
+        let (accepted, callback) =
+            self.submit_and_call_back(submission.as_bytes(), options, callback).await?;
         Ok(ClaudeAccepted {
+            callback_secret: callback.map(Callback::secret),
             claude_task_id: claude::other_id(accepted.task.id),
             message: accepted.message,
             submitted_at: accepted.task.created_at,

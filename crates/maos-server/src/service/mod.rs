@@ -7,6 +7,7 @@ mod agents;
 mod amend;
 mod batch;
 mod bulk;
+mod callbacks;
 pub(crate) mod checkpoints;
 mod claude;
 mod cursor;
@@ -54,7 +55,7 @@ use crate::messages::Bus;
 use crate::payloads::Payloads;
 use crate::store::Store;
 use crate::store::checkpoint::Checkpoints;
-use crate::webhooks::Subscriptions;
+use crate::webhooks::{Subscriptions, Webhooks};
 
 pub use events::Events;
 pub use keys::KeyKind;
@@ -82,6 +83,7 @@ struct Inner {
     logs: Logs,
     bus: Bus,
     subscriptions: Subscriptions,
+    webhooks: Webhooks,
     /// How many more may follow a log.
     followers: Arc<Semaphore>,
     /// Cancelled when nobody is to wait for anything any more.

@@ -19,7 +19,7 @@ use maos_core::spec::{AgentSpec, Amounts, Name, Names, Policy, Runtime};
 use thiserror::Error;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::checkpoints::Watchman;
 use super::planning::Planning;
@@ -118,6 +118,9 @@ impl Attendants {
         let scheduler = Scheduler::start(service.clone());
         let watchman = Watchman::start(service.clone());
         let scaler = Scaler::start(service.clone()).await;
+        if let Err(why) = service.resume_callbacks().await {
+            warn!("callbacks of an earlier server wait for the next start: {why}");
+        }
         Attendants { keeper, scheduler, watchman, scaler }
     }
 
@@ -173,7 +176,7 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
     let beside = (logs.clone(), checkpoints.clone());
     let keeper = Keeper::start(handle.clone(), store.clone(), blobs, beside, config.store);
     let webhooks = Webhooks::new(config.webhooks.clone(), config.message_bus.worker_count);
-    let subscriptions = Subscriptions::open(bus.clone(), webhooks).await?;
+    let subscriptions = Subscriptions::open(bus.clone(), webhooks.clone()).await?;
     let inner = Inner {
         driver: handle,
         store: store.clone(),
@@ -187,6 +190,7 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
         logs,
         bus,
         subscriptions,
+        webhooks,
         followers: Arc::new(Semaphore::new(super::logs::FOLLOWERS_MAX)),
         closing: CancellationToken::new(),
         stopping: false.into(),

@@ -18,6 +18,7 @@ use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use super::callbacks::Callback;
 use super::planning::Envelope;
 use super::{Service, faults, present};
 use crate::agents::{Progress, builtin};
@@ -68,12 +69,38 @@ impl Service {
         body: &[u8],
         options: SubmitOptions,
     ) -> Result<TaskEnvelope, ApiError> {
+        let (accepted, _) = self.submit_and_call_back(body, options, None).await?;
+        Ok(accepted)
+    }
+
+    /// The same with somebody who is told of its end; says who that is: of a task that was accepted
+    /// before, as it was said then.
+    pub(super) async fn submit_and_call_back(
+        &self,
+        body: &[u8],
+        options: SubmitOptions,
+        callback: Option<Callback>,
+    ) -> Result<(TaskEnvelope, Option<Callback>), ApiError> {
         self.check_intake()?;
         let planned = self.plan(body, options)?;
         self.inner.payloads.keep_all(planned.blobs).await.map_err(|why| self.storage(&why))?;
         let (plan, warnings) = (Arc::new(planned.plan), planned.warnings);
         let plan_id = Uuid::from_u128(plan.id.0);
-        let answer = self.inner.driver.run(Command::Submit { plan }, Echo::Task).await;
+        let own = plan.root().id;
+        let submit = Command::Submit { plan };
+        let answer = match &callback {
+            None => self.inner.driver.run(submit, Echo::Task).await,
+            Some(callback) => {
+                // Before the task: it is never accepted without.
+                let both = vec![callback.keep(own)?, submit];
+                let answers = self.inner.driver.run_all(both, Echo::Task).await;
+                let last = answers.map_err(faults::refused)?.pop();
+                last.map_or(Err(Refused::Stopped), |last| last.map_err(Refused::Rejection))
+            }
+        };
+        if callback.is_some() && !matches!(answer, Ok(Answer::Accepted { fresh: true, .. })) {
+            self.forget_callback(own).await;
+        }
         let Answer::Accepted { root, fresh, task } = answer.map_err(faults::refused)? else {
             return Err(faults::internal(&"a submission was answered with something else"));
         };
@@ -83,8 +110,16 @@ impl Service {
         };
         let execution_plan_id = if fresh { plan_id } else { Uuid::from_u128(record.plan.id.0) };
         let task = self.present(&record).await?;
-        let message = if fresh { ACCEPTED } else { "task was accepted before" };
-        Ok(TaskEnvelope { task, execution_plan_id, message: message.to_owned(), warnings })
+        let message = if fresh { ACCEPTED } else { "task was accepted before" }.to_owned();
+        let callback = match callback {
+            Some(callback) if fresh => {
+                self.begin_callback(root, callback.clone());
+                Some(callback)
+            }
+            Some(_) => self.callback(root).await,
+            None => None,
+        };
+        Ok((TaskEnvelope { task, execution_plan_id, message, warnings }, callback))
     }
 
     pub(super) fn plan(

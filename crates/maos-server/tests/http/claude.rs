@@ -91,7 +91,9 @@ async fn what_is_wrong_is_named_in_the_words_of_the_sender() {
         (json!({"name": "n", "priority": "soon"}), 422, "priority"),
         (json!({"name": "n", "tags": 5}), 422, "tags"),
         (json!({"name": "n", "metadata": []}), 422, "metadata"),
-        (json!({"name": "n", "callback_url": "http://example.org/"}), 422, "callback_url"),
+        (json!({"name": "n", "callback_url": "http://127.0.0.1/"}), 422, "callback_url"),
+        (json!({"name": "n", "callback_url": "no url"}), 422, "callback_url"),
+        (json!({"name": "n", "callback_url": 7}), 422, "callback_url"),
     ] {
         let answer = send(&house, &body).await;
         assert_eq!(answer.status, status, "{body}: {}", answer.body);

@@ -202,3 +202,59 @@ async fn inner_addresses_and_wrong_words_are_refused() {
         assert_eq!(house.call(method, path, None).await.status, 404, "{method}");
     }
 }
+
+async fn submit_with_callback(house: &House, url: &str) -> Value {
+    let body = json!({"name": "n", "callback_url": url, "parameters": {"action": "noop", "a": 1}});
+    let answer = house.call("POST", "/api/v1/claude/tasks", Some(&body)).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    answer.body
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_submitted_a_task_is_told_of_its_end() {
+    let house = House::open_with(open_to_all()).await;
+    let (taker, url) = Taker::listen().await;
+    let accepted = submit_with_callback(&house, &url).await;
+    eventually("it is told", async || taker.taken.lock().unwrap().len() == 1).await;
+    let secret = Secret::parse(accepted["callback_secret"].as_str().unwrap()).unwrap();
+    let (headers, body) = taker.taken.lock().unwrap()[0].clone();
+    let header = |name: &str| headers[name].to_str().unwrap();
+    let timestamp = header("webhook-timestamp").parse().unwrap();
+    let signature = secret.sign(header("webhook-id"), timestamp, &body);
+    assert_eq!(header("webhook-signature"), signature);
+    let told: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(
+        (&told["type"], &told["data"]["result"]["a"]),
+        (&json!("task.completed"), &json!(1))
+    );
+    assert_eq!(told["data"]["id"], accepted["claude_task_id"]);
+    assert_eq!(told["data"]["maos_task_id"], accepted["maos_task_id"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_callback_that_nobody_takes_is_tried_over_a_restart_and_then_kept_apart() {
+    let mut config = open_to_all();
+    config.webhooks.attempts_max = 100;
+    config.webhooks.retry_pause_ms = 300_000;
+    let house = House::open_with(config).await;
+    let (taker, url) = Taker::listen().await;
+    taker.answers.store(500, Ordering::SeqCst);
+    submit_with_callback(&house, &url).await;
+    eventually("it is tried", async || taker.tries.load(Ordering::SeqCst) == 1).await;
+    let house = house.reopen_with(open_to_all()).await;
+    eventually("it is given up", async || taker.tries.load(Ordering::SeqCst) == 4).await;
+    let mut dead = json!(null);
+    eventually("it is kept", async || {
+        dead = house.get("/api/v1/messages?mailbox=dead:callbacks").await.body;
+        !dead["items"].as_array().unwrap().is_empty()
+    })
+    .await;
+    let kept = &dead["items"][0];
+    assert_eq!(kept["body"]["type"], "task.completed");
+    assert_eq!(kept["metadata"]["url"], json!(url));
+    let house = house.reopen_with(open_to_all()).await;
+    taker.answers.store(200, Ordering::SeqCst);
+    submit_with_callback(&house, &url).await;
+    eventually("the next one is told", async || taker.taken.lock().unwrap().len() == 1).await;
+    assert_eq!(taker.tries.load(Ordering::SeqCst), 5, "what was given up is not tried again");
+}

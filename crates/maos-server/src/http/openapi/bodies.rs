@@ -236,6 +236,8 @@ pub(super) fn claude() -> Value {
         "description": text(limits::DESCRIPTION_CHARS_MAX),
         "type": words(ClaudeType::ALL.map(ClaudeType::name)),
         "priority": words(priorities),
+        "callback_url": {"type": ["string", "null"], "format": "uri", "maxLength": 2_000,
+            "description": "Told of the task's end: a POST, signed as Standard Webhooks says."},
         "decomposition_strategy": optional(words(Strategy::ALL.map(Strategy::name))),
     });
     let mut schema = object(&[], with(limits_of_a_task(), own));
