@@ -13,6 +13,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::http::HeaderMap;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::{Request, Response, Uri};
@@ -86,6 +87,8 @@ pub enum OutboundError {
 pub struct Answer {
     /// The HTTP status.
     pub status: u16,
+    /// Its headers.
+    pub headers: HeaderMap,
     /// As much of the body as was asked for.
     pub body: Bytes,
     /// Whether there was more.
@@ -186,7 +189,7 @@ async fn read(
     response: Response<hyper::body::Incoming>,
     bytes_max: usize,
 ) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
-    let status = response.status().as_u16();
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
     let mut body = Limited::new(response.into_body(), bytes_max);
     let (mut read, mut cut) = (Vec::new(), false);
     while let Some(frame) = body.frame().await {
@@ -203,7 +206,7 @@ async fn read(
             Err(why) => return Err(why),
         }
     }
-    Ok(Answer { status, body: read.into(), cut })
+    Ok(Answer { status, headers, body: read.into(), cut })
 }
 
 /// The innermost cause says what a person can act on.

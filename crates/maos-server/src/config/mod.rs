@@ -35,6 +35,8 @@ pub struct Config {
     pub logs: Logs,
     /// How much waits in mailboxes, and who delivers.
     pub message_bus: MessageBus,
+    /// What it may reach by itself.
+    pub outbound: Outbound,
     /// How messages are posted to others.
     pub webhooks: Webhooks,
     /// What it says about itself.
@@ -165,14 +167,20 @@ impl Default for MessageBus {
     }
 }
 
-/// `[webhooks]`
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+/// `[outbound]`: what the server itself may reach, for webhooks and `http.request` alike.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub struct Webhooks {
+pub struct Outbound {
     /// Whether inner addresses may be reached: loopback, private and link-local ones.
     pub allow_private: bool,
     /// Hosts that may be reached wherever they are, by the name or address in the URL.
     pub allow_hosts: Vec<String>,
+}
+
+/// `[webhooks]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Webhooks {
     /// Tries of one delivery before it is given up.
     pub attempts_max: u32,
     /// Seconds that one try may take.
@@ -183,13 +191,7 @@ pub struct Webhooks {
 
 impl Default for Webhooks {
     fn default() -> Webhooks {
-        Webhooks {
-            allow_private: false,
-            allow_hosts: Vec::new(),
-            attempts_max: 8,
-            timeout_seconds: 15,
-            retry_pause_ms: 1_000,
-        }
+        Webhooks { attempts_max: 8, timeout_seconds: 15, retry_pause_ms: 1_000 }
     }
 }
 
@@ -350,6 +352,7 @@ impl Default for Config {
             checkpoints: Checkpoints::default(),
             logs: Logs::default(),
             message_bus: MessageBus::default(),
+            outbound: Outbound::default(),
             webhooks: Webhooks::default(),
             log: Log { level: Level::Info, format: Format::Text },
             resources: kinds.map(|(kind, amount)| (kind.to_owned(), amount)).into(),

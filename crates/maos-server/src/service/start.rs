@@ -39,6 +39,7 @@ use crate::feed::Feed;
 use crate::journal::{Journal, JournalError};
 use crate::logs::{Line, Logs};
 use crate::messages::Bus;
+use crate::outbound::{Outbound, Rules};
 use crate::payloads::Payloads;
 use crate::store::checkpoint::Checkpoints;
 use crate::store::{self, StoreError};
@@ -146,7 +147,8 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
     let payloads = Payloads::new(blobs.clone());
     let supervisor = Supervisor::start(&setup.supervisor, &setup.data_dir).await?;
     let supervisor = Arc::new(supervisor);
-    let runtimes = runtimes(&config, &setup, &supervisor, &bus)?;
+    let outbound = outbound(&config);
+    let runtimes = runtimes(&config, &setup, &supervisor, (&bus, &outbound))?;
 
     let (orders, orders_rx) = mpsc::unbounded_channel();
     let feed = Feed::default();
@@ -175,7 +177,8 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
     let checkpoints = Arc::new(Checkpoints::open(&setup.data_dir)?);
     let beside = (logs.clone(), checkpoints.clone());
     let keeper = Keeper::start(handle.clone(), store.clone(), blobs, beside, config.store);
-    let webhooks = Webhooks::new(config.webhooks.clone(), config.message_bus.worker_count);
+    let webhooks =
+        Webhooks::new(config.webhooks.clone(), config.message_bus.worker_count, outbound);
     let subscriptions = Subscriptions::open(bus.clone(), webhooks.clone()).await?;
     let inner = Inner {
         driver: handle,
@@ -445,11 +448,16 @@ fn watch_with(
     })
 }
 
+fn outbound(config: &Config) -> Outbound {
+    let rules = config.outbound.clone();
+    Outbound::new(Rules { allow_private: rules.allow_private, allow_hosts: rules.allow_hosts })
+}
+
 fn runtimes(
     config: &Config,
     setup: &Setup,
     supervisor: &Arc<Supervisor>,
-    bus: &Bus,
+    (bus, outbound): (&Bus, &Outbound),
 ) -> Result<Runtimes, StartError> {
     let roots = if config.files.roots.is_empty() {
         vec![setup.default_root.clone()]
@@ -462,7 +470,12 @@ fn runtimes(
             StartError::Io { what, source }
         })?;
     }
-    let builtin = Builtin::new(AllowedRoots { roots }, setup.data_worker.clone(), bus.clone());
+    let builtin = Builtin::new(
+        AllowedRoots { roots },
+        setup.data_worker.clone(),
+        bus.clone(),
+        outbound.clone(),
+    );
     let work = setup.data_dir.join("work");
     // What a killed server left: its programs are gone, and nobody looks there again.
     match std::fs::remove_dir_all(&work) {

@@ -21,7 +21,7 @@ use tokio::sync::Semaphore;
 use crate::base64;
 use crate::config;
 use crate::messages::{Count, now};
-use crate::outbound::{Outbound, OutboundError, Rules};
+use crate::outbound::{Outbound, OutboundError};
 
 pub use subscriptions::Subscriptions;
 
@@ -125,11 +125,9 @@ impl Secret {
 }
 
 impl Webhooks {
-    /// Delivers as `config` says, so many at once.
+    /// Delivers through `outbound` as `config` says, so many at once.
     #[must_use]
-    pub fn new(config: config::Webhooks, at_once: u32) -> Webhooks {
-        let (allow_private, allow_hosts) = (config.allow_private, config.allow_hosts.clone());
-        let outbound = Outbound::new(Rules { allow_private, allow_hosts });
+    pub fn new(config: config::Webhooks, at_once: u32, outbound: Outbound) -> Webhooks {
         let slots = Semaphore::new(usize::try_from(at_once).unwrap_or(usize::MAX >> 3));
         let (delivered, failed) = Default::default();
         Webhooks { inner: Arc::new(Inner { outbound, slots, config, delivered, failed }) }

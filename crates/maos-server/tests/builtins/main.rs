@@ -21,6 +21,7 @@ use maos_server::agents::builtin::{Builtin, data};
 use maos_server::agents::{AllowedRoots, Assignment};
 use maos_server::config::MessageBus;
 use maos_server::messages::Bus;
+use maos_server::outbound::{Outbound, Rules};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -72,7 +73,8 @@ fn builtin(folder: &Path) -> Builtin {
 
 fn builtin_with(folder: &Path, program: Vec<OsString>) -> Builtin {
     let bus = Bus::open(&folder.join(".bus.db"), MessageBus::default()).unwrap();
-    Builtin::new(AllowedRoots { roots: vec![folder.to_owned()] }, program, bus)
+    let outbound = Outbound::new(Rules { allow_private: true, allow_hosts: Vec::new() });
+    Builtin::new(AllowedRoots { roots: vec![folder.to_owned()] }, program, bus, outbound)
 }
 
 fn assignment(parameters: Value, timeout: Duration, stop: &CancellationToken) -> Assignment {

@@ -60,7 +60,7 @@ async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 
 fn open_to_all() -> Config {
     let mut config = Config::default();
-    config.webhooks.allow_private = true;
+    config.outbound.allow_private = true;
     config.webhooks.attempts_max = 3;
     config.webhooks.retry_pause_ms = 5;
     config

@@ -6,6 +6,7 @@
 mod compute;
 pub mod data;
 mod file;
+mod http;
 mod join;
 mod message;
 mod paths;
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{AllowedRoots, Assignment, RunAttempt, Running, Verdict};
 use crate::messages::Bus;
+use crate::outbound::Outbound;
 pub(crate) use message::bounds as message_bounds;
 use paths::Paths;
 
@@ -39,6 +41,8 @@ const FILES: &str = "file_operations";
 const DATA: &str = "data_processing";
 const COMPUTATION: &str = "computation";
 const COORDINATION: &str = "coordination";
+const INTEGRATION: &str = "api_integration";
+const MONITORING: &str = "monitoring";
 const COMMUNICATION: &str = "communication";
 
 /// Everything that built-in agents can do.
@@ -67,6 +71,9 @@ pub const ACTIONS: &[Action] = &[
     action("join.merge", COORDINATION, "objects put together into one"),
     action("join.group", COORDINATION, "rows of many inputs grouped and measured"),
     action("join.markdown", COORDINATION, "rows as a report with tables"),
+    action("http.request", INTEGRATION, "a request to somebody else's API"),
+    action("monitor.http", MONITORING, "whether a URL answers as it should"),
+    action("monitor.system", MONITORING, "load, memory and disk of this machine"),
     action("message.send", COMMUNICATION, "sends a message to an agent, a task, a topic or all"),
     action("message.receive", COMMUNICATION, "messages of a mailbox, waited for if need be"),
     action("message.acknowledge", COMMUNICATION, "says which messages were handled"),
@@ -134,14 +141,20 @@ pub struct Builtin {
     paths: Arc<Paths>,
     data_worker: Vec<OsString>,
     bus: Bus,
+    outbound: Outbound,
 }
 
 impl Builtin {
-    /// Agents that touch files below `roots` only, work on data in a process of `data_worker`, and
-    /// send and receive over `bus`.
+    /// Agents that touch files below `roots` only, work on data in a process of `data_worker`, send
+    /// and receive over `bus`, and ask others through `outbound`.
     #[must_use]
-    pub fn new(roots: AllowedRoots, data_worker: Vec<OsString>, bus: Bus) -> Builtin {
-        Builtin { paths: Arc::new(Paths::new(roots)), data_worker, bus }
+    pub fn new(
+        roots: AllowedRoots,
+        data_worker: Vec<OsString>,
+        bus: Bus,
+        outbound: Outbound,
+    ) -> Builtin {
+        Builtin { paths: Arc::new(Paths::new(roots)), data_worker, bus, outbound }
     }
 
     async fn act(
@@ -166,6 +179,9 @@ impl Builtin {
         }
         if family == "message" {
             return message::act(&verb, task, parameters, &self.bus, timeout, &stop).await;
+        }
+        if family == "http" || family == "monitor" {
+            return http::act(&name, task, parameters, &self.outbound, timeout, &stop).await;
         }
         blocking(move || match &*family {
             "file" => file::act(&verb, parameters, &paths, &stop),
