@@ -81,6 +81,8 @@ struct ProfileKey {
     capabilities: Names,
     agent_type: Name,
     builtin: bool,
+    /// Whether this server itself runs what its agents are given.
+    own: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -118,6 +120,9 @@ pub(crate) struct Dispatch {
     pub(crate) gates: Gates,
     pub(crate) pools: BTreeMap<Name, Pool>,
     ready_count: u64,
+    /// Attempts that this server itself runs, and how many it may at once.
+    pub(crate) own_held: u64,
+    pub(crate) own_max: Option<u64>,
 }
 
 /// A task and the agent that is to run it.
@@ -170,6 +175,7 @@ impl ProfileKey {
             capabilities: agent.capabilities.clone(),
             agent_type: agent.agent_type.clone(),
             builtin: agent.runtime == Runtime::Builtin,
+            own: agent.runtime.ends_with_server(),
         }
     }
 }
@@ -508,8 +514,15 @@ impl Dispatch {
         }
     }
 
+    /// Whether this server itself runs as much as it may.
+    pub(crate) fn own_is_full(&self) -> bool {
+        self.own_max.is_some_and(|most| self.own_held >= most)
+    }
+
     fn best_agent(&self, lane: &Lane, is_agent: impl Fn(Slot, &Demand) -> bool) -> Option<Slot> {
-        lane.profiles.iter().find_map(|profile| {
+        let full = self.own_is_full();
+        let may = |profile: &&ProfileId| !(full && self.profiles[**profile].key.own);
+        lane.profiles.iter().filter(may).find_map(|profile| {
             let mut free = self.profiles[*profile].free.iter();
             if lane.key.demand.agent.is_none() {
                 return free.next().map(|(_, agent)| *agent);

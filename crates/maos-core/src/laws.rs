@@ -122,6 +122,10 @@ fn slots_and_attempts_agree(state: &State) -> Result<(), Broken> {
             agent.spec.id
         );
     }
+    let own = state.agents.iter().filter(|(_, agent)| agent.spec.runtime.ends_with_server());
+    let own: usize = own.map(|(_, agent)| agent.held.len()).sum();
+    let counted = state.dispatch.own_held;
+    law!(own as u64 == counted, "{own} attempts of our own, {counted} counted");
     law!(held == state.held_count, "{held} slots taken, {} counted", state.held_count);
     Ok(())
 }

@@ -253,6 +253,18 @@ impl State {
                 unblock: "the end of an attempt on one of them, or another agent".into(),
             });
         }
+        let mut others = serving().filter(|(_, agent)| !agent.spec.runtime.ends_with_server());
+        if self.dispatch.own_is_full() && others.all(|(_, agent)| agent.fitness().is_none()) {
+            let most = self.dispatch.own_max.unwrap_or_default();
+            blockers.push(Blocker {
+                kind: BlockerKind::AgentsBusy,
+                message: format!("this server runs {most} attempts at once, which is its bound"),
+                since,
+                held_by: Vec::new(),
+                unblock: "the end of one of them, a worker, or a higher `api.max_concurrent_tasks`"
+                    .into(),
+            });
+        }
         blockers.extend(self.explain_resources(task, since));
         blockers.extend(self.explain_gate(task, since));
         if let Some((lane, key)) = self.waiting_in(slot) {

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use commands::{agent, backup, config, restore, run, serve, status, task, worker};
+use commands::{agent, backup, config, doctor, restore, run, serve, status, task, worker};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -79,6 +79,8 @@ enum Command {
     Status(status::Status),
     /// Show the configuration
     Config(config::Config),
+    /// Check whether this machine and the configuration are fit for a server
+    Doctor(doctor::Doctor),
     /// Copy a data directory
     Backup(backup::Backup),
     /// Make a data directory from a copy
@@ -110,6 +112,7 @@ impl Command {
             Command::Worker(worker) => worker.remote.json,
             Command::Status(status) => status.remote.json,
             Command::Config(config) => config.json(),
+            Command::Doctor(doctor) => doctor.json,
             Command::Backup(backup) => backup.json,
             Command::Restore(restore) => restore.json,
             Command::Serve { .. } => false,
@@ -130,6 +133,7 @@ fn carry_out(command: Command) -> anyhow::Result<ExitCode> {
         Command::Worker(arguments) => talk(worker::run(&arguments)),
         Command::Status(arguments) => talk(status::run(&arguments)),
         Command::Config(arguments) => config::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Backup(arguments) => backup::run(&arguments),
         Command::Restore(arguments) => restore::run(&arguments),
     }

@@ -261,6 +261,7 @@ impl State {
         self.dispatch.start(lane, self.moment.at);
         self.counters.attempts_started += 1;
         self.held_count += 1;
+        self.dispatch.own_held += u64::from(self.agents[holder].spec.runtime.ends_with_server());
         let held = &mut self.agents[holder].held;
         assert!(held.insert((slot, attempt), self.moment.at).is_none(), "a slot is taken once");
         self.tell_fitness(holder);
@@ -558,6 +559,7 @@ impl State {
         let since = agent.held.remove(&(slot, held.attempt)).expect("an attempt holds a slot");
         agent.tally.run_us += self.moment.at.0.saturating_sub(since.0);
         self.held_count -= 1;
+        self.dispatch.own_held -= u64::from(self.agents[holder].spec.runtime.ends_with_server());
         let spec = self.tasks[slot].spec.clone();
         self.dispatch.release(&spec.demand.resources);
         if let Some(key) = &spec.rare().concurrency_key {

@@ -365,6 +365,12 @@ impl State {
         self.dispatch.set_policy(policy);
     }
 
+    /// Has this server itself run at most so many attempts at once. Not a fact: each server has its
+    /// own.
+    pub fn set_own_max(&mut self, most: u64) {
+        self.dispatch.own_max = Some(most);
+    }
+
     /// Lets go of plans that came to rest by step `through`, at most `most` of them: the store has
     /// them. Says how many tasks went.
     pub fn evict(&mut self, through: Sequence, most: usize) -> usize {

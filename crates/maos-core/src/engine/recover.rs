@@ -220,6 +220,7 @@ impl State {
         let holder = *self.agents_by_id.get(&agent).expect("who holds an attempt has a row");
         self.agents[holder].held.insert((task, attempt), self.moment.at);
         self.held_count += 1;
+        self.dispatch.own_held += u64::from(self.agents[holder].spec.runtime.ends_with_server());
         let spec = self.tasks[task].spec.clone();
         self.dispatch.reserve(&spec.demand.resources);
         if let Some(key) = &spec.rare().concurrency_key {

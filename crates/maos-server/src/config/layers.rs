@@ -64,8 +64,19 @@ const NOT_BUILT: [(&str, &str); 5] = [
 ];
 
 /// Sections whose keys variables can set.
-const SECTIONS: [&str; 8] =
-    ["api", "files", "store", "logs", "message_bus", "webhooks", "log", "resources"];
+const SECTIONS: [&str; 11] = [
+    "api",
+    "checkpoints",
+    "files",
+    "log",
+    "logs",
+    "message_bus",
+    "outbound",
+    "resources",
+    "scheduling",
+    "store",
+    "webhooks",
+];
 
 /// The contract's own names for keys.
 const CONTRACT: [(&str, &str); 2] = [
@@ -167,7 +178,8 @@ impl Layers {
 /// `MAOS_API_MAX_AGENTS` is `max_agents` of `api`. Variables of other sections are not ours.
 fn section_and_key(name: &str) -> Option<(&'static str, String)> {
     let rest = name.strip_prefix("MAOS_")?;
-    SECTIONS.into_iter().find_map(|section| {
+    // `logs` before `log`: the longer name first.
+    SECTIONS.into_iter().rev().find_map(|section| {
         let key = rest.strip_prefix(&section.to_uppercase())?.strip_prefix('_')?;
         Some((section, key.to_lowercase()))
     })
@@ -244,6 +256,16 @@ fn leaves_of(value: &Value, key: &str, visit: &mut dyn FnMut(&str, &Value)) {
         Value::Table(table) => leaves(table, key, visit),
         other => visit(key, other),
     }
+}
+
+/// The defaults by dotted key.
+#[cfg(test)]
+pub(super) fn defaults() -> Vec<(String, Value)> {
+    let mut found = Vec::new();
+    leaves(&table_of(&Config::default()), "", &mut |key, value| {
+        found.push((key.to_owned(), value.clone()));
+    });
+    found
 }
 
 #[cfg(test)]

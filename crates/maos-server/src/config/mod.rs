@@ -4,6 +4,8 @@
 //! refuse to start and say so. It must not know who uses it.
 
 mod layers;
+#[cfg(test)]
+mod reference;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -59,6 +61,9 @@ pub struct Api {
     pub port: u16,
     /// Agents that MAOS itself starts, at the most.
     pub max_agents: u32,
+    /// Attempts at once that the server itself runs: built-in and command agents. Workers have
+    /// bounds of their own.
+    pub max_concurrent_tasks: u32,
     /// Workers that may be registered at once.
     pub max_workers: u32,
     /// Seconds of silence after which a worker is lost, and what it held goes to others.
@@ -340,6 +345,7 @@ impl Default for Config {
                 host: IpAddr::from([127, 0, 0, 1]),
                 port: 8_000,
                 max_agents: 100,
+                max_concurrent_tasks: 1_000,
                 max_workers: 10_000,
                 worker_timeout: limits::HEARTBEAT_TIMEOUT_MS / 1_000,
                 default_task_timeout: 300,
@@ -403,6 +409,7 @@ impl Config {
         bounds("api.worker_timeout", api.worker_timeout, 1, 24 * 3_600)?;
         bounds("api.max_task_timeout", api.max_task_timeout, 1, 366 * 24 * 3_600)?;
         bounds("api.default_task_timeout", api.default_task_timeout, 1, api.max_task_timeout)?;
+        bounds("api.max_concurrent_tasks", api.max_concurrent_tasks.into(), 1, 1_000_000)?;
         bounds("api.shutdown_grace", api.shutdown_grace, 0, 3_600)?;
         bounds("store.keep_days", self.store.keep_days.into(), 0, 36_600)?;
         bounds("store.keep_tasks", self.store.keep_tasks, 0, 1_000_000_000_000)?;

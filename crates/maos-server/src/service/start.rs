@@ -139,14 +139,13 @@ impl Attendants {
 /// What could not be opened, recovered or set up.
 pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
     let started = Instant::now();
-    let recovered = recovered(&setup.data_dir, config.scheduling.policy).await?;
+    let recovered = recovered(&setup.data_dir, &config).await?;
     let Recovered { store, journal, blobs, node, state, restored } = recovered;
     let (logs, bus) = beside(&setup.data_dir, &config, &store)?;
     let epoch = Epoch(journal.epoch().0);
     tell_recovery(&state, started, &setup.data_dir);
     let payloads = Payloads::new(blobs.clone());
-    let supervisor = Supervisor::start(&setup.supervisor, &setup.data_dir).await?;
-    let supervisor = Arc::new(supervisor);
+    let supervisor = Arc::new(Supervisor::start(&setup.supervisor, &setup.data_dir).await?);
     let outbound = outbound(&config);
     let runtimes = runtimes(&config, &setup, &supervisor, (&bus, &outbound))?;
 
@@ -171,9 +170,7 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
     let resources = resources::declared(&config.resources, &declared);
     provide(&handle, &planning, &resources).await?;
     take_on(&handle, &planning, staff(&config, node, &known), &known).await?;
-    if restored {
-        fence_workers(&handle, &planning, &known).await?;
-    }
+    fence_workers(&handle, &planning, known.values().filter(|_| restored)).await?;
     let checkpoints = Arc::new(Checkpoints::open(&setup.data_dir)?);
     let beside = (logs.clone(), checkpoints.clone());
     let keeper = Keeper::start(handle.clone(), store.clone(), blobs, beside, config.store);
@@ -211,9 +208,10 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
     Ok(Server { service, driver: running, roster, supervisor, store, attendants })
 }
 
-async fn recovered(data_dir: &Path, policy: SchedulingPolicy) -> Result<Recovered, StartError> {
+async fn recovered(data_dir: &Path, config: &Config) -> Result<Recovered, StartError> {
     let data_dir = data_dir.to_owned();
-    let opened = tokio::task::spawn_blocking(move || recover(&data_dir, policy));
+    let (policy, own_max) = (config.scheduling.policy, config.api.max_concurrent_tasks);
+    let opened = tokio::task::spawn_blocking(move || recover(&data_dir, policy, own_max));
     opened.await.expect("recovery does not panic")
 }
 
@@ -299,9 +297,9 @@ async fn provide(
 async fn fence_workers(
     handle: &driver::Handle,
     planning: &Planning,
-    known: &HashMap<AgentId, Arc<AgentSpec>>,
+    agents: impl Iterator<Item = &Arc<AgentSpec>>,
 ) -> Result<(), Refused> {
-    for agent in known.values().filter(|agent| !agent.runtime.ends_with_server()) {
+    for agent in agents.filter(|agent| !agent.runtime.ends_with_server()) {
         let command = Command::EndAgent { agent: agent.id, end: AgentEnd::Lost };
         handle.run(command, Echo::Id).await?;
         planning.note_agent(agent.id, None);
@@ -371,9 +369,14 @@ struct Recovered {
 }
 
 /// Opens a data directory and brings the engine back to its last durable step.
-fn recover(data_dir: &Path, policy: SchedulingPolicy) -> Result<Recovered, StartError> {
+fn recover(
+    data_dir: &Path,
+    policy: SchedulingPolicy,
+    own_max: u32,
+) -> Result<Recovered, StartError> {
     let mut opened = store::recovery::open(data_dir)?;
     let mut state = State::recover(std::mem::take(&mut opened.rows));
+    state.set_own_max(own_max.into());
     state.set_policy(match policy {
         SchedulingPolicy::Fair => Policy::Fair,
         SchedulingPolicy::Priority => Policy::Priority,

@@ -119,3 +119,25 @@ async fn what_a_pool_cannot_be_is_refused_by_name() {
     let agents = house.get("/api/v1/agents").await.body;
     assert_eq!(agents["items"][0]["max_concurrent_tasks"], 7);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_runs_no_more_at_once_than_it_may_and_says_so() {
+    let mut config = Config::default();
+    config.api.max_concurrent_tasks = 1;
+    let house = House::open_with(config).await;
+    let listens = json!({"name": "l", "parameters": {"action": "message.receive",
+        "mailbox": "topic:t", "wait_seconds": 60}});
+    let first = id_of(&house.submit(&listens).await);
+    let second = id_of(&house.submit(&listens).await);
+    let shown = house.get(&format!("/api/v1/tasks/{second}")).await.body;
+    assert_eq!(shown["task"]["status"], "ready");
+    let why = house.get(&format!("/api/v1/tasks/{second}/explain")).await.body;
+    assert!(
+        why["blockers"][0]["unblock"].as_str().unwrap().contains("max_concurrent_tasks"),
+        "{why}"
+    );
+    let message = json!({"to": {"topic": "t"}, "body": 1});
+    house.call("POST", "/api/v1/messages", Some(&message)).await;
+    assert_eq!(house.ended(&first).await["status"], "completed");
+    assert_eq!(house.ended(&second).await["status"], "completed");
+}

@@ -11,4 +11,5 @@ pub(crate) mod worker;
 
 pub(crate) mod backup;
 pub(crate) mod config;
+pub(crate) mod doctor;
 pub(crate) mod restore;

@@ -26,6 +26,7 @@ fn the_commands() {
       worker   Make any program a worker of a server
       status   Show how a server is
       config   Show the configuration
+      doctor   Check whether this machine and the configuration are fit for a server
       backup   Copy a data directory
       restore  Make a data directory from a copy
       help     Print this message or the help of the given subcommand(s)

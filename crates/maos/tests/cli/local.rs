@@ -1,6 +1,7 @@
 //! Commands that need no server.
 
 use insta::assert_snapshot;
+use serde_json::{Value, json};
 
 use crate::{document, maos, shown};
 
@@ -103,4 +104,35 @@ fn a_backup_of_a_run_is_restored() {
     `maos serve --data-dir again` goes on from there
     ");
     assert!(folder.path().join("again/journal.db").is_file());
+}
+
+#[test]
+fn the_doctor_finds_what_is_unfit_and_says_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let doctor = |words: &[&str]| {
+        let words: Vec<&str> = ["doctor", "--json"].iter().chain(words).copied().collect();
+        let output = maos(&words).current_dir(folder.path()).output().unwrap();
+        let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.code(), told)
+    };
+    let (code, told) = doctor(&[]);
+    assert_eq!((code, &told["fit"]), (Some(0), &json!(true)), "{told}");
+    let checks = told["checks"].as_array().unwrap();
+    assert!(checks.iter().any(|check| check["check"] == "durable write"), "{told}");
+    let config = "[commands.none]\ncommand = [\"no-such-program\"]\ncapabilities = [\"a\"]\n";
+    std::fs::write(folder.path().join("maos.toml"), config).unwrap();
+    let (code, told) = doctor(&[]);
+    let unfit: Vec<&Value> = told["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|check| check["finding"] == "UNFIT")
+        .collect();
+    assert_eq!((code, unfit.len()), (Some(1), 1), "{told}");
+    assert!(unfit[0]["found"].as_str().unwrap().contains("no-such-program"), "{told}");
+    std::fs::write(folder.path().join("maos.toml"), "[api]\nports = 1\n").unwrap();
+    let (code, told) = doctor(&[]);
+    assert_eq!((code, &told["fit"]), (Some(1), &json!(false)), "{told}");
+    let (code, _) = doctor(&["--data-dir", "/proc/none"]);
+    assert_eq!(code, Some(1), "nothing can be written there");
 }
