@@ -61,6 +61,9 @@ async fn measure() -> Vec<Row> {
     if wanted("http") {
         rows.extend(over_http().await);
     }
+    if wanted("plans") {
+        rows.extend(of_plans().await);
+    }
     if wanted("workers") {
         rows.extend(with_a_worker().await);
     }
@@ -188,6 +191,79 @@ async fn over_http() -> Vec<Row> {
     ]
 }
 
+/// Bodies of `POST /tasks/batch` over HTTP; chains of steps; one task into a thousand and their
+/// join.
+async fn of_plans() -> Vec<Row> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = open(folder.path(), Config::default()).await;
+    let listener = maos_server::http::listen(([127, 0, 0, 1], 0).into()).await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let stop = CancellationToken::new();
+    let serving =
+        tokio::spawn(maos_server::http::serve(listener, server.service.clone(), stop.clone()));
+    let one = String::from_utf8(body()).expect("JSON");
+    let batch = format!("[{}]", vec![one; 500].join(","));
+    let batches = per_second(&server, address, "/api/v1/tasks/batch", &batch, (400, 500)).await;
+    drain(&server).await;
+    let steps = serde_json::json!({"name": "chain", "decomposition_strategy": "sequential",
+        "parameters": {"action": "noop", "steps": ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"]}});
+    let chains = format!("[{}]", vec![steps.to_string(); 100].join(","));
+    let chains = per_second(&server, address, "/api/v1/tasks/batch", &chains, (20, 1_100)).await;
+    drain(&server).await;
+    let mut client = Client::connect(address).await;
+    let fan = serde_json::json!({"name": "fan", "decomposition_strategy": "fan_out_fan_in",
+        "parameters": {"action": "noop", "items": 1_000, "reduce": {"name": "join",
+            "parameters": {"action": "join.collect"}}}});
+    let mut times = Vec::new();
+    for _ in 0..30 {
+        let before = Instant::now();
+        let path = "/api/v1/tasks?wait_seconds=30";
+        client.post(path, fan.to_string().as_bytes()).await;
+        times.push(before.elapsed().as_secs_f64() * 1e3);
+    }
+    times.sort_by(f64::total_cmp);
+    stop.cancel();
+    drop(client);
+    serving.await.expect("the server").expect("the listener");
+    server.stop(Duration::ZERO).await;
+    vec![
+        Row { name: "over HTTP in batches of 500", figure: batches, unit: "tasks/s" },
+        // The chain itself is a task as well, and no step.
+        Row { name: "2,000 chains of 10 steps", figure: chains / 1.1, unit: "steps/s" },
+        Row { name: "one into 1,000 and their join, p50", figure: times[15], unit: "ms" },
+    ]
+}
+
+/// Sends so many bodies over eight connections; tasks that completed in a second, of so many each.
+async fn per_second(
+    server: &Server,
+    address: std::net::SocketAddr,
+    path: &'static str,
+    body: &str,
+    (bodies, tasks): (u64, u64),
+) -> f64 {
+    let left = Arc::new(AtomicU64::new(bodies));
+    let before_all = tasks_completed(server).await;
+    let before = Instant::now();
+    let clients = (0..8).map(|_| {
+        let (left, body) = (left.clone(), body.to_owned());
+        tokio::spawn(async move {
+            let mut client = Client::connect(address).await;
+            while left
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1))
+                .is_ok()
+            {
+                client.post(path, body.as_bytes()).await;
+            }
+        })
+    });
+    for client in clients.collect::<Vec<_>>() {
+        client.await.expect("a client");
+    }
+    completed(server, before_all + bodies * tasks).await;
+    (bodies * tasks) as f64 / before.elapsed().as_secs_f64()
+}
+
 /// One worker over HTTP, in this process, with batches of up to 1,000; then one task at a time.
 async fn with_a_worker() -> Vec<Row> {
     let folder = tempfile::tempdir().expect("a folder");
@@ -281,6 +357,13 @@ async fn drain(server: &Server) -> f64 {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     before.elapsed().as_secs_f64()
+}
+
+async fn tasks_completed(server: &Server) -> u64 {
+    match server.engine().ask(Query::Figures).await {
+        Ok(Answer::Figures(figures)) => figures.counters.tasks_completed,
+        other => panic!("{other:?}"),
+    }
 }
 
 async fn completed(server: &Server, tasks: u64) {
