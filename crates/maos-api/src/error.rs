@@ -122,6 +122,8 @@ codes! {
         "`decomposition_strategy` is none of the known ones, which `details.known` lists."
     TimeoutTooLong "TIMEOUT_TOO_LONG" 400 Never
         "`timeout_seconds` is above the configured maximum."
+    BadToken "BAD_TOKEN" 401 Never
+        "The token is missing, or is not the one that came with the attempt."
     PathNotFound "PATH_NOT_FOUND" 404 Never
         "Nothing answers under this path."
     TaskNotFound "TASK_NOT_FOUND" 404 Never

@@ -1,4 +1,4 @@
-//! Every path of the API, in one place. `{id}` and `{name}` stand for one segment.
+//! Every path of the API, in one place. `{id}`, `{name}` and `{attempt}` stand for one segment.
 
 macro_rules! paths {
     ($($(#[$doc:meta])* $name:ident $path:literal)+) => {
@@ -30,6 +30,8 @@ paths! {
     TASK_RESULTS "/api/v1/tasks/{id}/results"
     /// Why a task does not go on.
     TASK_EXPLAIN "/api/v1/tasks/{id}/explain"
+    /// What came of an attempt, as a callback says it.
+    ATTEMPT_OUTCOME "/api/v1/tasks/{id}/attempts/{attempt}/outcome"
     /// The graph that a submission became.
     PLAN "/api/v1/plans/{id}"
     /// The graph that a submission would become.

@@ -276,6 +276,60 @@ pub fn parse<'a>(body: &'a [u8], bounds: &Bounds) -> Result<Poll<'a>, ApiError> 
     Ok(poll)
 }
 
+/// Every field of a callback.
+pub const OUTCOME_FIELDS: [&str; 4] = ["status", "result", "error", "permanent"];
+
+/// The answer to a callback that says how an attempt went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OutcomeAnswer {
+    /// What became of it, in words.
+    pub message: String,
+    /// The task.
+    pub task_id: Uuid,
+    /// Which run of it.
+    pub attempt: u32,
+    /// What the agent's author should know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+/// Reads and checks the body of a callback, an outcome as in a poll whose attempt is known. The
+/// result is not looked into. Second comes what the answer should mention.
+///
+/// # Errors
+/// What is wrong with it, every faulty field named.
+pub fn parse_outcome<'a>(
+    AttemptRef { task_id, attempt }: AttemptRef,
+    body: &'a [u8],
+    bounds: &Bounds,
+) -> Result<(Outcome<'a>, Vec<String>), ApiError> {
+    let text = submission::readable(body, bounds)?;
+    let members = match serde_json::from_str::<Members<'_>>(text) {
+        Ok(members) => members,
+        Err(_) => submission::open(body, bounds)?,
+    };
+    let mut faults = Faults::default();
+    let (mut slots, mut warnings) = ([None; OUTCOME_FIELDS.len()], Vec::new());
+    for (name, value) in members.0 {
+        match OUTCOME_FIELDS.iter().position(|field| *field == name) {
+            Some(index) if slots[index].is_none() => slots[index] = Some(value),
+            Some(_) => faults.invalid(name, "is given twice"),
+            None => warnings.push(submission::unknown_field(&name)),
+        }
+    }
+    warnings.truncate(UNKNOWN_NAMED_MAX);
+    let [status, result, error, permanent] = slots;
+    let status: Option<OutcomeStatus> = read(&mut faults, "status", status);
+    if status.is_none() && faults.is_empty() {
+        faults.invalid("status", "is required: `completed`, `failed`, `cancelled` or `lost`");
+    }
+    let error = read(&mut faults, "error", error);
+    let permanent = read(&mut faults, "permanent", permanent);
+    faults.check()?;
+    let status = status.unwrap_or(OutcomeStatus::Lost);
+    Ok((Outcome { task_id, attempt, status, result, error, permanent }, warnings))
+}
+
 fn read<'a, T: Deserialize<'a> + Default>(
     faults: &mut Faults,
     field: &str,
@@ -342,6 +396,30 @@ mod tests {
         assert_eq!(poll.warnings, ["unknown field `extra` is ignored"]);
         let written = serde_json::to_vec(&poll).unwrap();
         assert_eq!(parse(&written, &BOUNDS).unwrap().outcomes[0].attempt, 2);
+    }
+
+    #[test]
+    fn a_callback_is_an_outcome_without_its_attempt() {
+        let of = AttemptRef { task_id: ID.parse().unwrap(), attempt: 3 };
+        let body = br#"{"status": "completed", "result": [[1e999]], "task_id": 7}"#;
+        let (outcome, warnings) = parse_outcome(of, body, &BOUNDS).unwrap();
+        assert_eq!((outcome.attempt, outcome.status), (3, OutcomeStatus::Completed));
+        assert_eq!(outcome.result.unwrap().get(), "[[1e999]]");
+        assert_eq!(warnings, ["unknown field `task_id` is ignored"]);
+        let body = br#"{"status": "failed", "error": "no \u00fc", "permanent": true}"#;
+        let (outcome, _) = parse_outcome(of, body, &BOUNDS).unwrap();
+        assert_eq!((outcome.error.as_deref(), outcome.permanent), (Some("no \u{fc}"), true));
+        for (body, field) in [
+            ("{}", "status"),
+            (r#"{"status": null}"#, "status"),
+            (r#"{"status": "great"}"#, "status"),
+            (r#"{"status": "lost", "status": "lost"}"#, "status"),
+            (r#"{"status": "failed", "error": 7}"#, "error"),
+            (r#"{"status": "failed", "permanent": "yes"}"#, "permanent"),
+        ] {
+            let error = parse_outcome(of, body.as_bytes(), &BOUNDS).unwrap_err();
+            assert!(error.details["fields"].get(field).is_some(), "{field}: {error:?}");
+        }
     }
 
     #[test]

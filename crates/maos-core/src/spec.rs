@@ -421,8 +421,9 @@ impl Runtime {
     #[must_use]
     pub fn ends_with_server(self) -> bool {
         match self {
-            Runtime::Builtin | Runtime::Command | Runtime::ClaudeCode => true,
-            Runtime::Http | Runtime::Worker => false,
+            // Who was asked over HTTP reports to the server that asked, by what that one alone knows.
+            Runtime::Builtin | Runtime::Command | Runtime::Http | Runtime::ClaudeCode => true,
+            Runtime::Worker => false,
         }
     }
 }

@@ -380,6 +380,7 @@ async fn completed(server: &Server, tasks: u64) {
 async fn open(folder: &Path, config: Config) -> Server {
     let nothing = vec![OsString::from("false")];
     let setup = Setup {
+        base_url: None,
         data_dir: folder.join("data"),
         default_root: folder.join("files"),
         supervisor: nothing.clone(),

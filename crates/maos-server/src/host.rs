@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -60,7 +60,7 @@ pub struct Host {
 pub fn setup(program: PathBuf, data_dir: PathBuf, default_root: PathBuf) -> Setup {
     let word = |word: &str| vec![program.clone().into_os_string(), OsString::from(word)];
     let (supervisor, data_worker) = (word("supervisor"), word("data-worker"));
-    Setup { data_dir, default_root, supervisor, data_worker }
+    Setup { data_dir, default_root, supervisor, data_worker, base_url: None }
 }
 
 /// Has this process and those it starts use ordinary pages of memory or, as the system does by
@@ -87,6 +87,7 @@ pub async fn open(config: Config, setup: Setup) -> Result<Host, HostError> {
         http::listen(address).await.map_err(|source| HostError::Listen { address, source })?;
     let address = listener.local_addr().unwrap_or(address);
     let grace = Duration::from_secs(config.api.shutdown_grace);
+    let setup = Setup { base_url: Some(base_url(address)), ..setup };
     let server = service::start(config.clone(), setup.clone()).await?;
     let (retire, stop) = (CancellationToken::new(), CancellationToken::new());
     let broken = CancellationToken::new();
@@ -95,6 +96,16 @@ pub async fn open(config: Config, setup: Setup) -> Result<Host, HostError> {
     let keeping = tokio::spawn(house.keep(server, retire.clone()));
     let serving = tokio::spawn(http::serve(listener, door.clone(), stop.clone()));
     Ok(Host { address, door, grace, keeping, serving, retire, stop, broken })
+}
+
+/// Where a program on this machine finds the server.
+fn base_url(address: SocketAddr) -> String {
+    let here = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::from(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::from(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    format!("http://{}", SocketAddr::new(here, address.port()))
 }
 
 impl Host {

@@ -35,7 +35,7 @@ const IDLE_MAX: usize = 4;
 /// Longest URL.
 const URL_BYTES_MAX: usize = 2_048;
 
-/// `[webhooks]`, as far as it says who may be reached.
+/// `[outbound]`: who may be reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Rules {
     /// Whether addresses of the inside may be reached: loopback, private, link-local.
@@ -58,7 +58,7 @@ pub enum OutboundError {
     /// It leads inside.
     #[error(
         "`{host}` is an inner address, which is not reached\n\
-         hint: the operator may open it with [webhooks] allow_hosts or allow_private"
+         hint: the operator may open it with [outbound] allow_hosts or allow_private"
     )]
     Inner {
         /// The host.

@@ -333,6 +333,7 @@ mod tests {
                 Verdict::Failed { message, permanent: true } => format!("permanent {message}"),
                 Verdict::Failed { message, permanent: false } => format!("failed {message}"),
                 Verdict::Lost { message } => format!("lost {message}"),
+                Verdict::Reported => "reported".to_owned(),
             };
             assert!(got.starts_with(expected), "{got}");
         }

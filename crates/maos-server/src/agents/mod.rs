@@ -6,8 +6,10 @@
 pub mod builtin;
 pub mod command;
 mod courier;
+pub mod http;
 mod order;
 mod roster;
+mod told;
 pub mod worker;
 
 use std::future::Future;
@@ -24,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 pub use order::{Order, Start};
 pub use roster::{Expand, NoteSink, ReportSink, Roster, Runtimes, Sinks, WatchSink};
 pub(crate) use roster::{expanded, failed, lost, resolved, subtasks_max};
+pub(crate) use told::{fault_of, raw, told};
 
 /// One attempt, handed to a runtime.
 pub struct Assignment {
@@ -65,6 +68,8 @@ pub enum Verdict {
         /// Why.
         message: String,
     },
+    /// Its end was handed in already, by whoever brought it.
+    Reported,
 }
 
 /// How far an attempt has come. Every sign of it counts as progress.

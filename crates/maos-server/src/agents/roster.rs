@@ -36,6 +36,8 @@ pub struct Runtimes {
     pub builtin: Arc<dyn RunAttempt>,
     /// For `Runtime::Command`.
     pub command: Arc<dyn RunAttempt>,
+    /// For `Runtime::Http`.
+    pub http: Arc<dyn RunAttempt>,
 }
 
 /// Takes reports of attempts; never blocks.
@@ -161,7 +163,8 @@ impl Roster {
             let report = AssertUnwindSafe(roster.attempt(start, stop.clone())).catch_unwind().await;
             let report = report.unwrap_or_else(|_| {
                 error!(task.id = %key.0, "the runtime of task `{}` panicked", key.0);
-                failed("its agent failed in an unexpected way; the server's log says more", false)
+                let message = "its agent failed in an unexpected way; the server's log says more";
+                Some(failed(message, false))
             });
             let empty = {
                 let mut held = roster.held();
@@ -169,22 +172,23 @@ impl Roster {
                 held.is_empty()
             };
             let (task, attempt) = key;
-            (roster.sinks.report)(vec![if stop.is_cancelled() {
-                Command::Release { task, attempt }
-            } else {
-                Command::Report { task, attempt, report }
-            }]);
+            if stop.is_cancelled() {
+                (roster.sinks.report)(vec![Command::Release { task, attempt }]);
+            } else if let Some(report) = report {
+                (roster.sinks.report)(vec![Command::Report { task, attempt, report }]);
+            }
             if empty {
                 roster.emptied.notify_waiters();
             }
         });
     }
 
-    async fn attempt(&self, start: Start, stop: CancellationToken) -> Report {
+    /// Runs an attempt; `None` if its end was handed in already.
+    async fn attempt(&self, start: Start, stop: CancellationToken) -> Option<Report> {
         let given = resolved(&self.payloads, &start.spec, &start.inputs).await;
         let parameters = match given {
             Ok(parameters) => parameters,
-            Err(report) => return report,
+            Err(report) => return Some(report),
         };
         let (task, attempt) = (start.task, start.attempt);
         let (watch, note) = (self.sinks.watch.clone(), self.sinks.note.clone());
@@ -193,9 +197,10 @@ impl Roster {
         let runtime = match start.agent.runtime {
             Runtime::Builtin => &self.runtimes.builtin,
             Runtime::Command => &self.runtimes.command,
-            Runtime::Http | Runtime::ClaudeCode | Runtime::Worker => {
+            Runtime::Http => &self.runtimes.http,
+            Runtime::ClaudeCode | Runtime::Worker => {
                 let message = "this server cannot run agents of this kind";
-                return failed(message, true);
+                return Some(failed(message, true));
             }
         };
         let verdict = runtime
@@ -213,7 +218,7 @@ impl Roster {
                 }),
             })
             .await;
-        match verdict {
+        Some(match verdict {
             Verdict::Completed(answer) => match subtasks_max {
                 Some(most) => match to_raw_value(&answer) {
                     Ok(answer) => {
@@ -226,7 +231,8 @@ impl Roster {
             },
             Verdict::Failed { message, permanent } => failed(&message, permanent),
             Verdict::Lost { message } => lost(&message),
-        }
+            Verdict::Reported => return None,
+        })
     }
 
     async fn completed(&self, result: Value) -> Report {

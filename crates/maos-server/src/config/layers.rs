@@ -108,10 +108,14 @@ impl Layers {
             for command in config.commands.values_mut() {
                 command.folder.clone_from(&folder);
             }
+            for agent in config.http_agents.values_mut() {
+                agent.folder.clone_from(&folder);
+            }
         }
         config.check()?;
         let mut shown = Vec::new();
-        leaves(&merged, "", &mut |key, value| {
+        // With what sections of the file leave open.
+        leaves(&table_of(&config), "", &mut |key, value| {
             let origin = origins.get(key).cloned().unwrap_or(Origin::Default);
             shown.push(Shown { key: key.to_owned(), value: value.clone(), origin });
         });
@@ -193,7 +197,7 @@ fn literal(text: &str) -> Value {
 }
 
 fn table_of(config: &Config) -> Table {
-    Table::try_from(config).expect("the defaults can be written as TOML")
+    Table::try_from(config).expect("a configuration can be written as TOML")
 }
 
 fn nested(key: &str, value: Value) -> Table {
@@ -296,6 +300,24 @@ mod tests {
         assert!(origin("api.max_agents").ends_with("maos.toml`"));
         assert_eq!(origin("api.host"), "flag `--host`");
         assert_eq!(origin("api.default_task_timeout"), "default");
+    }
+
+    #[test]
+    fn what_a_section_of_the_file_leaves_open_is_shown_with_its_default() {
+        let (layers, folder) = layers(
+            "[http_agents.poet]\nurl = \"https://example.com/\"\nsecret_file = \"poet.secret\"\n\
+             capabilities = [\"poetry\"]\nretries = 7\n",
+            &[],
+        );
+        let (config, shown) = Config::load(&layers).unwrap();
+        assert_eq!(config.http_agents["poet"].folder, folder.path());
+        let setting = |key: &str| {
+            let key = format!("http_agents.poet.{key}");
+            let found = shown.iter().find(|shown| shown.key == key).unwrap();
+            (found.value.as_integer(), found.origin == Origin::Default)
+        };
+        assert_eq!(setting("retries"), (Some(7), false));
+        assert_eq!(setting("timeout_seconds"), (Some(60), true));
     }
 
     #[test]

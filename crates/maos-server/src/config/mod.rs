@@ -18,6 +18,8 @@ use thiserror::Error;
 pub use layers::{Layers, Origin, Shown};
 
 use crate::agents::command::CommandConfig;
+use crate::agents::http::{BadSetting, HttpAgentConfig};
+use crate::outbound::Rules;
 
 /// What is in force.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -49,6 +51,8 @@ pub struct Config {
     pub pools: BTreeMap<String, PoolConfig>,
     /// Programs that are agents, by name.
     pub commands: BTreeMap<String, CommandConfig>,
+    /// URLs that are agents, by name.
+    pub http_agents: BTreeMap<String, HttpAgentConfig>,
 }
 
 /// `[api]`
@@ -59,10 +63,12 @@ pub struct Api {
     pub host: IpAddr,
     /// Port to listen on; 0 takes a free one.
     pub port: u16,
+    /// How others reach it, for callbacks; empty: by the address that it listens on.
+    pub public_url: String,
     /// Agents that MAOS itself starts, at the most.
     pub max_agents: u32,
-    /// Attempts at once that the server itself runs: built-in and command agents. Workers have
-    /// bounds of their own.
+    /// Attempts at once that the server itself runs: built-in, command and HTTP agents. Workers
+    /// have bounds of their own.
     pub max_concurrent_tasks: u32,
     /// Workers that may be registered at once.
     pub max_workers: u32,
@@ -180,6 +186,14 @@ pub struct Outbound {
     pub allow_private: bool,
     /// Hosts that may be reached wherever they are, by the name or address in the URL.
     pub allow_hosts: Vec<String>,
+}
+
+impl Outbound {
+    /// The same as whoever sends requests takes it.
+    #[must_use]
+    pub fn rules(&self) -> Rules {
+        Rules { allow_private: self.allow_private, allow_hosts: self.allow_hosts.clone() }
+    }
 }
 
 /// `[webhooks]`
@@ -344,6 +358,7 @@ impl Default for Config {
             api: Api {
                 host: IpAddr::from([127, 0, 0, 1]),
                 port: 8_000,
+                public_url: String::new(),
                 max_agents: 100,
                 max_concurrent_tasks: 1_000,
                 max_workers: 10_000,
@@ -364,6 +379,7 @@ impl Default for Config {
             resources: kinds.map(|(kind, amount)| (kind.to_owned(), amount)).into(),
             pools: default_pools(),
             commands: BTreeMap::new(),
+            http_agents: BTreeMap::new(),
         }
     }
 }
@@ -439,11 +455,29 @@ impl Config {
             bounds(&format!("pools.{name}.idle_seconds"), pool.idle_seconds, 0, 366 * 86_400)?;
             bounds(&format!("pools.{name}.cooldown_seconds"), pool.cooldown_seconds, 0, 86_400)?;
         }
+        self.check_http_agents()?;
         for (kind, amount) in &self.resources {
             if !amount.is_finite() || *amount < 0.0 || *amount > 1e12 {
                 let (key, found) = (format!("resources.{kind}"), amount.to_string());
                 return Err(ConfigError::OutOfBounds { key, found, wanted: "0 to 1e12".into() });
             }
+        }
+        Ok(())
+    }
+
+    fn check_http_agents(&self) -> Result<(), ConfigError> {
+        let public = &self.api.public_url;
+        if !public.is_empty() && !["http://", "https://"].iter().any(|at| public.starts_with(at)) {
+            let (key, found) = ("api.public_url".to_owned(), format!("`{public}`"));
+            let wanted = "a URL that begins with http:// or https://".to_owned();
+            return Err(ConfigError::OutOfBounds { key, found, wanted });
+        }
+        let rules = self.outbound.rules();
+        for (name, agent) in &self.http_agents {
+            agent.check(&rules).map_err(|BadSetting { key, found, wanted }| {
+                let key = format!("http_agents.{name}.{key}");
+                ConfigError::OutOfBounds { key, found, wanted }
+            })?;
         }
         Ok(())
     }

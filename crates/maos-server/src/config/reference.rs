@@ -6,12 +6,17 @@ use std::fmt::Write as _;
 const KEYS: &[(&str, &str)] = &[
     ("api.host", "Address to listen on; `--host`."),
     ("api.port", "Port to listen on, 0 for a free one; `--port`."),
+    (
+        "api.public_url",
+        "How targets of HTTP agents reach the server to call back, such as \
+         `https://maos.example.org`; empty: `http://` and the address that it listens on.",
+    ),
     ("api.max_agents", "Agents that MAOS itself starts, those of pools included."),
     ("api.max_workers", "Registered workers."),
     (
         "api.max_concurrent_tasks",
-        "Attempts at once that the server itself runs: built-in and command agents. Workers \
-         have bounds of their own.",
+        "Attempts at once that the server itself runs: built-in, command and HTTP agents. \
+         Workers have bounds of their own.",
     ),
     ("api.worker_timeout", "Seconds of silence after which a worker is lost."),
     ("api.default_task_timeout", "Seconds for one attempt of a task that does not say."),
@@ -114,7 +119,7 @@ fn page() -> String {
          | `MESSAGE_BUS_WORKER_COUNT` | `message_bus.worker_count` |\n\
          | `SECURITY_REQUIRE_AUTH`, `SECURITY_REQUIRE_ENCRYPTION`, `SECURITY_RATE_LIMIT`, \
          `REDIS_HOST`, `REDIS_URL` | Not built yet: the server refuses to start when one asks for \
-         something. |\n\n## Resources, pools, programs\n\n\
+         something. |\n\n## Resources, pools, programs, URLs\n\n\
          `[resources]` has an amount for each kind; a kind that is not named holds nothing back. \
          What is declared there and through `POST /api/v1/resources` adds \
           up.\n\n```toml\n[resources]\n",
@@ -136,7 +141,8 @@ fn page() -> String {
         }
     }
     page.push_str(
-        "```\n\n`[commands.NAME]` is a program as an agent: `docs/command-agents.md`.\n\n\
+        "```\n\n`[commands.NAME]` is a program as an agent: `docs/command-agents.md`. \
+         `[http_agents.NAME]` is a URL as an agent: `docs/http-agents.md`.\n\n\
          ## Bounds\n\nWhat no setting changes; at each of them the server refuses with a clear \
          error.\n\n| bound | at most |\n|---|---|\n",
     );
@@ -165,7 +171,7 @@ mod tests {
 
     #[test]
     fn every_key_is_described_and_nothing_else_is() {
-        let tables = ["resources.", "pools.", "commands."];
+        let tables = ["resources.", "pools.", "commands.", "http_agents."];
         let defaults = super::super::layers::defaults();
         let keys: BTreeSet<&str> = defaults
             .iter()

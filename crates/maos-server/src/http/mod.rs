@@ -12,6 +12,7 @@ mod lists;
 mod logs;
 mod messages;
 pub mod openapi;
+mod outcomes;
 mod parts;
 mod pools;
 mod resources;

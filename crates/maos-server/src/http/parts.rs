@@ -3,6 +3,7 @@
 use axum::extract::{FromRef, FromRequestParts, Path, Query};
 use axum::http::request::Parts;
 use maos_api::error::{ApiError, ErrorCode};
+use maos_api::worker::AttemptRef;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
@@ -19,6 +20,9 @@ impl FromRef<Door> for Service {
 /// The id in the path.
 pub(super) struct Id(pub(super) Uuid);
 
+/// The attempt in the path.
+pub(super) struct AttemptOf(pub(super) AttemptRef);
+
 /// The query parameters.
 pub(super) struct Params<T>(pub(super) T);
 
@@ -30,6 +34,21 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
             Ok(Path(text)) => Ok(Id(parse_id(&text)?)),
             Err(why) => Err(Failed(ApiError::new(ErrorCode::MalformedId, why.body_text()))),
         }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for AttemptOf {
+    type Rejection = Failed;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<AttemptOf, Failed> {
+        let malformed = |message| Failed(ApiError::new(ErrorCode::MalformedId, message));
+        let path = Path::<(String, String)>::from_request_parts(parts, state).await;
+        let Path((id, number)) = path.map_err(|why| malformed(why.body_text()))?;
+        let task_id = parse_id(&id)?;
+        let attempt = number.parse().map_err(|_| {
+            malformed("what follows `attempts/` is not the number of an attempt".to_owned())
+        })?;
+        Ok(AttemptOf(AttemptRef { task_id, attempt }))
     }
 }
 

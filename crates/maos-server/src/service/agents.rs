@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use maos_api::agent::{self, Agent, AgentEnvelope, AgentRuntime, TerminateAnswer};
+use maos_api::agent::{self, Agent, AgentEnvelope, AgentRuntime, AgentStatus, TerminateAnswer};
 use maos_api::error::{ApiError, ErrorCode};
 use maos_api::time::UtcTime;
 use maos_core::command::Command;
@@ -146,7 +146,12 @@ impl Service {
         let seen = ago.map(|ago| {
             UtcTime(now.0.saturating_sub(u64::try_from(ago.as_micros()).unwrap_or(u64::MAX)))
         });
-        present::agent(state, now, seen, self.inner.config.api.worker_timeout)
+        let agent = present::agent(state, now, seen, self.inner.config.api.worker_timeout);
+        let Some(metadata) = self.inner.http_agents.shown(&state.record.spec) else { return agent };
+        let out_of_reach = self.inner.http_agents.out_of_reach(&state.record.spec).is_some();
+        let ended = state.record.end.is_some();
+        let status = if out_of_reach && !ended { AgentStatus::Unhealthy } else { agent.status };
+        Agent { metadata, status, ..agent }
     }
 
     pub(super) async fn serving(&self) -> Result<Vec<AgentState>, ApiError> {
@@ -189,10 +194,12 @@ fn not_by_request(runtime: AgentRuntime) -> ApiError {
         AgentRuntime::Command => {
             "is `command`: programs are the operator's, under [commands] in maos.toml"
         }
-        AgentRuntime::Builtin
-        | AgentRuntime::Http
-        | AgentRuntime::ClaudeCode
-        | AgentRuntime::Worker => "names a runtime that is not built yet",
+        AgentRuntime::Http => {
+            "is `http`: URLs are the operator's, under [http_agents] in maos.toml"
+        }
+        AgentRuntime::Builtin | AgentRuntime::ClaudeCode | AgentRuntime::Worker => {
+            "names a runtime that is not built yet"
+        }
     };
     fault("runtime", why.to_owned())
 }

@@ -48,8 +48,14 @@ impl Service {
                 Ok(status) => (true, status.to_owned()),
                 Err(status) => (false, status),
             };
-            components
-                .insert(name.to_owned(), ComponentHealth { healthy, status, more: Map::new() });
+            // A target that is away is no fault of this server's, but whoever looks should see it.
+            let away = match name {
+                "agent_manager" => self.inner.http_agents.all_out_of_reach(),
+                _ => Map::new(),
+            };
+            let away = (!away.is_empty()).then(|| ("http_agents_away".to_owned(), away.into()));
+            let more = away.into_iter().collect();
+            components.insert(name.to_owned(), ComponentHealth { healthy, status, more });
         }
         let status = match (engine.is_ok(), store.is_ok()) {
             (true, true) => HealthStatus::Healthy,

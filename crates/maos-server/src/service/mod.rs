@@ -19,6 +19,7 @@ mod keys;
 mod lists;
 mod logs;
 mod messages;
+mod outcomes;
 mod planning;
 mod plans;
 mod pools;
@@ -46,6 +47,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::agents::Sinks;
+use crate::agents::http::HttpAgents;
 use crate::agents::worker::Workers;
 use crate::config::Config;
 use crate::driver::{Handle, Waiting};
@@ -60,6 +62,7 @@ use crate::webhooks::{Subscriptions, Webhooks};
 pub use events::Events;
 pub use keys::KeyKind;
 pub use logs::{Followed, Follower};
+pub(crate) use outcomes::OUTCOME_BYTES_MAX;
 pub use start::{Server, Setup, StartError, start};
 pub use tasks::{ACCEPTED, Snapshot, SubmitOptions};
 
@@ -91,6 +94,7 @@ struct Inner {
     stopping: AtomicBool,
     progress: tasks::ProgressBoard,
     workers: Arc<Workers>,
+    http_agents: Arc<HttpAgents>,
     sinks: Sinks,
     checkpoints: Arc<Checkpoints>,
     /// Tells when tasks wait for an agent.

@@ -30,6 +30,7 @@ use super::schedules::Scheduler;
 use super::{Inner, Service, new_id, now};
 use crate::agents::builtin::Builtin;
 use crate::agents::command::Commands;
+use crate::agents::http::{HttpAgents, NoSecret, POOL};
 use crate::agents::worker::Workers;
 use crate::agents::{AllowedRoots, Order, Roster, Runtimes, Sinks};
 use crate::config::{Config, PoolConfig, SchedulingPolicy};
@@ -39,7 +40,7 @@ use crate::feed::Feed;
 use crate::journal::{Journal, JournalError};
 use crate::logs::{Line, Logs};
 use crate::messages::Bus;
-use crate::outbound::{Outbound, Rules};
+use crate::outbound::Outbound;
 use crate::payloads::Payloads;
 use crate::store::checkpoint::Checkpoints;
 use crate::store::{self, StoreError};
@@ -68,6 +69,9 @@ pub enum StartError {
     /// Subscriptions.
     #[error(transparent)]
     Subscriptions(#[from] ApiError),
+    /// A secret.
+    #[error(transparent)]
+    NoSecret(#[from] NoSecret),
     /// A thread or folder.
     #[error("`{what}` could not be set up")]
     Io {
@@ -93,6 +97,9 @@ pub struct Setup {
     pub supervisor: Vec<OsString>,
     /// This program and the argument that makes it work on data.
     pub data_worker: Vec<OsString>,
+    /// How this server is reached from where it runs, such as `http://127.0.0.1:8000`; `None`: it
+    /// is not.
+    pub base_url: Option<String>,
 }
 
 /// A running server without its HTTP.
@@ -147,7 +154,8 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
     let payloads = Payloads::new(blobs.clone());
     let supervisor = Arc::new(Supervisor::start(&setup.supervisor, &setup.data_dir).await?);
     let outbound = outbound(&config);
-    let runtimes = runtimes(&config, &setup, &supervisor, (&bus, &outbound))?;
+    let http_agents = Arc::new(http_agents(&config, &setup, &payloads)?);
+    let runtimes = runtimes(&config, &setup, &supervisor, (&bus, &outbound), &http_agents)?;
 
     let (orders, orders_rx) = mpsc::unbounded_channel();
     let feed = Feed::default();
@@ -197,6 +205,7 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
         progress,
         planning,
         workers,
+        http_agents,
         sinks,
         checkpoints,
         waiting,
@@ -452,8 +461,18 @@ fn watch_with(
 }
 
 fn outbound(config: &Config) -> Outbound {
-    let rules = config.outbound.clone();
-    Outbound::new(Rules { allow_private: rules.allow_private, allow_hosts: rules.allow_hosts })
+    Outbound::new(config.outbound.rules())
+}
+
+fn http_agents(
+    config: &Config,
+    setup: &Setup,
+    payloads: &Payloads,
+) -> Result<HttpAgents, StartError> {
+    let public = Some(config.api.public_url.trim_end_matches('/')).filter(|url| !url.is_empty());
+    let base_url = public.map(str::to_owned).or_else(|| setup.base_url.clone());
+    let rules = config.outbound.rules();
+    Ok(HttpAgents::new(&config.http_agents, &rules, payloads.clone(), base_url)?)
 }
 
 fn runtimes(
@@ -461,6 +480,7 @@ fn runtimes(
     setup: &Setup,
     supervisor: &Arc<Supervisor>,
     (bus, outbound): (&Bus, &Outbound),
+    http_agents: &Arc<HttpAgents>,
 ) -> Result<Runtimes, StartError> {
     let roots = if config.files.roots.is_empty() {
         vec![setup.default_root.clone()]
@@ -488,11 +508,12 @@ fn runtimes(
         Ok(()) | Err(_) => {}
     }
     let commands = Commands::new(config.commands.clone(), work, supervisor.clone(), bus.clone());
-    Ok(Runtimes { builtin: Arc::new(builtin), command: Arc::new(commands) })
+    let (builtin, command) = (Arc::new(builtin), Arc::new(commands));
+    Ok(Runtimes { builtin, command, http: http_agents.clone() })
 }
 
-/// The commands that bring the agents in line with the configuration: those that programs call for,
-/// and no others; pools look after the number of theirs themselves. Agents that somebody created
+/// The commands that bring the agents in line with the configuration: those that programs and URLs
+/// call for, and no others; pools look after the number of theirs themselves. Agents that somebody created
 /// stay.
 fn staff(config: &Config, node: NodeId, known: &HashMap<AgentId, Arc<AgentSpec>>) -> Vec<Command> {
     let mut wanted: BTreeMap<(Name, Name), AgentSpec> = BTreeMap::new();
@@ -503,6 +524,13 @@ fn staff(config: &Config, node: NodeId, known: &HashMap<AgentId, Arc<AgentSpec>>
         let spec = member(kind, &name, capabilities, Runtime::Command, command.slots, node);
         let spec = AgentSpec { pool: Some(format!("commands.{program}").into()), ..spec };
         wanted.insert((format!("commands.{program}").into(), name), spec);
+    }
+    for (target, http) in &config.http_agents {
+        let (name, pool): (Name, Name) = (target.as_str().into(), format!("{POOL}{target}").into());
+        let capabilities = Names::new(http.capabilities.iter().map(|name| name.as_str().into()));
+        let kind = http.agent_type.as_deref().unwrap_or(target);
+        let spec = member(kind, &name, capabilities, Runtime::Http, http.slots, node);
+        wanted.insert((pool.clone(), name), AgentSpec { pool: Some(pool), ..spec });
     }
     let mut commands = Vec::new();
     for (id, spec) in known {

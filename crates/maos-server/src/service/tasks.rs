@@ -260,6 +260,7 @@ impl Service {
         for blocker in blockers.iter_mut().filter(|blocker| blocker.kind == "no_agent") {
             blocker.unblock = self.what_would_serve(&record);
         }
+        blockers.extend(self.targets_away(&record, &blockers).await);
         Ok(Explanation { task_id: id, status, waiting, blockers })
     }
 

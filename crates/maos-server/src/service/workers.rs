@@ -9,7 +9,6 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use maos_api::document;
 use maos_api::error::{ApiError, ErrorCode};
 use maos_api::logs::{LogLevel, LogSource};
 use maos_api::submission::Bounds;
@@ -17,18 +16,18 @@ use maos_api::worker::{self, AttemptRef, Outcome, OutcomeStatus, Poll, PollAnswe
 use maos_core::command::{Command, Report};
 use maos_core::event::{AgentEnd, FailureKind};
 use maos_core::ids::{AgentId, Attempt, TaskId};
-use maos_core::limits::{BATCH_BYTES_MAX, INLINE_PAYLOAD_BYTES_MAX, NESTING_MAX, RESULT_BYTES_MAX};
+use maos_core::limits::{BATCH_BYTES_MAX, INLINE_PAYLOAD_BYTES_MAX};
 use maos_core::node::{Answer, Query};
 use maos_core::payload::Payload;
 use maos_core::record::{Stage, TaskRecord};
 use maos_core::rejection::Rejection;
-use maos_core::spec::Runtime;
+use maos_core::spec::{Runtime, TaskSpec};
 use maos_core::time::WallTime;
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::tasks::{blocking, raw};
+use super::tasks::blocking;
 use super::{Service, faults, present};
 use crate::agents::worker::{Away, Desk, Key, Run, Settled};
 use crate::agents::{self, Progress};
@@ -293,27 +292,15 @@ impl Service {
     }
 
     async fn report(&self, outcome: &Outcome<'_>, run: &Run, taken: &mut Taken) -> Report {
-        let error = |otherwise| outcome.error.as_deref().unwrap_or(otherwise);
-        match outcome.status {
-            OutcomeStatus::Failed => {
-                agents::failed(error("its worker gave no reason"), outcome.permanent)
+        match judge(outcome, &run.spec) {
+            Judged::Over(report) => report,
+            Judged::Refused(fault) => {
+                let key = (run.task, run.attempt);
+                taken.refused.push(refused(key, ErrorCode::ResultRefused, fault.clone()));
+                agents::failed(&fault, true)
             }
-            OutcomeStatus::Cancelled => agents::lost(error("its worker gave it up")),
-            OutcomeStatus::Lost => agents::lost(error("its worker lost it")),
-            OutcomeStatus::Completed => {
-                let result = outcome.result.map_or("null", RawValue::get);
-                if let Some(fault) = fault_of(result) {
-                    let refused =
-                        refused((run.task, run.attempt), ErrorCode::ResultRefused, fault.clone());
-                    taken.refused.push(refused);
-                    return agents::failed(&fault, true);
-                }
-                match (run.spec.rare().plans.is_some(), outcome.result) {
-                    (true, Some(answer)) => self.expansion(run, answer).await,
-                    (true, None) => agents::failed("its plan is refused: there is none", false),
-                    (false, _) => Report::Completed(payload(result, &mut taken.documents)),
-                }
-            }
+            Judged::Plan(answer) => self.expansion(run, answer).await,
+            Judged::Result(result) => Report::Completed(payload(result, &mut taken.documents)),
         }
     }
 
@@ -327,7 +314,7 @@ impl Service {
         agents::expanded(payloads, &self.inner.sinks, &run.spec, answer, most).await
     }
 
-    fn forget_progress(&self, outcomes: &[Outcome<'_>]) {
+    pub(super) fn forget_progress(&self, outcomes: &[Outcome<'_>]) {
         let mut board =
             self.inner.progress.lock().expect("nothing panics while it holds this lock");
         if !board.is_empty() {
@@ -338,7 +325,7 @@ impl Service {
     }
 
     /// Whether this very attempt has reported before: an answer may be lost on its way.
-    async fn was_reported(&self, (task, attempt): Key) -> Result<bool, ApiError> {
+    pub(super) async fn was_reported(&self, (task, attempt): Key) -> Result<bool, ApiError> {
         match self.record(task, Duration::ZERO).await {
             Ok(record) => Ok(record.attempt == attempt && reported(&record)),
             Err(error) if error.code == ErrorCode::TaskNotFound => Ok(false),
@@ -371,48 +358,57 @@ impl Service {
             let resolved = agents::resolved(&self.inner.payloads, spec, &run.inputs).await?;
             to_raw_value(&resolved).map_err(|why| agents::lost(&why.to_string()))?
         };
-        let metadata = match &spec.metadata {
-            Some(metadata) => self.kept(metadata).await?,
-            None => worker::empty(),
-        };
         let left = run.until.saturating_duration_since(Instant::now());
-        let rare = spec.rare();
-        Ok(worker::Task {
-            task_id: present::uuid(run.task),
-            attempt: run.attempt.0,
-            name: spec.name.to_string(),
-            description: spec.description.as_deref().map(str::to_owned),
-            parameters,
-            metadata,
-            tags: spec.tags.iter().map(str::to_owned).collect(),
-            timeout_seconds: spec.timeout_ms / 1_000,
-            remaining_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
-            no_progress_seconds: rare.no_progress_ms.map(|silence_ms| silence_ms / 1_000),
-            traceparent: rare.trace.as_ref().map(|trace| trace.parent.to_string()),
-        })
+        let told =
+            agents::told(&self.inner.payloads, spec, (run.task, run.attempt), parameters, left);
+        told.await.map_err(|why| agents::lost(&why))
     }
 
     async fn kept(&self, payload: &Payload) -> Result<Box<RawValue>, Report> {
         let bytes = self.inner.payloads.bytes(payload).await;
         let bytes = bytes.map_err(|fault| agents::lost(&fault.to_string()))?;
-        raw(bytes).map_err(|error| agents::lost(&error.message))
+        agents::raw(bytes).map_err(|why| agents::lost(&why))
     }
 }
 
-/// What is wrong with a result.
-fn fault_of(result: &str) -> Option<String> {
-    if result.len() as u64 > RESULT_BYTES_MAX {
-        let bytes = result.len();
-        return Some(format!(
-            "its result has {bytes} bytes, at most {RESULT_BYTES_MAX} are allowed"
-        ));
+/// What the outcome of an attempt comes to.
+pub(super) enum Judged<'a> {
+    /// This is how it went.
+    Over(Report),
+    /// Its result cannot be taken, for this reason: it has failed for good.
+    Refused(String),
+    /// It made subtasks.
+    Plan(&'a RawValue),
+    /// It made this.
+    Result(&'a str),
+}
+
+/// Reads the outcome of an attempt of a task.
+pub(super) fn judge<'a>(outcome: &'a Outcome<'_>, spec: &TaskSpec) -> Judged<'a> {
+    let error = |otherwise| outcome.error.as_deref().unwrap_or(otherwise);
+    match outcome.status {
+        OutcomeStatus::Failed => {
+            let reason = error("its agent gave no reason");
+            Judged::Over(agents::failed(reason, outcome.permanent))
+        }
+        OutcomeStatus::Cancelled => Judged::Over(agents::lost(error("its agent gave it up"))),
+        OutcomeStatus::Lost => Judged::Over(agents::lost(error("its agent lost it"))),
+        OutcomeStatus::Completed => {
+            let result = outcome.result.map_or("null", RawValue::get);
+            match (agents::fault_of(result), spec.rare().plans.is_some(), outcome.result) {
+                (Some(fault), _, _) => Judged::Refused(fault),
+                (None, true, Some(answer)) => Judged::Plan(answer),
+                (None, true, None) => {
+                    Judged::Over(agents::failed("its plan is refused: there is none", false))
+                }
+                (None, false, _) => Judged::Result(result),
+            }
+        }
     }
-    let (defect, at) = document::scan(result, NESTING_MAX).err()?;
-    Some(format!("its result {} at byte {at}", defect.message(NESTING_MAX)))
 }
 
 /// A result as the engine keeps it; what is too large for that is put to `documents`.
-fn payload(result: &str, documents: &mut Vec<([u8; 32], Vec<u8>)>) -> Payload {
+pub(super) fn payload(result: &str, documents: &mut Vec<([u8; 32], Vec<u8>)>) -> Payload {
     let bytes = result.len() as u64;
     if bytes <= INLINE_PAYLOAD_BYTES_MAX {
         return Payload::inline(result.as_bytes());
@@ -438,7 +434,7 @@ fn reported(record: &TaskRecord) -> bool {
     }
 }
 
-fn numbered(task: Uuid, attempt: u32) -> Key {
+pub(super) fn numbered(task: Uuid, attempt: u32) -> Key {
     (TaskId(task.as_u128()), Attempt(attempt))
 }
 

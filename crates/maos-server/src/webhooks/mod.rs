@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::Full;
-use hyper::Request;
 use hyper::body::Bytes;
+use hyper::{Method, Request, Uri};
 use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 use thiserror::Error;
@@ -31,7 +31,7 @@ const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 /// Bytes of an answer that an error quotes.
 const QUOTED_BYTES: usize = 300;
 /// Longest pause between two tries.
-const PAUSE_MAX: Duration = Duration::from_secs(300);
+pub(crate) const PAUSE_MAX: Duration = Duration::from_secs(300);
 
 /// A key to sign with.
 #[derive(Clone, PartialEq, Eq)]
@@ -122,6 +122,31 @@ impl Secret {
         context.update(body);
         format!("v1,{}", base64::encode(context.sign().as_ref()))
     }
+
+    /// A signed request, as of now.
+    ///
+    /// # Errors
+    /// That the URL cannot be sent.
+    pub(crate) fn request(
+        &self,
+        method: Method,
+        uri: Uri,
+        id: &str,
+        body: &Bytes,
+    ) -> Result<Request<Full<Bytes>>, OutboundError> {
+        let timestamp = now() / 1_000_000;
+        let url = uri.to_string();
+        let request = Request::builder()
+            .method(method)
+            .uri(uri)
+            .header("content-type", "application/json")
+            .header("user-agent", concat!("maos/", env!("CARGO_PKG_VERSION")))
+            .header("webhook-id", id)
+            .header("webhook-timestamp", timestamp.to_string())
+            .header("webhook-signature", self.sign(id, timestamp, body))
+            .body(Full::new(body.clone()));
+        request.map_err(|_| OutboundError::BadUrl { url, why: "it cannot be sent" })
+    }
 }
 
 impl Webhooks {
@@ -196,16 +221,7 @@ impl Webhooks {
     async fn post(&self, target: &Target, id: &str, body: &Bytes) -> Result<(), Undelivered> {
         let outbound = &self.inner.outbound;
         let uri = outbound.check(&target.url)?;
-        let timestamp = now() / 1_000_000;
-        let request = Request::post(uri)
-            .header("content-type", "application/json")
-            .header("user-agent", concat!("maos/", env!("CARGO_PKG_VERSION")))
-            .header("webhook-id", id)
-            .header("webhook-timestamp", timestamp.to_string())
-            .header("webhook-signature", target.secret.sign(id, timestamp, body))
-            .body(Full::new(body.clone()));
-        let bad = |_| OutboundError::BadUrl { url: target.url.clone(), why: "it cannot be sent" };
-        let request = request.map_err(bad)?;
+        let request = target.secret.request(Method::POST, uri, id, body)?;
         let time = Duration::from_secs(self.inner.config.timeout_seconds);
         let answer = outbound.send(request, time, QUOTED_BYTES).await?;
         if (200..300).contains(&answer.status) {
@@ -225,7 +241,7 @@ impl Webhooks {
 }
 
 /// A pause of one half to one and a half of `pause`: what failed together comes back apart.
-fn spread(pause: Duration) -> Duration {
+pub(crate) fn spread(pause: Duration) -> Duration {
     use std::hash::{BuildHasher, RandomState};
     let chance = RandomState::new().hash_one(()) % 1_000;
     pause.mul_f64(0.5 + f64::from(u32::try_from(chance).unwrap_or_default()) / 1_000.0)

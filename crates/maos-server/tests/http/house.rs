@@ -41,6 +41,15 @@ impl House {
         House { server: Some(server), router, folder }
     }
 
+    /// A server that nobody can call.
+    pub(crate) async fn open_alone(config: Config) -> House {
+        let folder = tempfile::tempdir().unwrap();
+        let setup = Setup { base_url: None, ..setup(folder.path().into()) };
+        let server = start(config, setup).await.unwrap();
+        let router = maos_server::http::router(server.service.clone());
+        House { server: Some(server), router, folder }
+    }
+
     /// The same on a data directory that is there already.
     pub(crate) async fn open_on(data_dir: &Path) -> House {
         House::try_open_on(data_dir).await.unwrap()
@@ -191,5 +200,6 @@ pub(crate) fn setup(folder: PathBuf) -> Setup {
         default_root: folder.join("files"),
         supervisor: nothing.clone(),
         data_worker: nothing,
+        base_url: Some("http://maos.test".to_owned()),
     }
 }

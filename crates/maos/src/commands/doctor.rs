@@ -249,6 +249,16 @@ fn configuration(named: Option<&Path>) -> anyhow::Result<Vec<Checked>> {
             unfit("program", format!("{found} is not there"), "install it, or correct its path")
         });
     }
+    for (name, agent) in &config.http_agents {
+        checks.push(match agent.secret() {
+            Ok(_) => fit("secret", format!("`http_agents.{name}`")),
+            Err(why) => {
+                let text = why.to_string();
+                let (found, hint) = text.split_once("\nhint: ").unwrap_or((&text, "correct it"));
+                unfit("secret", format!("`http_agents.{name}`: {found}"), hint)
+            }
+        });
+    }
     Ok(checks)
 }
 

@@ -51,6 +51,11 @@ pub(crate) fn run(arguments: &Run) -> anyhow::Result<ExitCode> {
         let file = layers.file.as_deref().unwrap_or(Path::new("the environment"));
         words::say(&format!("`{}` defines the commands {}", file.display(), names.join(", ")));
     }
+    if !config.http_agents.is_empty() {
+        let names: Vec<&str> = config.http_agents.keys().map(String::as_str).collect();
+        let file = layers.file.as_deref().unwrap_or(Path::new("the environment"));
+        words::say(&format!("`{}` defines the HTTP agents {}", file.display(), names.join(", ")));
+    }
     if config.log.level == Level::Info {
         config.log.level = Level::Warning;
     }

@@ -6,4 +6,5 @@ mod house;
 mod plans;
 mod programs;
 mod runs;
+mod targets;
 mod workers;

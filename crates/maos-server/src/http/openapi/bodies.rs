@@ -201,12 +201,7 @@ fn attempt(more: Value) -> Value {
 pub(super) fn poll() -> Value {
     let list = |items: Value| json!({"type": "array", "items": items, "maxItems": 1_000});
     let message = json!({"type": ["string", "null"], "pattern": NO_NUL});
-    let mut outcome = attempt(json!({
-        "status": words(["completed", "failed", "cancelled", "lost"]),
-        "result": {"description": "Any JSON."},
-        "error": message,
-        "permanent": {"type": "boolean"},
-    }));
+    let mut outcome = attempt(of_an_outcome());
     outcome["required"] = json!(["task_id", "attempt", "status"]);
     let progress = attempt(json!({
         "fraction": {"type": ["number", "null"], "minimum": 0, "maximum": 1},
@@ -226,6 +221,20 @@ pub(super) fn poll() -> Value {
             "ack": list(ack()),
         }),
     )
+}
+
+fn of_an_outcome() -> Value {
+    json!({
+        "status": words(["completed", "failed", "cancelled", "lost"]),
+        "result": {"description": "Any JSON."},
+        "error": {"type": ["string", "null"], "pattern": NO_NUL},
+        "permanent": {"type": "boolean"},
+    })
+}
+
+/// What came of one attempt.
+pub(super) fn outcome() -> Value {
+    object(&["status"], of_an_outcome())
 }
 
 /// A task as Claude Code's clients send it.

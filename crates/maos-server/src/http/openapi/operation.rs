@@ -79,6 +79,12 @@ pub(super) fn operation(
             }));
         }
     }
+    if path.contains("{attempt}") {
+        parameters.push(json!({
+            "name": "attempt", "in": "path", "required": true,
+            "schema": {"type": "integer", "minimum": 1, "maximum": u32::MAX},
+        }));
+    }
     Operation {
         method,
         path,

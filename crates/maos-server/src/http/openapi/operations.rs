@@ -23,7 +23,7 @@ use maos_api::system::{DetailedHealth, Health, SystemMetrics, SystemStatus};
 use maos_api::task::{
     BatchResult, BulkAnswer, CancelAnswer, Priority, Task, TaskEnvelope, TaskResults, TaskStatus,
 };
-use maos_api::worker::PollAnswer;
+use maos_api::worker::{OutcomeAnswer, PollAnswer};
 use serde_json::{Value, json};
 
 use super::bodies;
@@ -192,6 +192,15 @@ fn task() -> Vec<Operation> {
             .answers::<Explanation>()
             .refuses(&NO_TASK),
         task_logs(),
+        post(paths::ATTEMPT_OUTCOME, "bring_outcome", "Say what came of an attempt")
+            .says(
+                "For targets of HTTP agents that answered 202, with `Authorization: Bearer` and \
+                 the token that came with the attempt: `docs/http-agents.md`.",
+            )
+            .body(bodies::outcome(), json!({"status": "completed", "result": {"answer": 42}}))
+            .answers::<OutcomeAnswer>()
+            .refuses(&NO_TASK)
+            .refuses(&[ErrorCode::BadToken, ErrorCode::StaleAttempt, ErrorCode::ResultRefused]),
         get(paths::TASK_EVENTS, "get_task_events", "Tell what happened to a task")
             .answers::<TaskHistory>()
             .refuses(&NO_TASK),
