@@ -1,5 +1,5 @@
 //! Two sorted sets for the two ways in which the engine's keys come and go: `Runs` for keys that
-//! arrive almost in order and leave from the front, `Ranked` for few keys of which the first counts.
+//! arrive almost in order and leave from the front, `Ranked` for few of which the first counts.
 //!
 //! Both do what `BTreeSet` does, and cost less where the engine spends its time: the tree allocates
 //! its root anew whenever it was empty, and looks at every key along its right edge to append one.
@@ -14,8 +14,8 @@ const RUNS_MAX: usize = 8;
 const CHUNK: usize = 512;
 
 /// A set of keys as ascending runs, like the piles of patience sorting: a queue in which everybody
-/// has one of few head starts (priorities, timeouts) is that many runs, and nothing is ever searched
-/// to add to it.
+/// has one of few head starts (priorities, timeouts) is that many runs, and nothing is searched to
+/// add to it.
 #[derive(Clone, Debug)]
 pub(crate) struct Runs<K> {
     runs: Vec<Run<K>>,
