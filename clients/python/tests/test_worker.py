@@ -11,7 +11,7 @@ from typing import Any, Callable
 
 from conftest import Server
 
-from maos import Failed, MAOSClient, Task, Worker
+from maos import Failed, MAOSClient, Subtasks, Task, Worker
 
 
 def work(server: Server, worker: Worker, use: Callable[[MAOSClient], Awaitable[None]]) -> None:
@@ -75,6 +75,45 @@ def test_functions_of_every_kind(server: Server) -> None:
         assert (await run(client, "failing", how="once"))["error"] == "ValueError: no luck"
         result = (await run(client, "squaring", n=7))["result"]
         assert result["n"] == 49 and result["process"] != os.getpid()
+
+    work(server, worker, use)
+
+
+def test_a_function_hands_the_rest_to_others(server: Server) -> None:
+    worker = Worker()
+
+    @worker.task(capabilities=["splitting"])
+    def split(numbers: list[int]) -> Subtasks:
+        entries = [
+            {
+                "key": f"n{n}",
+                "name": f"square {n}",
+                "parameters": {"n": n},
+                "required_capabilities": ["squaring_one"],
+            }
+            for n in numbers
+        ]
+        total = {
+            "name": "total",
+            "parameters": {"parts": [{"$from": entry["key"]} for entry in entries]},
+            "required_capabilities": ["totalling"],
+        }
+        return Subtasks(*entries, total)
+
+    @worker.task(capabilities=["squaring_one"])
+    def square_one(n: int) -> int:
+        return n * n
+
+    @worker.task(capabilities=["totalling"])
+    def total(parts: list[int]) -> int:
+        return sum(parts)
+
+    async def use(client: MAOSClient) -> None:
+        task = await run(client, "splitting", numbers=[1, 2, 3])
+        assert (task["status"], task["result"]) == ("completed", 14), task
+        plan = await client.get_plan(task["execution_plan_id"])
+        names = sorted(member["name"] for member in plan["tasks"])
+        assert names == ["splitting", "square 1", "square 2", "square 3", "total"]
 
     work(server, worker, use)
 

@@ -97,6 +97,10 @@ pub struct Outcome<'a> {
     /// What it made, if it completed; null if it is left out.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub result: Option<&'a RawValue>,
+    /// What is still to be done for it, if it completed: entries as in a submission's `subtasks`.
+    /// The task's result is made of theirs.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub subtasks: Option<&'a RawValue>,
     /// Why it did not complete.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Cow<'a, str>>,

@@ -48,6 +48,19 @@ class Failed(Exception):
         self.permanent = permanent
 
 
+class Subtasks:
+    """What a function returns when the rest of its task is for others to do.
+
+    Each entry is as in `subtasks` of a submission: `name`, `parameters`, `required_capabilities`,
+    `key`, `depends_on` and so on, with `{"$from": "key"}` for the result of another. The task's
+    result is made of theirs.
+    """
+
+    def __init__(self, *entries: dict[str, Any]) -> None:
+        """Take the entries, in order."""
+        self.entries = list(entries)
+
+
 class Task:
     """One attempt of a task, as a function gets it.
 
@@ -383,7 +396,11 @@ class _Agent:
     async def _work(self, task: Task) -> None:
         outcome: dict[str, Any] = {"task_id": task.id, "attempt": task.attempt}
         try:
-            outcome.update(status="completed", result=await self._call(task))
+            returned = await self._call(task)
+            if isinstance(returned, Subtasks):
+                outcome.update(status="completed", subtasks=returned.entries)
+            else:
+                outcome.update(status="completed", result=returned)
         except asyncio.CancelledError:
             outcome["status"] = "cancelled" if task.cancelled.is_set() else "lost"
         except Failed as error:

@@ -95,6 +95,9 @@ struct Untold {
 pub enum Verdict {
     /// It has a result.
     Completed(Box<RawValue>),
+    /// What is left to do are these subtasks: a list of entries as in a submission. The task's
+    /// result is made of theirs.
+    HandedOver(Box<RawValue>),
     /// It has none.
     Failed {
         /// Why, for the person who must act.
@@ -410,12 +413,15 @@ impl Desk {
 }
 
 fn outcome((attempt, verdict, stopped): &(AttemptRef, Verdict, bool)) -> Outcome<'_> {
-    let (mut status, mut result, mut error, mut permanent) =
-        (OutcomeStatus::Lost, None, None, false);
+    let (mut status, mut result, mut subtasks) = (OutcomeStatus::Lost, None, None);
+    let (mut error, mut permanent) = (None, false);
     match verdict {
         _ if *stopped => status = OutcomeStatus::Cancelled,
         Verdict::Completed(document) => {
             (status, result) = (OutcomeStatus::Completed, Some(&**document));
+        }
+        Verdict::HandedOver(entries) => {
+            (status, subtasks) = (OutcomeStatus::Completed, Some(&**entries));
         }
         Verdict::Failed { message, permanent: useless } => {
             (status, error) = (OutcomeStatus::Failed, Some(Cow::Borrowed(message.as_str())));
@@ -424,7 +430,7 @@ fn outcome((attempt, verdict, stopped): &(AttemptRef, Verdict, bool)) -> Outcome
         Verdict::Lost => {}
     }
     let AttemptRef { task_id, attempt } = *attempt;
-    Outcome { task_id, attempt, status, result, error, permanent }
+    Outcome { task_id, attempt, status, result, subtasks, error, permanent }
 }
 
 fn code_of(error: &ClientError) -> Option<&str> {

@@ -308,6 +308,9 @@ impl Service {
                     taken.refused.push(refused);
                     return agents::failed(&fault, true);
                 }
+                if let Some(subtasks) = outcome.subtasks {
+                    return self.hand_over(outcome, run, subtasks, taken).await;
+                }
                 match (run.spec.rare().plans.is_some(), outcome.result) {
                     (true, Some(answer)) => self.expansion(run, answer).await,
                     (true, None) => agents::failed("its plan is refused: there is none", false),
@@ -315,6 +318,33 @@ impl Service {
                 }
             }
         }
+    }
+
+    /// What a worker leaves of its task for others to do. One that is wrong is the program's
+    /// mistake: it would be the same the next time.
+    async fn hand_over(
+        &self,
+        outcome: &Outcome<'_>,
+        run: &Run,
+        subtasks: &RawValue,
+        taken: &mut Taken,
+    ) -> Report {
+        let fault = match outcome.result {
+            Some(result) if result.get() != "null" => Some(
+                "it brings `result` and `subtasks`: the result of a task with subtasks is made of \
+                 theirs"
+                    .to_owned(),
+            ),
+            Some(_) | None => fault_of(subtasks.get()),
+        };
+        let report = match fault {
+            Some(fault) => agents::failed(&fault, true),
+            None => self.expansion(run, subtasks).await,
+        };
+        let Report::Failed(failure) = report else { return report };
+        let key = (run.task, run.attempt);
+        taken.refused.push(refused(key, ErrorCode::ResultRefused, failure.message.to_string()));
+        agents::failed(&failure.message, true)
     }
 
     async fn expansion(&self, run: &Run, answer: &RawValue) -> Report {

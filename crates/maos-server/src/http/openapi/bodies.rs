@@ -204,6 +204,8 @@ pub(super) fn poll() -> Value {
     let mut outcome = attempt(json!({
         "status": words(["completed", "failed", "cancelled", "lost"]),
         "result": {"description": "Any JSON."},
+        // What is wrong with them fails the attempt and not the poll, as with a result.
+        "subtasks": {"description": "What is left to do: a list of entries as in a submission's `subtasks`."},
         "error": message,
         "permanent": {"type": "boolean"},
     }));
