@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod amend;
+mod artifacts;
 mod batches;
 mod checkpoints;
 mod claude;
