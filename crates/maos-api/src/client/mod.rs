@@ -36,6 +36,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use crate::agent::{AgentEnvelope, AgentPage, TerminateAnswer};
+use crate::claude::{ClaudeAccepted, ClaudeTaskStatus};
 use crate::error::ErrorBody;
 use crate::explain::Explanation;
 use crate::listing::TaskQuery;
@@ -261,8 +262,7 @@ impl Client {
         let own = Uuid::now_v7().simple().to_string();
         let idempotency_key = Some(idempotency_key.unwrap_or(&own));
         let exchange = Exchange::new(Method::POST, paths::TASKS.to_owned());
-        let exchange =
-            Exchange { body: body.into(), idempotency_key, harmless: true, ..exchange };
+        let exchange = Exchange { body: body.into(), idempotency_key, harmless: true, ..exchange };
         Ok(Submitted { client: self, answer: self.call(exchange).await? })
     }
 
@@ -272,6 +272,29 @@ impl Client {
     /// Any [`ClientError`].
     pub async fn submit_task(&self, task: &TaskSubmission) -> Result<Submitted<'_>, ClientError> {
         self.submit(serde_json::to_vec(task).unwrap_or_default(), None).await
+    }
+
+    /// Submits a task as Claude Code's clients do; else as [`Client::submit`].
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn submit_claude(
+        &self,
+        body: Vec<u8>,
+        idempotency_key: Option<&str>,
+    ) -> Result<Answer<ClaudeAccepted>, ClientError> {
+        let own = Uuid::now_v7().simple().to_string();
+        let idempotency_key = Some(idempotency_key.unwrap_or(&own));
+        let exchange = Exchange::new(Method::POST, paths::CLAUDE_TASKS.to_owned());
+        self.call(Exchange { body: body.into(), idempotency_key, harmless: true, ..exchange }).await
+    }
+
+    /// Such a task, by the id that it was answered with.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn claude_task(&self, id: Uuid) -> Result<Answer<ClaudeTaskStatus>, ClientError> {
+        self.read(path_of(paths::CLAUDE_TASK, id)).await
     }
 
     /// A task once it has ended.

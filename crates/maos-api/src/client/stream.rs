@@ -133,7 +133,8 @@ impl LogLines<'_> {
                     return Ok(Some(Said::Line(item)));
                 }
                 "gap" => {
-                    let told: serde_json::Value = serde_json::from_str(&sent.data).map_err(wrong)?;
+                    let told: serde_json::Value =
+                        serde_json::from_str(&sent.data).map_err(wrong)?;
                     let why = told["error"].as_str().unwrap_or_default().to_owned();
                     return Ok(Some(Said::Gap(why)));
                 }

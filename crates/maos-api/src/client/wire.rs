@@ -160,8 +160,7 @@ impl Wire {
         if let Some(key) = exchange.idempotency_key {
             request = request.header("idempotency-key", key);
         }
-        let body =
-            exchange.body.body().map_err(|source| ClientError::Unreadable { source })?;
+        let body = exchange.body.body().map_err(|source| ClientError::Unreadable { source })?;
         request.body(body).map_err(|why| {
             let why = format!("a request to it cannot be formed: {why}");
             ClientError::BadUrl { url: self.url().to_owned(), why }

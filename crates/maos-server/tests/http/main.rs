@@ -20,3 +20,7 @@ mod schedules;
 mod subscriptions;
 mod tasks;
 mod workers;
+
+#[path = "../../../../examples/backend_api.rs"]
+#[expect(dead_code, reason = "its own start is not tested here")]
+mod backend_api;
