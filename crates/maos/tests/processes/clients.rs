@@ -104,7 +104,7 @@ fn a_rust_worker_logs_and_keeps_files_and_a_client_follows_them() {
     let folder = tempfile::tempdir().unwrap();
     let house = House::open(folder.path());
     let large = folder.path().join("large");
-    let bytes: Vec<u8> = (0..3_000_000_u32).map(|at| (at * at / 3) as u8).collect();
+    let bytes: Vec<u8> = (0..3_000_000_u64).map(|at| (at * at / 3 % 251) as u8).collect();
     std::fs::write(&large, &bytes).unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
     let work = {
