@@ -205,8 +205,9 @@ async fn of_plans() -> Vec<Row> {
     let batch = format!("[{}]", vec![one; 500].join(","));
     let batches = per_second(&server, address, "/api/v1/tasks/batch", &batch, (400, 500)).await;
     drain(&server).await;
+    let names = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
     let steps = serde_json::json!({"name": "chain", "decomposition_strategy": "sequential",
-        "parameters": {"action": "noop", "steps": ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"]}});
+        "parameters": {"action": "noop", "steps": names}});
     let chains = format!("[{}]", vec![steps.to_string(); 100].join(","));
     let chains = per_second(&server, address, "/api/v1/tasks/batch", &chains, (20, 1_100)).await;
     drain(&server).await;
