@@ -55,7 +55,7 @@ pub struct Download {
 enum Source {
     /// What is left to tell of a file that travels with its task.
     Inline(Option<Arc<[u8]>>),
-    Stored(Reader),
+    Stored(Box<Reader>),
     /// It is being read, or cannot be.
     Away,
 }
@@ -86,7 +86,7 @@ impl Service {
             Payload::Inline(file) => Source::Inline(Some(file.clone())),
             Payload::Stored(stored) => {
                 let reader = self.inner.payloads.reader(stored.hash).await;
-                Source::Stored(reader.map_err(|why| self.storage(&why))?)
+                Source::Stored(Box::new(reader.map_err(|why| self.storage(&why))?))
             }
         };
         Ok(Download { service: self.clone(), artifact: shown(artifact), source })
