@@ -7,11 +7,13 @@ import logging
 import os
 import threading
 from collections.abc import Awaitable
+from pathlib import Path
 from typing import Any, Callable
 
+import pytest
 from conftest import Server
 
-from maos import Failed, MAOSClient, Subtasks, Task, Worker
+from maos import Failed, MAOSClient, MAOSError, Subtasks, Task, Worker
 
 
 def work(server: Server, worker: Worker, use: Callable[[MAOSClient], Awaitable[None]]) -> None:
@@ -197,5 +199,45 @@ def test_lines_are_followed_while_a_function_works(server: Server) -> None:
             heard.set()
             lines.append((item["offset"], item["level"], item["line"]))
         assert lines == [(0, "debug", "first"), (1, "error", "second")]
+
+    work(server, worker, use)
+
+
+def test_files_are_kept_by_functions_of_both_kinds(server: Server, tmp_path: Path) -> None:
+    worker = Worker()
+    large = tmp_path / "large"
+    large.write_bytes(os.urandom(3 << 20))
+
+    @worker.task(capabilities=["threads"])
+    def in_a_thread(task: Task) -> int:
+        kept = task.artifact("a b.txt", b"text", "text/plain")
+        size: int = kept["size_bytes"]
+        return size
+
+    @worker.task(capabilities=["loop"])
+    async def in_the_loop(task: Task) -> str:
+        kept = await task.keep_artifact("..large", large)
+        checksum: str = kept["checksum"]
+        return checksum
+
+    async def use(client: MAOSClient) -> None:
+        small = await run(client, "threads")
+        assert (small["status"], small["result"]) == ("completed", 4), small
+        assert await client.get_artifact(small["id"], "a b.txt") == b"text"
+        task = await run(client, "loop")
+        assert task["status"] == "completed", task
+        listed = await client.list_artifacts(task["id"])
+        assert [item["checksum"] for item in listed["items"]] == [task["result"]]
+        assert listed["items"][0]["size_bytes"] == 3 << 20
+        copy = tmp_path / "copy"
+        await client.get_artifact(task["id"], "..large", copy)
+        assert copy.read_bytes() == large.read_bytes()
+        for name, status in [("none", 404), ("..large", 409)]:
+            with pytest.raises(MAOSError) as refused:
+                if status == 404:
+                    await client.get_artifact(task["id"], name)
+                else:
+                    await client.put_artifact(task["id"], name, b"late")
+            assert refused.value.status == status
 
     work(server, worker, use)

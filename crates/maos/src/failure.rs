@@ -139,6 +139,7 @@ fn about(error: &ClientError) -> (&'static str, &'static str) {
             "SERVER_UNREACHABLE",
             "start one with `maos serve`, or name another with --server or MAOS_SERVER",
         ),
+        ClientError::Unreadable { .. } => ("UNREADABLE_FILE", "name a file that can be read"),
         ClientError::Broken { .. } => (
             "CONNECTION_BROKEN",
             "whether it was carried out is not known: `maos task list` shows what the server has",

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use commands::{agent, backup, config, doctor, restore, run, serve, status, task, worker};
+use commands::{agent, backup, config, doctor, restore, run, serve, status, task, watch, worker};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -77,6 +77,8 @@ enum Command {
     Worker(worker::WorkerArguments),
     /// Show how a server is
     Status(status::Status),
+    /// Watch what a server does, live on a terminal, else line by line
+    Watch(watch::Watch),
     /// Show the configuration
     Config(config::Config),
     /// Check whether this machine and the configuration are fit for a server
@@ -111,6 +113,7 @@ impl Command {
             Command::Agent(agent) => agent.remote.json,
             Command::Worker(worker) => worker.remote.json,
             Command::Status(status) => status.remote.json,
+            Command::Watch(watch) => watch.remote.json,
             Command::Config(config) => config.json(),
             Command::Doctor(doctor) => doctor.json,
             Command::Backup(backup) => backup.json,
@@ -132,6 +135,7 @@ fn carry_out(command: Command) -> anyhow::Result<ExitCode> {
         Command::Agent(arguments) => talk(agent::run(&arguments)),
         Command::Worker(arguments) => talk(worker::run(&arguments)),
         Command::Status(arguments) => talk(status::run(&arguments)),
+        Command::Watch(arguments) => talk(watch::run(&arguments)),
         Command::Config(arguments) => config::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Backup(arguments) => backup::run(&arguments),

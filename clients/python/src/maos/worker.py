@@ -23,7 +23,7 @@ from typing import Any, Optional, TypeVar
 
 import aiohttp
 
-from .client import MAOSClient, MAOSError
+from .client import Content, MAOSClient, MAOSError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Attempt = tuple[str, int]
@@ -103,6 +103,27 @@ class Task:
             "line": line,
         }
         self._agent.post(self._agent.add_line, entry)
+
+    def artifact(
+        self, name: str, content: Content, media_type: str = "application/octet-stream"
+    ) -> dict[str, Any]:
+        """Keep a file with the task: bytes, or the `Path` of a file. It is durable on return.
+
+        For functions that are not coroutines; those await `keep_artifact`. Raises `MAOSError` when
+        this attempt is not the running one any more.
+        """
+        kept = self.keep_artifact(name, content, media_type)
+        return asyncio.run_coroutine_threadsafe(kept, self._agent.loop).result()
+
+    async def keep_artifact(
+        self, name: str, content: Content, media_type: str = "application/octet-stream"
+    ) -> dict[str, Any]:
+        """Do the same in a coroutine."""
+        answer = await self._agent.client.put_artifact(
+            self.id, name, content, media_type, self.attempt
+        )
+        kept: dict[str, Any] = answer["artifact"]
+        return kept
 
 
 class _ToTask(logging.Handler):

@@ -17,6 +17,7 @@ const KEYS: &[(&str, &str)] = &[
     ("api.default_task_timeout", "Seconds for one attempt of a task that does not say."),
     ("api.max_task_timeout", "Seconds for one attempt at the most."),
     ("api.shutdown_grace", "Seconds for running attempts when the server stops."),
+    ("api.artifact_bytes_max", "Bytes of one file that is kept with a task."),
     (
         "checkpoints.every_seconds",
         "Seconds between two checkpoints that are made without being asked for, and fifty times \

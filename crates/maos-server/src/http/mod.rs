@@ -4,6 +4,7 @@
 //! too. It must not know the driver, the journal or the store.
 
 mod answer;
+mod artifacts;
 mod checkpoints;
 mod claude;
 mod events;

@@ -19,6 +19,9 @@ impl FromRef<Door> for Service {
 /// The id in the path.
 pub(super) struct Id(pub(super) Uuid);
 
+/// The id in the path, and the name behind it.
+pub(super) struct Named(pub(super) Uuid, pub(super) String);
+
 /// The query parameters.
 pub(super) struct Params<T>(pub(super) T);
 
@@ -28,6 +31,17 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Id, Failed> {
         match Path::<String>::from_request_parts(parts, state).await {
             Ok(Path(text)) => Ok(Id(parse_id(&text)?)),
+            Err(why) => Err(Failed(ApiError::new(ErrorCode::MalformedId, why.body_text()))),
+        }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Named {
+    type Rejection = Failed;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Named, Failed> {
+        match Path::<(String, String)>::from_request_parts(parts, state).await {
+            Ok(Path((id, name))) => Ok(Named(parse_id(&id)?, name)),
             Err(why) => Err(Failed(ApiError::new(ErrorCode::MalformedId, why.body_text()))),
         }
     }

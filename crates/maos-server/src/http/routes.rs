@@ -26,8 +26,8 @@ use super::answer::{Answered, Failed, Json, json};
 use super::openapi::{self, pages};
 use super::parts::{Id, Params, bad_query, number};
 use super::{
-    checkpoints, claude, events, keys, lists, logs, messages, pools, resources, schedules,
-    subscriptions, workers,
+    artifacts, checkpoints, claude, events, keys, lists, logs, messages, pools, resources,
+    schedules, subscriptions, workers,
 };
 use crate::door::Door;
 use crate::service::{Service, SubmitOptions};
@@ -52,6 +52,8 @@ pub(super) fn all(door: Door) -> Router {
         .route(paths::TASK_RESULTS, get(results))
         .route(paths::TASK_EXPLAIN, get(explain))
         .route(paths::TASK_LOGS, get(logs::of_task))
+        .route(paths::TASK_ARTIFACTS, get(artifacts::all))
+        .route(paths::TASK_ARTIFACT, put(artifacts::keep).get(artifacts::one))
         .route(paths::AGENTS, post(create_agent).get(lists::agents))
         .route(paths::AGENT, get(agent).patch(change_agent).delete(terminate_agent))
         .route(paths::AGENT_POLL, post(workers::poll))

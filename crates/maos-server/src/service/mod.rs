@@ -5,6 +5,7 @@
 
 mod agents;
 mod amend;
+mod artifacts;
 mod batch;
 mod bulk;
 mod callbacks;
@@ -57,6 +58,7 @@ use crate::store::Store;
 use crate::store::checkpoint::Checkpoints;
 use crate::webhooks::{Subscriptions, Webhooks};
 
+pub use artifacts::{Download, Upload};
 pub use events::Events;
 pub use keys::KeyKind;
 pub use logs::{Followed, Follower};
@@ -86,6 +88,8 @@ struct Inner {
     webhooks: Webhooks,
     /// How many more may follow a log.
     followers: Arc<Semaphore>,
+    /// How many more files may be on their way in.
+    uploads: Arc<Semaphore>,
     /// Cancelled when nobody is to wait for anything any more.
     closing: CancellationToken,
     stopping: AtomicBool,

@@ -192,6 +192,7 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
         subscriptions,
         webhooks,
         followers: Arc::new(Semaphore::new(super::logs::FOLLOWERS_MAX)),
+        uploads: Arc::new(Semaphore::new(super::artifacts::UPLOADS_MAX)),
         closing: CancellationToken::new(),
         stopping: false.into(),
         progress,

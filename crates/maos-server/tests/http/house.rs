@@ -92,6 +92,19 @@ impl House {
         String::from_utf8(bytes.to_vec()).unwrap()
     }
 
+    /// An answer as it comes.
+    pub(crate) async fn response(&self, request: Request<Body>) -> Response<Body> {
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
+    /// A file, with the headers that it came with.
+    pub(crate) async fn file(&self, path: &str) -> (axum::http::HeaderMap, Vec<u8>) {
+        let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+        let (parts, body) = self.response(request).await.into_parts();
+        assert_eq!(parts.status, 200);
+        (parts.headers, body.collect().await.unwrap().to_bytes().to_vec())
+    }
+
     async fn pass(&self, request: Request<Body>) -> Answer {
         let response: Response<Body> = self.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod amend;
+mod artifacts;
 mod batches;
 mod checkpoints;
 mod claude;
@@ -19,3 +20,7 @@ mod schedules;
 mod subscriptions;
 mod tasks;
 mod workers;
+
+#[path = "../../../../examples/backend_api.rs"]
+#[expect(dead_code, reason = "its own start is not tested here")]
+mod backend_api;

@@ -7,6 +7,7 @@ pub(crate) mod run;
 pub(crate) mod agent;
 pub(crate) mod status;
 pub(crate) mod task;
+pub(crate) mod watch;
 pub(crate) mod worker;
 
 pub(crate) mod backup;

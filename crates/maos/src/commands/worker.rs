@@ -8,7 +8,7 @@ use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use maos_api::client::worker::{Given, Signs, Verdict, Worker};
+use maos_api::client::worker::{Contact, Given, Signs, Verdict, Worker};
 use maos_api::logs::LogLevel;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
@@ -83,6 +83,16 @@ pub(crate) async fn run(arguments: &WorkerArguments) -> anyhow::Result<ExitCode>
         Some(id) => worker.with_id(id),
         None => worker,
     };
+    let mut worker = worker;
+    let mut contacts = worker.contacts();
+    tokio::spawn(async move {
+        while let Some(contact) = contacts.recv().await {
+            match contact {
+                Contact::Away(why) => words::say(&format!("{why}; trying on until it does")),
+                Contact::Back => words::say("the server answers"),
+            }
+        }
+    });
     let program = exec.program.clone();
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let stop = async move {
@@ -98,7 +108,7 @@ pub(crate) async fn run(arguments: &WorkerArguments) -> anyhow::Result<ExitCode>
 
 /// Runs the program once.
 async fn attempt(program: Vec<OsString>, given: Given) -> Verdict {
-    let Given { task, mut stop, progress } = given;
+    let Given { task, mut stop, progress, files: _ } = given;
     let document = json!({
         "task_id": task.task_id,
         "attempt": task.attempt,

@@ -25,6 +25,7 @@ fn the_commands() {
       agent    See, make and end the agents of a server
       worker   Make any program a worker of a server
       status   Show how a server is
+      watch    Watch what a server does, live on a terminal, else line by line
       config   Show the configuration
       doctor   Check whether this machine and the configuration are fit for a server
       backup   Copy a data directory
@@ -41,17 +42,18 @@ fn the_commands() {
     Usage: maos task [OPTIONS] <COMMAND>
 
     Commands:
-      submit   Submit a task, or a file of them
-      get      Show a task
-      list     List the tasks, the newest first
-      cancel   Cancel a task and all below it
-      retry    Run a failed or cancelled task again, under the same id
-      why      Say what a task waits for, since when, who holds it, and what would let it go
-               on
-      watch    Follow a task and its subtasks to its end; exit 0 if it completes, else 1
-      logs     Print what the attempts of a task have to say, each line with its time
-      results  Print what a completed task made
-      help     Print this message or the help of the given subcommand(s)
+      submit     Submit a task, or a file of them
+      get        Show a task
+      list       List the tasks, the newest first
+      cancel     Cancel a task and all below it
+      retry      Run a failed or cancelled task again, under the same id
+      why        Say what a task waits for, since when, who holds it, and what would let it go
+                 on
+      watch      Follow a task and its subtasks to its end; exit 0 if it completes, else 1
+      logs       Print what the attempts of a task have to say, each line with its time
+      artifacts  List the files that are kept with a task, or fetch one
+      results    Print what a completed task made
+      help       Print this message or the help of the given subcommand(s)
 
     Options:
           --server <URL>  The server to talk to [env: MAOS_SERVER] [default:

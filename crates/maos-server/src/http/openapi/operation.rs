@@ -131,6 +131,26 @@ impl Operation {
         self
     }
 
+    /// The `{name}` of its path is that of a file.
+    pub(super) fn file_name(mut self, schema: Value, what: &'static str) -> Operation {
+        if let Some(parameter) = self.parameters.iter_mut().find(|named| named["name"] == "name") {
+            parameter["schema"] = schema;
+            parameter["description"] = what.into();
+        }
+        self
+    }
+
+    /// A body of any type.
+    pub(super) fn takes_file(mut self) -> Operation {
+        self.codes.extend([ErrorCode::BodyTooLarge, ErrorCode::ValidationFailed]);
+        let schema = json!({"type": "string", "format": "binary"});
+        self.body = Some(json!({
+            "required": true,
+            "content": {"application/octet-stream": {"schema": schema}},
+        }));
+        self
+    }
+
     /// A query parameter.
     pub(super) fn query(
         mut self,
