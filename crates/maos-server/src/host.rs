@@ -5,12 +5,14 @@ use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::time::Duration;
 
+use futures_util::future;
 use thiserror::Error;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::config::Config;
 use crate::door::{Door, Restore};
@@ -19,6 +21,9 @@ use crate::service::{self, Server, Setup, StartError};
 
 /// Time for open connections to be finished when the server stops.
 const CONNECTIONS_GRACE: Duration = Duration::from_secs(2);
+
+/// Time for requests under way to be answered before another service takes their place.
+const REQUESTS_GRACE: Duration = Duration::from_secs(2);
 
 /// Why a server did not run to an orderly end.
 #[derive(Debug, Error)]
@@ -159,7 +164,13 @@ impl House {
         };
         info!(checkpoint.id = %id, "the state goes back to a checkpoint");
         let service = server.service.clone();
-        service.stop_intake();
+        // Until this function returns, requests wait for whoever answers then.
+        let mut closed = pin!(self.door.close());
+        // Its place in the queue is taken first: who is answered now does not come back to this
+        // service.
+        let answered = future::join(&mut closed, async { service.end_waits() });
+        let answered = tokio::time::timeout(REQUESTS_GRACE, answered);
+        let _guard = answered.await.inspect_err(|_| warn!("a request under way is cut off"));
         server.stop(Duration::ZERO).await;
         let marked = service.begin_restore(&target).await;
         let server = service::start(self.config.clone(), self.setup.clone()).await?;

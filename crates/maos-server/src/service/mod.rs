@@ -92,6 +92,8 @@ struct Inner {
     uploads: Arc<Semaphore>,
     /// Cancelled when nobody is to wait for anything any more.
     closing: CancellationToken,
+    /// Nobody waits for the end of a task any more.
+    impatient: CancellationToken,
     stopping: AtomicBool,
     progress: tasks::ProgressBoard,
     workers: Arc<Workers>,
@@ -121,6 +123,16 @@ impl Service {
     /// Takes nothing new from now on; what runs goes on.
     pub fn stop_intake(&self) {
         self.inner.stopping.store(true, Ordering::Release);
+        self.end_streams();
+    }
+
+    /// Answers at once whoever waits for something to happen, with what there is.
+    pub(crate) fn end_waits(&self) {
+        self.inner.impatient.cancel();
+        self.end_streams();
+    }
+
+    fn end_streams(&self) {
         self.inner.workers.close();
         self.inner.feed.close();
         self.inner.closing.cancel();

@@ -194,6 +194,7 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
         followers: Arc::new(Semaphore::new(super::logs::FOLLOWERS_MAX)),
         uploads: Arc::new(Semaphore::new(super::artifacts::UPLOADS_MAX)),
         closing: CancellationToken::new(),
+        impatient: CancellationToken::new(),
         stopping: false.into(),
         progress,
         planning,

@@ -1,5 +1,7 @@
 //! Checkpoints: made, listed, deleted, damaged; and the way back to one over a real socket.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::http::Request;
@@ -152,6 +154,47 @@ async fn the_state_goes_back_and_forth_and_workers_are_fenced() {
     assert_eq!(status, 503, "{refused}");
     assert_eq!(server.status_of(&again).await, (200, json!("completed")));
     server.host.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_during_the_way_back_wait_for_the_state_that_comes() {
+    let server = Arc::new(Listening::open().await);
+    let held = json!({"name": "held", "required_capabilities": ["rare"]});
+    let (_, held) = server.call("POST", "/api/v1/tasks", held).await;
+    let held = held["task"]["id"].as_str().unwrap().to_owned();
+    let (_, made) = server.call("POST", CHECKPOINTS, json!({})).await;
+    let id = made["checkpoint"]["id"].as_str().unwrap().to_owned();
+    let over = Arc::new(AtomicBool::new(false));
+    let asking = (0..4).map(|_| {
+        let (server, over, held) = (server.clone(), over.clone(), held.clone());
+        tokio::spawn(async move {
+            let mut answers = 0;
+            while !over.load(Ordering::Relaxed) {
+                assert_eq!(server.status_of(&held).await, (200, json!("ready")));
+                server.submit("n", Some("noop")).await;
+                answers += 1;
+            }
+            answers
+        })
+    });
+    let asking: Vec<_> = asking.collect();
+    let patient = {
+        let (server, path) = (server.clone(), format!("/api/v1/tasks/{held}?wait_seconds=50"));
+        tokio::spawn(async move { server.call("GET", &path, Value::Null).await })
+    };
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let path = format!("{CHECKPOINTS}/{id}/restore");
+        let (status, answer) = server.call("PUT", &path, Value::Null).await;
+        assert_eq!(status, 200, "{answer}");
+    }
+    over.store(true, Ordering::Relaxed);
+    for one in asking {
+        assert!(one.await.unwrap() > 3);
+    }
+    let (status, answer) = patient.await.unwrap();
+    assert_eq!((status, &answer["task"]["status"]), (200, &json!("ready")), "{answer}");
+    Arc::into_inner(server).unwrap().host.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
