@@ -19,6 +19,9 @@ impl FromRef<Door> for Service {
 /// The id in the path.
 pub(super) struct Id(pub(super) Uuid);
 
+/// The word in the path that is somebody's name.
+pub(super) struct Name(pub(super) String);
+
 /// The id in the path, and the name behind it.
 pub(super) struct Named(pub(super) Uuid, pub(super) String);
 
@@ -31,6 +34,17 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Id, Failed> {
         match Path::<String>::from_request_parts(parts, state).await {
             Ok(Path(text)) => Ok(Id(parse_id(&text)?)),
+            Err(why) => Err(Failed(ApiError::new(ErrorCode::MalformedId, why.body_text()))),
+        }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Name {
+    type Rejection = Failed;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Name, Failed> {
+        match Path::<String>::from_request_parts(parts, state).await {
+            Ok(Path(name)) => Ok(Name(name)),
             Err(why) => Err(Failed(ApiError::new(ErrorCode::MalformedId, why.body_text()))),
         }
     }

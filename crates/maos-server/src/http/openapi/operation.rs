@@ -123,7 +123,6 @@ impl Operation {
 
     /// The `{id}` of its path is a word, no UUID.
     pub(super) fn named(mut self, what: &'static str) -> Operation {
-        self.codes.remove(&ErrorCode::MalformedId);
         if let Some(parameter) = self.parameters.first_mut() {
             parameter["schema"] = bodies::segment();
             parameter["description"] = what.into();
