@@ -59,7 +59,7 @@ impl Service {
         loop {
             let part = self.part(task, from, query.limit, query.level).await?;
             let empty = part.items.is_empty();
-            let closing = self.inner.closing.is_cancelled();
+            let closing = self.inner.ending.streams.is_cancelled();
             let now = tokio::time::Instant::now();
             if !empty || (part.at_end && (ended || closing || now >= deadline)) {
                 return Ok(page(id, query.offset, part, ended));
@@ -71,7 +71,7 @@ impl Service {
             let end = end.get_or_insert_with(|| self.wait_for_end(task));
             tokio::select! {
                 biased;
-                () = self.inner.closing.cancelled() => {}
+                () = self.inner.ending.streams.cancelled() => {}
                 // A log that is closed gets no longer.
                 Ok(()) = watch.longer() => {}
                 () = end => ended = true,
@@ -190,7 +190,7 @@ impl Follower {
             };
             tokio::select! {
                 biased;
-                () = self.service.inner.closing.cancelled() => return Ok(None),
+                () = self.service.inner.ending.streams.cancelled() => return Ok(None),
                 longer = self.watch.longer() => if longer.is_err() {
                     return Ok(None);
                 },

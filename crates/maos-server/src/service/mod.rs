@@ -90,11 +90,7 @@ struct Inner {
     followers: Arc<Semaphore>,
     /// How many more files may be on their way in.
     uploads: Arc<Semaphore>,
-    /// Cancelled when nobody is to wait for anything any more.
-    closing: CancellationToken,
-    /// Nobody waits for the end of a task any more.
-    impatient: CancellationToken,
-    stopping: AtomicBool,
+    ending: Ending,
     progress: tasks::ProgressBoard,
     workers: Arc<Workers>,
     sinks: Sinks,
@@ -105,6 +101,17 @@ struct Inner {
     changes: tokio::sync::Mutex<()>,
     /// Wakes who watches the calendar.
     schedules_changed: tokio::sync::Notify,
+}
+
+/// What has come to its end already, when the service does.
+#[derive(Default)]
+struct Ending {
+    /// Nothing new is taken.
+    intake: AtomicBool,
+    /// Nobody waits for what comes next: events, lines, messages.
+    streams: CancellationToken,
+    /// Nobody waits for the end of a task.
+    waits: CancellationToken,
 }
 
 impl Service {
@@ -122,27 +129,27 @@ impl Service {
 
     /// Takes nothing new from now on; what runs goes on.
     pub fn stop_intake(&self) {
-        self.inner.stopping.store(true, Ordering::Release);
+        self.inner.ending.intake.store(true, Ordering::Release);
         self.end_streams();
     }
 
     /// Answers at once whoever waits for something to happen, with what there is.
     pub(crate) fn end_waits(&self) {
-        self.inner.impatient.cancel();
+        self.inner.ending.waits.cancel();
         self.end_streams();
     }
 
     fn end_streams(&self) {
         self.inner.workers.close();
         self.inner.feed.close();
-        self.inner.closing.cancel();
+        self.inner.ending.streams.cancel();
         self.inner.bus.stop_waiting();
     }
 
     /// Whether intake was stopped.
     #[must_use]
     pub fn stopping(&self) -> bool {
-        self.inner.stopping.load(Ordering::Acquire)
+        self.inner.ending.intake.load(Ordering::Acquire)
     }
 
     fn check_intake(&self) -> Result<(), ApiError> {

@@ -18,7 +18,6 @@ use maos_core::node::{Echo, Node};
 use maos_core::spec::{AgentSpec, Amounts, Name, Names, Policy, Runtime};
 use thiserror::Error;
 use tokio::sync::{Semaphore, mpsc};
-use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::checkpoints::Watchman;
@@ -27,7 +26,7 @@ use super::pools::Scaler;
 use super::resources::{self, Kinds};
 use super::retention::Keeper;
 use super::schedules::Scheduler;
-use super::{Inner, Service, new_id, now};
+use super::{Ending, Inner, Service, new_id, now};
 use crate::agents::builtin::Builtin;
 use crate::agents::command::Commands;
 use crate::agents::worker::Workers;
@@ -193,9 +192,7 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
         webhooks,
         followers: Arc::new(Semaphore::new(super::logs::FOLLOWERS_MAX)),
         uploads: Arc::new(Semaphore::new(super::artifacts::UPLOADS_MAX)),
-        closing: CancellationToken::new(),
-        impatient: CancellationToken::new(),
-        stopping: false.into(),
+        ending: Ending::default(),
         progress,
         planning,
         workers,

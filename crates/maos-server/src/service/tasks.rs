@@ -296,7 +296,7 @@ impl Service {
             tokio::select! {
                 answer = self.inner.driver.wait_for_end(task) => answer,
                 () = tokio::time::sleep(wait) => self.inner.driver.ask(Query::Task(task)).await,
-                () = self.inner.impatient.cancelled() => {
+                () = self.inner.ending.waits.cancelled() => {
                     self.inner.driver.ask(Query::Task(task)).await
                 }
             }

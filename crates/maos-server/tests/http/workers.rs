@@ -439,12 +439,15 @@ async fn a_worker_that_plans_answers_with_subtasks() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_leaves_the_rest_of_its_task_to_others() {
     let house = House::open().await;
-    let worker = Worker::register(&house, 1).await;
-    let id = id_of(&house.submit(&json!({"name": "goal", "tags": ["x"], "max_retries": 3})).await);
+    let worker = Worker::with(&house, "splitting", 1).await;
+    let body = json!({"name": "goal", "required_capabilities": ["splitting"], "max_retries": 3});
+    let id = id_of(&house.submit(&body).await);
     let task = worker.fetch().await;
-    let noop = |key: &str, value: Value| json!({"key": key, "parameters": {"action": "noop", "value": value}});
-    let rest =
-        json!([noop("one", json!(1)), noop("two", json!({"$from": "one", "pointer": "/value"}))]);
+    let two = json!({"action": "noop", "value": {"$from": "one", "pointer": "/value"}});
+    let rest = json!([
+        {"key": "one", "parameters": {"action": "noop", "value": 1}},
+        {"key": "two", "parameters": two},
+    ]);
     let mut outcome = held(&task);
     outcome["status"] = json!("completed");
     outcome["subtasks"] = rest;

@@ -212,7 +212,7 @@ pub(super) fn poll() -> Value {
         "status": words(["completed", "failed", "cancelled", "lost"]),
         "result": {"description": "Any JSON."},
         // What is wrong with them fails the attempt and not the poll, as with a result.
-        "subtasks": {"description": "What is left to do: a list of entries as in a submission's `subtasks`."},
+        "subtasks": {"description": "What is left to do: entries as in a submission's `subtasks`."},
         "error": message,
         "permanent": {"type": "boolean"},
     }));
