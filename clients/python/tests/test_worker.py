@@ -114,7 +114,7 @@ def test_a_function_hands_the_rest_to_others(server: Server) -> None:
         task = await run(client, "splitting", numbers=[1, 2, 3])
         assert (task["status"], task["result"]) == ("completed", 14), task
         plan = await client.get_plan(task["execution_plan_id"])
-        names = sorted(member["name"] for member in plan["tasks"])
+        names = sorted(member["name"] for member in plan["tasks"].values())
         assert names == ["splitting", "square 1", "square 2", "square 3", "total"]
 
     work(server, worker, use)
