@@ -33,7 +33,7 @@ struct Row {
 }
 
 fn main() {
-    maos_server::host::use_huge_pages(false);
+    maos_server::process::use_huge_pages(false);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let rows = runtime.expect("a runtime").block_on(measure());
     let mut out = std::io::stdout().lock();

@@ -68,19 +68,6 @@ pub fn setup(program: PathBuf, data_dir: PathBuf, default_root: PathBuf) -> Setu
     Setup { data_dir, default_root, supervisor, data_worker }
 }
 
-/// Has this process and those it starts use ordinary pages of memory or, as the system does by
-/// default, huge ones as well. A server that takes in much at once spends a third less processor
-/// time with ordinary ones, because the kernel then clears only what is touched; programs of agents
-/// are given back the default by the supervisor.
-pub fn use_huge_pages(use_them: bool) {
-    #[cfg(target_os = "linux")]
-    if let Err(fault) = rustix::thread::disable_transparent_huge_pages(!use_them) {
-        tracing::debug!("the size of memory pages stays as it is: {fault}");
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = use_them;
-}
-
 /// Starts a server and listens. The address is taken first: a second server is told before anything
 /// else happens.
 ///

@@ -134,10 +134,11 @@ fn memory() -> Checked {
 }
 
 fn open_files() -> Checked {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    // The server raises its own bound as far as it may.
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
     match limit {
         Some(limit) if limit < FILES_MIN => {
-            let hint = "every worker that waits holds a connection: raise it with `ulimit -n`";
+            let hint = "every worker that waits holds a connection: raise it with `ulimit -Hn`";
             note("open files", format!("{limit} at the most"), hint)
         }
         Some(limit) => fit("open files", format!("{limit} at the most")),

@@ -198,6 +198,14 @@ impl Operation {
         self
     }
 
+    /// The body may be left out.
+    pub(super) fn or_none(mut self) -> Operation {
+        if let Some(body) = &mut self.body {
+            body["required"] = false.into();
+        }
+        self
+    }
+
     /// It is answered with this as JSON.
     pub(super) fn answers<T: ToSchema>(mut self) -> Operation {
         self.success = Success::Json(Schemas::refer::<T>);

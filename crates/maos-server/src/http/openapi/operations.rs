@@ -469,6 +469,7 @@ fn checkpoints() -> Vec<Operation> {
     vec![
         post(paths::CHECKPOINTS, "create_checkpoint", "Copy the state as it is now")
             .body(bodies::checkpoint(), example)
+            .or_none()
             .answers::<CheckpointEnvelope>()
             .refuses(&[ErrorCode::QueueFull]),
         get(paths::CHECKPOINTS, "list_checkpoints", "List the copies").answers::<CheckpointList>(),
