@@ -165,7 +165,7 @@ async fn over_http() -> Vec<Row> {
     times.sort_by(f64::total_cmp);
     stop.cancel();
     drop(client);
-    serving.await.expect("the server").expect("the listener");
+    serving.await.expect("the server");
     server.stop(Duration::ZERO).await;
     vec![
         Row {
@@ -225,7 +225,7 @@ async fn of_plans() -> Vec<Row> {
     times.sort_by(f64::total_cmp);
     stop.cancel();
     drop(client);
-    serving.await.expect("the server").expect("the listener");
+    serving.await.expect("the server");
     server.stop(Duration::ZERO).await;
     vec![
         Row { name: "over HTTP in batches of 500", figure: batches, unit: "tasks/s" },
@@ -306,7 +306,7 @@ async fn with_a_worker() -> Vec<Row> {
     stop.cancel();
     drop(client);
     working.abort();
-    serving.await.expect("the server").expect("the listener");
+    serving.await.expect("the server");
     server.stop(Duration::ZERO).await;
     vec![
         Row {

@@ -52,7 +52,7 @@ pub struct Host {
     grace: Duration,
     /// Gives the server back once `retire` is cancelled; `None`: there is none any more.
     keeping: JoinHandle<Option<Server>>,
-    serving: JoinHandle<io::Result<()>>,
+    serving: JoinHandle<()>,
     retire: CancellationToken,
     stop: CancellationToken,
     /// Cancelled when there is no server any more.

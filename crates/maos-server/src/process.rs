@@ -30,7 +30,7 @@ mod files {
         if before.current == before.maximum {
             return;
         }
-        match setrlimit(Resource::Nofile, Rlimit { current: before.maximum, ..before.clone() }) {
+        match setrlimit(Resource::Nofile, Rlimit { current: before.maximum, ..before }) {
             Ok(()) => drop(BEFORE.set(before)),
             Err(fault) => debug!("the bound on open files stays as it is: {fault}"),
         }
@@ -41,7 +41,7 @@ mod files {
         let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
         if let (Some(before), Some(pid)) = (BEFORE.get(), pid) {
             // One that has ended already needs no bound.
-            let _ = prlimit(Some(pid), Resource::Nofile, before.clone());
+            let _ = prlimit(Some(pid), Resource::Nofile, *before);
         }
     }
 }
