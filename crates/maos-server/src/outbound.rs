@@ -58,7 +58,7 @@ pub enum OutboundError {
     /// It leads inside.
     #[error(
         "`{host}` is an inner address, which is not reached\n\
-         hint: the operator may open it with [webhooks] allow_hosts or allow_private"
+         hint: the operator may open it with [outbound] allow_hosts or allow_private"
     )]
     Inner {
         /// The host.

@@ -180,8 +180,8 @@ fn remedy(code: ErrorCode) -> &'static str {
         | E::AllocationNotFound
         | E::ArtifactNotFound
         | E::ScheduleNotFound
-        | E::PoolNotFound
-        | E::CheckpointNotFound => "the list of them shows what there is",
+        | E::PoolNotFound => "the list of them shows what there is",
+        E::CheckpointNotFound => "`maos checkpoint list` shows the checkpoints there are",
         E::TaskFixed => "cancel the task and submit it anew",
         E::NotEnoughLeft => "try again once others have given something back",
         E::AlreadyExists => "choose another name, or change what is there",

@@ -19,7 +19,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use commands::{agent, backup, config, doctor, restore, run, serve, status, task, watch, worker};
+use commands::{
+    agent, backup, checkpoint, config, doctor, restore, run, serve, status, task, watch, worker,
+};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -75,6 +77,8 @@ enum Command {
     Agent(agent::AgentArguments),
     /// Make any program a worker of a server
     Worker(worker::WorkerArguments),
+    /// Keep the state of a server as it is, and go back to it
+    Checkpoint(checkpoint::CheckpointArguments),
     /// Show how a server is
     Status(status::Status),
     /// Watch what a server does, live on a terminal, else line by line
@@ -112,6 +116,7 @@ impl Command {
             Command::Task(task) => task.remote.json,
             Command::Agent(agent) => agent.remote.json,
             Command::Worker(worker) => worker.remote.json,
+            Command::Checkpoint(checkpoint) => checkpoint.remote.json,
             Command::Status(status) => status.remote.json,
             Command::Watch(watch) => watch.remote.json,
             Command::Config(config) => config.json(),
@@ -134,6 +139,7 @@ fn carry_out(command: Command) -> anyhow::Result<ExitCode> {
         Command::Task(arguments) => talk(task::run(&arguments)),
         Command::Agent(arguments) => talk(agent::run(&arguments)),
         Command::Worker(arguments) => talk(worker::run(&arguments)),
+        Command::Checkpoint(arguments) => talk(checkpoint::run(&arguments)),
         Command::Status(arguments) => talk(status::run(&arguments)),
         Command::Watch(arguments) => talk(watch::run(&arguments)),
         Command::Config(arguments) => config::run(&arguments),

@@ -18,6 +18,7 @@
 //! ```
 
 mod artifacts;
+mod checkpoints;
 mod content;
 mod retry;
 mod stream;

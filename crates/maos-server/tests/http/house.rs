@@ -35,7 +35,13 @@ impl House {
     }
 
     pub(crate) async fn open_with(config: Config) -> House {
+        House::open_over(config, |_| ()).await
+    }
+
+    /// On a data directory that `prepare` makes.
+    pub(crate) async fn open_over(config: Config, prepare: impl FnOnce(&Path)) -> House {
         let folder = tempfile::tempdir().unwrap();
+        prepare(&folder.path().join("data"));
         let server = start(config, setup(folder.path().into())).await.unwrap();
         let router = maos_server::http::router(server.service.clone());
         House { server: Some(server), router, folder }

@@ -17,9 +17,13 @@ mod messages;
 mod pools;
 mod resources;
 mod schedules;
+mod settings;
 mod subscriptions;
 mod tasks;
 mod workers;
+
+#[path = "../../benches/speed/ended.rs"]
+mod ended;
 
 #[path = "../../../../examples/backend_api.rs"]
 #[expect(dead_code, reason = "its own start is not tested here")]

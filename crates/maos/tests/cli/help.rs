@@ -19,18 +19,19 @@ fn the_commands() {
     Usage: maos <COMMAND>
 
     Commands:
-      serve    Run the server until a signal ends it
-      run      Run a file of submissions to its end, with no server
-      task     Submit tasks to a server, watch them, change them
-      agent    See, make and end the agents of a server
-      worker   Make any program a worker of a server
-      status   Show how a server is
-      watch    Watch what a server does, live on a terminal, else line by line
-      config   Show the configuration
-      doctor   Check whether this machine and the configuration are fit for a server
-      backup   Copy a data directory
-      restore  Make a data directory from a copy
-      help     Print this message or the help of the given subcommand(s)
+      serve       Run the server until a signal ends it
+      run         Run a file of submissions to its end, with no server
+      task        Submit tasks to a server, watch them, change them
+      agent       See, make and end the agents of a server
+      worker      Make any program a worker of a server
+      checkpoint  Keep the state of a server as it is, and go back to it
+      status      Show how a server is
+      watch       Watch what a server does, live on a terminal, else line by line
+      config      Show the configuration
+      doctor      Check whether this machine and the configuration are fit for a server
+      backup      Copy a data directory
+      restore     Make a data directory from a copy
+      help        Print this message or the help of the given subcommand(s)
 
     Options:
       -h, --help     Print help
@@ -78,6 +79,44 @@ fn agents() {
       terminate  End an agent's service: it takes nothing new, and what it runs is given to
                  others
       help       Print this message or the help of the given subcommand(s)
+
+    Options:
+          --server <URL>  The server to talk to [env: MAOS_SERVER] [default:
+                          http://127.0.0.1:8000]
+          --json          Print one JSON document on standard output
+      -h, --help          Print help
+      -V, --version       Print version
+    ");
+}
+
+#[test]
+fn checkpoints() {
+    assert_snapshot!(help("checkpoint"), @r"
+    Keep the state of a server as it is, and go back to it
+
+    Usage: maos checkpoint [OPTIONS] <COMMAND>
+
+    Commands:
+      list     List the checkpoints, the oldest first
+      create   Make a checkpoint of everything that was answered before
+      restore  Go back to a checkpoint; the state until now becomes one too
+      delete   Delete a checkpoint
+      help     Print this message or the help of the given subcommand(s)
+
+    Options:
+          --server <URL>  The server to talk to [env: MAOS_SERVER] [default:
+                          http://127.0.0.1:8000]
+          --json          Print one JSON document on standard output
+      -h, --help          Print help
+      -V, --version       Print version
+    ");
+    assert_snapshot!(help("checkpoint restore"), @r"
+    Go back to a checkpoint; the state until now becomes one too
+
+    Usage: maos checkpoint restore [OPTIONS] <NAME>
+
+    Arguments:
+      <NAME>  The checkpoint's name or id
 
     Options:
           --server <URL>  The server to talk to [env: MAOS_SERVER] [default:

@@ -1,6 +1,7 @@
 //! The real binary as a real process: killed, stopped, restarted, with real programs below it.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod checkpoints;
 mod clients;
 mod crash;
 mod house;
