@@ -6,6 +6,7 @@
 mod commands;
 mod failure;
 mod layout;
+mod programs;
 mod progress;
 mod remote;
 mod submissions;

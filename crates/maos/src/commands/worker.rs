@@ -4,6 +4,7 @@
 //! JSON on standard output, 64 and 65 for bad input, `::maos progress {..}` on standard error.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use uuid::Uuid;
 
 use crate::remote::Remote;
-use crate::words;
+use crate::{programs, words};
 
 /// Time that a program has to end when it is told to.
 const STOP_GRACE: Duration = Duration::from_secs(5);
@@ -71,6 +72,9 @@ pub(crate) async fn run(arguments: &WorkerArguments) -> anyhow::Result<ExitCode>
     let client = arguments.remote.client()?;
     let url = client.url().to_owned();
     let name = exec.program[0].to_string_lossy().into_owned();
+    if programs::find(&exec.program[0], Path::new(".")).is_none() {
+        anyhow::bail!("there is no program `{name}`\nhint: install it, or correct its path");
+    }
     let base = name.rsplit('/').next().unwrap_or(&name).to_owned();
     let agent_type = exec.agent_type.as_deref().unwrap_or(&base);
     let mut capabilities = exec.capabilities.clone();
