@@ -50,8 +50,9 @@ async def running_server() -> AsyncIterator[str]:
 class Page:
     """One page of the browser."""
 
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse, origin: str) -> None:
         self._socket = socket
+        self._origin = origin
         self._number = 0
         self.complaints: list[str] = []
 
@@ -70,6 +71,8 @@ class Page:
 
     def _note(self, message: dict[str, object]) -> None:
         """What the page's own policy blocked, and what failed in it, is not to be overlooked."""
+        if message.get("method") == "Network.requestWillBeSent":
+            self._note_request(message["params"]["request"]["url"])
         if message.get("method") in ("Log.entryAdded", "Runtime.exceptionThrown"):
             text = json.dumps(message["params"])
             # Redoc would fetch its maker's logo from elsewhere; that the policy keeps it out is right.
@@ -77,6 +80,12 @@ class Page:
                 return
             if '"level": "error"' in text or "exceptionDetails" in text:
                 self.complaints.append(text)
+
+    def _note_request(self, url: str) -> None:
+        """Whatever a page loads or asks comes from the server itself."""
+        own = (f"{self._origin}/", f"blob:{self._origin}/", "data:")
+        if not url.startswith(own) and "cdn.redoc.ly" not in url:
+            self.complaints.append(f"the page asks {url}")
 
     async def evaluate(self, script: str) -> object:
         answer = await self.call(
@@ -129,8 +138,8 @@ async def opened(url: str) -> AsyncIterator[Page]:
                     target = await answer.json()
                 address = target["webSocketDebuggerUrl"]
                 async with session.ws_connect(address, max_msg_size=0) as socket:
-                    page = Page(socket)
-                    for domain in ("Log", "Runtime", "Page"):
+                    page = Page(socket, url.rsplit("/", 1)[0])
+                    for domain in ("Log", "Runtime", "Page", "Network"):
                         await page.call(f"{domain}.enable")
                     await page.call("Page.navigate", url=url)
                     yield page

@@ -7,11 +7,13 @@ import logging
 import os
 import threading
 from collections.abc import Awaitable
+from pathlib import Path
 from typing import Any, Callable
 
+import pytest
 from conftest import Server
 
-from maos import Failed, MAOSClient, Task, Worker
+from maos import Failed, MAOSClient, MAOSError, Subtasks, Task, Worker
 
 
 def work(server: Server, worker: Worker, use: Callable[[MAOSClient], Awaitable[None]]) -> None:
@@ -75,6 +77,45 @@ def test_functions_of_every_kind(server: Server) -> None:
         assert (await run(client, "failing", how="once"))["error"] == "ValueError: no luck"
         result = (await run(client, "squaring", n=7))["result"]
         assert result["n"] == 49 and result["process"] != os.getpid()
+
+    work(server, worker, use)
+
+
+def test_a_function_hands_the_rest_to_others(server: Server) -> None:
+    worker = Worker()
+
+    @worker.task(capabilities=["splitting"])
+    def split(numbers: list[int]) -> Subtasks:
+        entries = [
+            {
+                "key": f"n{n}",
+                "name": f"square {n}",
+                "parameters": {"n": n},
+                "required_capabilities": ["squaring_one"],
+            }
+            for n in numbers
+        ]
+        total = {
+            "name": "total",
+            "parameters": {"parts": [{"$from": entry["key"]} for entry in entries]},
+            "required_capabilities": ["totalling"],
+        }
+        return Subtasks(*entries, total)
+
+    @worker.task(capabilities=["squaring_one"])
+    def square_one(n: int) -> int:
+        return n * n
+
+    @worker.task(capabilities=["totalling"])
+    def total(parts: list[int]) -> int:
+        return sum(parts)
+
+    async def use(client: MAOSClient) -> None:
+        task = await run(client, "splitting", numbers=[1, 2, 3])
+        assert (task["status"], task["result"]) == ("completed", 14), task
+        plan = await client.get_plan(task["execution_plan_id"])
+        names = sorted(member["name"] for member in plan["tasks"].values())
+        assert names == ["splitting", "square 1", "square 2", "square 3", "total"]
 
     work(server, worker, use)
 
@@ -158,5 +199,45 @@ def test_lines_are_followed_while_a_function_works(server: Server) -> None:
             heard.set()
             lines.append((item["offset"], item["level"], item["line"]))
         assert lines == [(0, "debug", "first"), (1, "error", "second")]
+
+    work(server, worker, use)
+
+
+def test_files_are_kept_by_functions_of_both_kinds(server: Server, tmp_path: Path) -> None:
+    worker = Worker()
+    large = tmp_path / "large"
+    large.write_bytes(os.urandom(3 << 20))
+
+    @worker.task(capabilities=["threads"])
+    def in_a_thread(task: Task) -> int:
+        kept = task.artifact("a b.txt", b"text", "text/plain")
+        size: int = kept["size_bytes"]
+        return size
+
+    @worker.task(capabilities=["loop"])
+    async def in_the_loop(task: Task) -> str:
+        kept = await task.keep_artifact("..large", large)
+        checksum: str = kept["checksum"]
+        return checksum
+
+    async def use(client: MAOSClient) -> None:
+        small = await run(client, "threads")
+        assert (small["status"], small["result"]) == ("completed", 4), small
+        assert await client.get_artifact(small["id"], "a b.txt") == b"text"
+        task = await run(client, "loop")
+        assert task["status"] == "completed", task
+        listed = await client.list_artifacts(task["id"])
+        assert [item["checksum"] for item in listed["items"]] == [task["result"]]
+        assert listed["items"][0]["size_bytes"] == 3 << 20
+        copy = tmp_path / "copy"
+        await client.get_artifact(task["id"], "..large", copy)
+        assert copy.read_bytes() == large.read_bytes()
+        for name, status in [("none", 404), ("..large", 409)]:
+            with pytest.raises(MAOSError) as refused:
+                if status == 404:
+                    await client.get_artifact(task["id"], name)
+                else:
+                    await client.put_artifact(task["id"], name, b"late")
+            assert refused.value.status == status
 
     work(server, worker, use)

@@ -249,13 +249,28 @@ pub struct ClaudeAccepted {
 }
 
 /// The answer to `GET /api/v1/claude/tasks/{id}`.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ClaudeTaskStatus {
     /// The task itself; its `id` is the Claude task's.
     #[serde(flatten)]
     pub task: Task,
     /// The id under which the task API has it.
     pub maos_task_id: Uuid,
+}
+
+// By hand: what is flattened cannot be read with its payloads as they are.
+impl<'de> Deserialize<'de> for ClaudeTaskStatus {
+    fn deserialize<D: serde::Deserializer<'de>>(source: D) -> Result<ClaudeTaskStatus, D::Error> {
+        #[derive(Deserialize)]
+        struct Own {
+            maos_task_id: Uuid,
+        }
+        let whole = Box::<RawValue>::deserialize(source)?;
+        let wrong = serde::de::Error::custom::<serde_json::Error>;
+        let task = serde_json::from_str(whole.get()).map_err(wrong)?;
+        let Own { maos_task_id } = serde_json::from_str(whole.get()).map_err(wrong)?;
+        Ok(ClaudeTaskStatus { task, maos_task_id })
+    }
 }
 
 /// The answer to `GET /api/v1/claude/orchestrator/status`.

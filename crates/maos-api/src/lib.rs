@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod amend;
+pub mod artifacts;
 pub mod bulk;
 pub mod checkpoint;
 pub mod claude;

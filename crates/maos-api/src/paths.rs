@@ -72,6 +72,10 @@ paths! {
     ALLOCATION "/api/v1/resources/allocations/{id}"
     /// What happened to a task.
     TASK_EVENTS "/api/v1/tasks/{id}/events"
+    /// Files that are kept with a task.
+    TASK_ARTIFACTS "/api/v1/tasks/{id}/artifacts"
+    /// One of them.
+    TASK_ARTIFACT "/api/v1/tasks/{id}/artifacts/{name}"
     /// Recurring submissions.
     SCHEDULES "/api/v1/schedules"
     /// One of them.

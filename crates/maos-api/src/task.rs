@@ -163,6 +163,15 @@ pub struct TaskSubmission {
     pub additions: Map<String, Value>,
 }
 
+impl TaskSubmission {
+    /// A task for a built-in agent, named as its action until it gets another name.
+    #[must_use]
+    pub fn action(action: &str) -> TaskSubmission {
+        let parameters = Map::from_iter([("action".to_owned(), action.into())]);
+        TaskSubmission { name: action.to_owned(), parameters, ..TaskSubmission::default() }
+    }
+}
+
 /// One thing that a task waits for.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Dependency {

@@ -97,6 +97,10 @@ pub struct Outcome<'a> {
     /// What it made, if it completed; null if it is left out.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub result: Option<&'a RawValue>,
+    /// What is still to be done for it, if it completed: entries as in a submission's `subtasks`.
+    /// The task's result is made of theirs.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub subtasks: Option<&'a RawValue>,
     /// Why it did not complete.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Cow<'a, str>>,
@@ -277,7 +281,7 @@ pub fn parse<'a>(body: &'a [u8], bounds: &Bounds) -> Result<Poll<'a>, ApiError> 
 }
 
 /// Every field of a callback.
-pub const OUTCOME_FIELDS: [&str; 4] = ["status", "result", "error", "permanent"];
+pub const OUTCOME_FIELDS: [&str; 5] = ["status", "result", "subtasks", "error", "permanent"];
 
 /// The answer to a callback that says how an attempt went.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -318,7 +322,7 @@ pub fn parse_outcome<'a>(
         }
     }
     warnings.truncate(UNKNOWN_NAMED_MAX);
-    let [status, result, error, permanent] = slots;
+    let [status, result, subtasks, error, permanent] = slots;
     let status: Option<OutcomeStatus> = read(&mut faults, "status", status);
     if status.is_none() && faults.is_empty() {
         faults.invalid("status", "is required: `completed`, `failed`, `cancelled` or `lost`");
@@ -327,7 +331,7 @@ pub fn parse_outcome<'a>(
     let permanent = read(&mut faults, "permanent", permanent);
     faults.check()?;
     let status = status.unwrap_or(OutcomeStatus::Lost);
-    Ok((Outcome { task_id, attempt, status, result, error, permanent }, warnings))
+    Ok((Outcome { task_id, attempt, status, result, subtasks, error, permanent }, warnings))
 }
 
 fn read<'a, T: Deserialize<'a> + Default>(

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
-use maos_api::client::{Client, ClientError, Patience};
+use maos_api::client::{Client, ClientError, Patience, Retries};
 
 const HEALTH: &str = r#"{"status":"healthy","timestamp":"2026-01-01T00:00:00Z","service":"maos",
     "version":"1","uptime_seconds":1,"newer":true}"#;
@@ -80,7 +80,7 @@ fn a_request_that_may_have_arrived_is_not_sent_again() {
         stream.write_all(&answer(HEALTH).as_bytes()[..60]).unwrap();
         stream.shutdown(std::net::Shutdown::Both).unwrap();
     });
-    let error = run(client.submit(b"{}".to_vec(), None)).unwrap_err();
+    let error = run(client.create_agent(b"{}".to_vec())).unwrap_err();
     assert!(matches!(error, ClientError::Broken { .. }), "{error:?}");
     assert_eq!(connections.try_iter().count(), 1);
 }
@@ -105,4 +105,68 @@ fn an_error_that_is_not_of_the_contract_is_told_apart() {
     });
     let error = run(client.health()).unwrap_err();
     assert!(matches!(error, ClientError::NotTheContract { status: 502, .. }), "{error:?}");
+}
+
+const BUSY: &str = r#"{"error":"full","error_code":"QUEUE_FULL","details":{},
+    "timestamp":"2026-01-01T00:00:00Z","request_id":"r"}"#;
+const ACCEPTED: &str = r#"{"task":{"id":"01900000-0000-7000-8000-000000000001","name":"n",
+    "description":null,"status":"ready","priority":"medium","agent_id":null,
+    "parent_task_id":null,"dependencies":[],"subtasks":[],"parameters":{},"result":null,
+    "error":null,"created_at":"2026-01-01T00:00:00Z","started_at":null,"completed_at":null,
+    "updated_at":"2026-01-01T00:00:00Z","timeout_seconds":300,"retry_count":0,"max_retries":3,
+    "resource_requirements":{},"tags":[],"metadata":{}},
+    "execution_plan_id":"01900000-0000-7000-8000-000000000002","message":"task accepted"}"#;
+
+fn quick(client: Client) -> Client {
+    let pause = Duration::from_millis(1);
+    client.with_retries(Retries { more_max: 5, pause_first: pause, pause_max: pause })
+}
+
+/// The headers of a request, and its body read away.
+fn heads(stream: &TcpStream) -> Vec<String> {
+    let mut reader = BufReader::new(stream);
+    let heads: Vec<String> =
+        reader.by_ref().lines().map_while(Result::ok).take_while(|l| !l.is_empty()).collect();
+    let length = heads.iter().find_map(|line| line.strip_prefix("content-length: "));
+    let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
+    reader.read_exact(&mut body).unwrap();
+    heads
+}
+
+#[test]
+fn a_submission_is_sent_again_under_the_same_key_until_it_is_taken() {
+    let (keys, seen) = channel();
+    let (client, _connections) = server(move |mut stream, index| {
+        let heads = heads(stream);
+        let key = heads.iter().find_map(|line| line.strip_prefix("idempotency-key: "));
+        keys.send(key.unwrap().to_owned()).ok();
+        match index {
+            // Broken off in the middle, then refused for now, then taken.
+            0 => stream.write_all(&answer(ACCEPTED).as_bytes()[..60]).unwrap(),
+            1 => {
+                let busy = answer(BUSY).replace("200 OK", "429 Too Many Requests");
+                stream.write_all(busy.as_bytes()).unwrap();
+            }
+            _ => stream.write_all(answer(ACCEPTED).as_bytes()).unwrap(),
+        }
+        stream.shutdown(std::net::Shutdown::Both).unwrap();
+    });
+    let client = quick(client);
+    let accepted = run(client.submit(b"{}".to_vec(), None)).unwrap();
+    assert_eq!(accepted.task.name, "n");
+    let keys: Vec<String> = seen.try_iter().collect();
+    assert!(keys.len() == 3 && keys.iter().all(|key| key == &keys[0] && key.len() == 32));
+}
+
+#[test]
+fn what_stays_refused_is_told_in_the_end() {
+    let (client, connections) = server(|mut stream, _| {
+        heads(stream);
+        let busy = answer(BUSY).replace("200 OK", "429 Too Many Requests");
+        stream.write_all(busy.as_bytes()).unwrap();
+        stream.shutdown(std::net::Shutdown::Both).unwrap();
+    });
+    let error = run(quick(client).create_agent(b"{}".to_vec())).unwrap_err();
+    assert!(matches!(error, ClientError::Api { status: 429, .. }), "{error:?}");
+    assert_eq!(connections.try_iter().count(), 6);
 }

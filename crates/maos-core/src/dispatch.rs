@@ -5,14 +5,16 @@
 //! same share one profile. Which lane goes with which profile is worked out when either appears, so
 //! that a dispatch only looks at lanes that some free agent could serve.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::cmp::Ordering;
 
 use crate::gate::{Gate, GateId, Gates};
 use crate::ids::TaskId;
 use crate::limits::{BEST_FIT_AMONG, HOLD_AFTER_MS};
 use crate::slab::{Slab, Slot};
+use crate::sorted::{Ranked, Runs};
 use crate::spec::{
     AgentSpec, Amounts, Demand, Limit, Name, Names, Policy, Priority, Runtime, TaskSpec, Work,
 };
@@ -27,7 +29,7 @@ const TURN: u64 = 720_720;
 
 /// A task's place among the waiting: the time it became ready, less its priority's head start.
 /// Fixed from then on, which ages all of them alike.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OrderKey {
     us: u64,
     /// The task's id in two words: as one it would take a third more room.
@@ -55,7 +57,7 @@ pub(crate) struct Lane {
     key: LaneKey,
     share: ShareId,
     gate: Option<GateId>,
-    ready: BTreeSet<(OrderKey, Slot)>,
+    ready: Runs<(OrderKey, Slot)>,
     /// Profiles that can serve it, the least overqualified first.
     profiles: Vec<ProfileId>,
     /// Live tasks with this demand; at 0 the lane goes.
@@ -71,7 +73,7 @@ struct Share {
     /// When its next turn is, in a time of its own that goes on with every start.
     turn: u64,
     /// Lanes with a task, a free agent and an open gate, by the key of their first task.
-    open: BTreeSet<(OrderKey, LaneId)>,
+    open: Ranked<(OrderKey, LaneId)>,
     lanes_count: u32,
 }
 
@@ -89,7 +91,7 @@ struct ProfileKey {
 pub(crate) struct Profile {
     key: ProfileKey,
     /// Agents of this profile with a free slot.
-    free: BTreeSet<(Fitness, Slot)>,
+    free: Ranked<(Fitness, Slot)>,
     lanes: Vec<LaneId>,
     agents_count: u32,
 }
@@ -113,7 +115,7 @@ pub(crate) struct Dispatch {
     shares: Slab<Share>,
     shares_by_key: BTreeMap<Name, ShareId>,
     /// Shares with an open lane, by their turn.
-    turns: BTreeSet<(u64, ShareId)>,
+    turns: Ranked<(u64, ShareId)>,
     /// The turn that was taken last: who comes anew begins there.
     turn: u64,
     pub(crate) weights: BTreeMap<Name, u32>,
@@ -129,6 +131,20 @@ pub(crate) struct Dispatch {
 pub(crate) struct Match {
     pub(crate) task: Slot,
     pub(crate) agent: Slot,
+}
+
+impl Ord for OrderKey {
+    // What is derived compares the words as a slice, in a loop.
+    fn cmp(&self, other: &OrderKey) -> Ordering {
+        let words = |key: &OrderKey| (key.us, key.task[0], key.task[1]);
+        words(self).cmp(&words(other))
+    }
+}
+
+impl PartialOrd for OrderKey {
+    fn partial_cmp(&self, other: &OrderKey) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 impl OrderKey {
@@ -322,8 +338,7 @@ impl Dispatch {
     }
 
     pub(crate) fn push(&mut self, lane: LaneId, key: OrderKey, task: Slot) {
-        let fresh = self.lanes[lane].ready.insert((key, task));
-        assert!(fresh, "a task waits in its lane once");
+        self.lanes[lane].ready.insert((key, task));
         self.ready_count += 1;
         self.review_lane(lane);
     }
@@ -347,7 +362,7 @@ impl Dispatch {
                 open && key.demand.agent.is_none() && serves(&profile, &key.namespace, &key.demand);
             if let Some((_, task)) = lane.ready.first().filter(|_| served) {
                 count += lane.ready.len() as u64;
-                first.push(*task);
+                first.push(task);
             }
         }
         (count, first)
@@ -355,7 +370,7 @@ impl Dispatch {
 
     /// Tasks of this lane that come before `key`.
     pub(crate) fn ahead_of(&self, lane: LaneId, key: OrderKey, task: Slot, most: usize) -> usize {
-        self.lanes[lane].ready.range(..(key, task)).take(most).count()
+        self.lanes[lane].ready.count_before(&(key, task), most)
     }
 
     /// Counts an agent in; it has no free slot until `set_free` says so.
@@ -427,19 +442,19 @@ impl Dispatch {
         let mut kept: Option<&Amounts> = None;
         let mut best: Option<(u64, Match)> = None;
         let mut fitting = 0;
-        let open = self.turns.iter().flat_map(|(_, share)| &self.shares[*share].open);
+        let open = self.turns.iter().flat_map(|(_, share)| self.shares[*share].open.iter());
         for (_, lane) in open {
             let lane = &self.lanes[*lane];
             let (_, task) = lane.ready.first()?;
             let resources = &lane.key.demand.resources;
             if !self.fits(resources, kept) {
-                if kept.is_none() && now.ms_since(ready_since(*task)) >= HOLD_AFTER_MS {
+                if kept.is_none() && now.ms_since(ready_since(task)) >= HOLD_AFTER_MS {
                     kept = Some(resources);
                 }
                 continue;
             }
             let Some(agent) = self.best_agent(lane, &is_agent) else { continue };
-            let found = Match { task: *task, agent };
+            let found = Match { task, agent };
             if self.policy != Policy::BestFit {
                 return Some(found);
             }
@@ -545,7 +560,7 @@ impl Dispatch {
             key: key.clone(),
             share,
             gate: None,
-            ready: BTreeSet::new(),
+            ready: Runs::default(),
             profiles: profiles.clone(),
             tasks_count: 0,
             open_as: None,
@@ -568,7 +583,7 @@ impl Dispatch {
         let share = match self.shares_by_key.get(&key) {
             Some(share) => *share,
             None => {
-                let (turn, open) = (self.turn, BTreeSet::new());
+                let (turn, open) = (self.turn, Ranked::default());
                 let share = Share { key: key.clone(), turn, open, lanes_count: 0 };
                 let share = self.shares.insert(share);
                 self.shares_by_key.insert(key, share);
@@ -607,7 +622,7 @@ impl Dispatch {
             .collect();
         let profile = self.profiles.insert(Profile {
             key: key.clone(),
-            free: BTreeSet::new(),
+            free: Ranked::default(),
             lanes: lanes.clone(),
             agents_count: 0,
         });
@@ -633,7 +648,7 @@ impl Dispatch {
             || lane.profiles.iter().any(|profile| !self.profiles[*profile].free.is_empty());
         let passes = || lane.gate.is_none_or(|gate| self.gates.get(gate).is_open());
         let first = lane.ready.first().filter(|_| served() && passes());
-        let open_as = first.map(|(key, _)| *key);
+        let open_as = first.map(|(key, _)| key);
         if open_as == lane.open_as {
             return;
         }

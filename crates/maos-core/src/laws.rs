@@ -89,7 +89,9 @@ fn timers_are_those_of_the_stages(state: &State) -> Result<(), Broken> {
             wanted.insert((deadline, Timer::Deadline, slot));
         }
     }
-    law!(wanted == state.timers, "timers {:?}, wanted {wanted:?}", state.timers);
+    let timers: BTreeSet<_> = state.timers.iter().collect();
+    law!(wanted == timers, "timers {timers:?}, wanted {wanted:?}");
+    law!(state.timers.len() == timers.len(), "a timer is set twice among {timers:?}");
     let leases =
         state.reservations().filter_map(|held| Some((held.until?, held.requester.clone())));
     law!(state.leases == leases.collect(), "leases {:?} are not the reservations'", state.leases);
@@ -100,14 +102,14 @@ fn slots_and_attempts_agree(state: &State) -> Result<(), Broken> {
     let mut held = 0;
     for (_, agent) in state.agents.iter() {
         held += agent.held.len() as u64;
-        for (slot, attempt) in agent.held.keys() {
-            let task = &state.tasks[*slot];
-            let running = task.attempt == *attempt
+        for (slot, attempt) in agent.held.iter() {
+            let task = &state.tasks[slot];
+            let running = task.attempt == attempt
                 && matches!(task.stage, Stage::Running { agent: by, .. } if by == agent.spec.id);
             let stopping = task
                 .stopping
                 .iter()
-                .any(|held| held.attempt == *attempt && held.agent == agent.spec.id);
+                .any(|held| held.attempt == attempt && held.agent == agent.spec.id);
             law!(
                 running != stopping,
                 "agent {} holds attempt {attempt} of {}, which is {}",
@@ -133,8 +135,8 @@ fn slots_and_attempts_agree(state: &State) -> Result<(), Broken> {
 fn reservations_add_up(state: &State) -> Result<(), Broken> {
     let mut wanted: BTreeMap<Name, u64> = BTreeMap::new();
     for (_, agent) in state.agents.iter() {
-        for (slot, _) in agent.held.keys() {
-            for (kind, amount) in state.tasks[*slot].spec.demand.resources.iter() {
+        for (slot, _) in agent.held.iter() {
+            for (kind, amount) in state.tasks[slot].spec.demand.resources.iter() {
                 *wanted.entry(kind.into()).or_default() += amount;
             }
         }
@@ -156,8 +158,8 @@ fn reservations_add_up(state: &State) -> Result<(), Broken> {
 fn gates_count_what_runs(state: &State) -> Result<(), Broken> {
     let mut running: BTreeMap<Name, u32> = BTreeMap::new();
     for (_, agent) in state.agents.iter() {
-        for (slot, _) in agent.held.keys() {
-            if let Some(key) = &state.tasks[*slot].spec.rare().concurrency_key {
+        for (slot, _) in agent.held.iter() {
+            if let Some(key) = &state.tasks[slot].spec.rare().concurrency_key {
                 *running.entry(key.clone()).or_default() += 1;
             }
         }
@@ -178,7 +180,7 @@ fn task_is_sound(state: &State, slot: Slot, task: &Task) -> Result<(), Broken> {
     if let Stage::Running { agent, .. } = task.stage {
         let holder = state.agents_by_id.get(&agent).map(|slot| &state.agents[*slot]);
         law!(
-            holder.is_some_and(|agent| agent.held.contains_key(&(slot, task.attempt))),
+            holder.is_some_and(|agent| agent.held.holds(slot, task.attempt)),
             "task {id} runs though no agent holds it"
         );
     }

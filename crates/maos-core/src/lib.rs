@@ -28,6 +28,7 @@ mod gate;
 mod presence;
 mod retry;
 mod slab;
+mod sorted;
 mod task;
 
 pub mod command;

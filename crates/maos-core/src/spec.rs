@@ -421,7 +421,7 @@ impl Runtime {
     #[must_use]
     pub fn ends_with_server(self) -> bool {
         match self {
-            // Who was asked over HTTP reports to the server that asked, by what that one alone knows.
+            // Who was asked over HTTP reports to the server that asked: it alone knows the token.
             Runtime::Builtin | Runtime::Command | Runtime::Http | Runtime::ClaudeCode => true,
             Runtime::Worker => false,
         }

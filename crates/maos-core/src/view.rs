@@ -108,16 +108,16 @@ impl State {
     #[must_use]
     pub fn holds(&self, agent: AgentId) -> Vec<Hold> {
         let Some(slot) = self.agents_by_id.get(&agent) else { return Vec::new() };
-        let held = self.agents[*slot].held.keys();
+        let held = self.agents[*slot].held.iter();
         held.map(|(slot, attempt)| {
-            let task = &self.tasks[*slot];
+            let task = &self.tasks[slot];
             let inputs = task.spec.rare().inputs.iter().map(|input| self.outcome(input.task));
             Hold {
                 task: task.id,
-                attempt: *attempt,
+                attempt,
                 spec: task.spec.clone(),
                 timeout: match task.stage {
-                    Stage::Running { timeout, .. } if task.attempt == *attempt => Some(timeout),
+                    Stage::Running { timeout, .. } if task.attempt == attempt => Some(timeout),
                     Stage::Running { .. }
                     | Stage::Waiting
                     | Stage::Parked { .. }
@@ -319,7 +319,7 @@ impl State {
             .collect();
         let holds =
             |task: &Task| resources.iter().any(|(kind, _)| task.spec.demand.resources.of(kind) > 0);
-        let held = self.agents.iter().flat_map(|(_, agent)| agent.held.keys());
+        let held = self.agents.iter().flat_map(|(_, agent)| agent.held.iter());
         let holders = held.filter(|(task, _)| holds(&self.tasks[*task])).take(HOLDERS_MAX);
         let reserved: Vec<String> = self
             .reservations
@@ -336,7 +336,7 @@ impl State {
             kind: BlockerKind::Resources,
             message: format!("not enough left of {}{reserved}", short.join("; ")),
             since,
-            held_by: holders.map(|(task, _)| Holder::Task(self.tasks[*task].id)).collect(),
+            held_by: holders.map(|(task, _)| Holder::Task(self.tasks[task].id)).collect(),
             unblock: "the end of what holds them, or more capacity".into(),
         })
     }
@@ -354,7 +354,7 @@ impl State {
                 format!("{running} tasks with the concurrency key `{key}` run, {most} may at once");
             (message, "the end of one of them, or a higher limit")
         };
-        let held = self.agents.iter().flat_map(|(_, agent)| agent.held.keys());
+        let held = self.agents.iter().flat_map(|(_, agent)| agent.held.iter());
         let same = held.filter(|(task, _)| {
             self.tasks[*task].spec.rare().concurrency_key.as_ref() == Some(key)
         });
@@ -362,7 +362,7 @@ impl State {
             kind: BlockerKind::ConcurrencyLimit,
             message,
             since,
-            held_by: same.take(HOLDERS_MAX).map(|(t, _)| Holder::Task(self.tasks[*t].id)).collect(),
+            held_by: same.take(HOLDERS_MAX).map(|(t, _)| Holder::Task(self.tasks[t].id)).collect(),
             unblock: unblock.into(),
         })
     }

@@ -6,23 +6,22 @@
 //! that is in use. `DIR` must be on the disk in question.
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 
+#[path = "../benches/speed/ended.rs"]
+#[expect(dead_code, reason = "the store alone is looked at here, no server over it")]
+mod ended;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use maos_core::event::{Failure, FailureKind};
-use maos_core::ids::{AgentId, Attempt, Epoch, PlanId, Position, Sequence, TaskId};
-use maos_core::payload::Payload;
-use maos_core::record::{EngineRecord, PlanRecord, Stage, TaskRecord, Times};
-use maos_core::spec::{Demand, Names, Priority, TaskSpec};
-use maos_core::time::{Timestamp, WallTime};
+use ended::{APART_US, BEGUN_US, fill, id};
+use maos_core::ids::{AgentId, TaskId};
+use maos_core::spec::Priority;
+use maos_core::time::WallTime;
 use maos_server::data_dir::DataDir;
-use maos_server::store::{Changes, Place, Start, Store, TaskFilter};
+use maos_server::store::{Place, Start, Store, TaskFilter};
 
 const ROUNDS: u64 = 300;
-const BEGUN_US: u64 = 1_790_000_000_000_000;
-/// Microseconds between two tasks.
-const APART_US: u64 = 1_500;
 
 fn main() {
     let place = std::env::args().nth(1).unwrap_or_else(|| ".".to_owned());
@@ -30,7 +29,10 @@ fn main() {
     let folder = Path::new(&place).join(format!("list-speed-{}", std::process::id()));
     let dir = Arc::new(DataDir::open(&folder).expect("a new folder"));
     let (store, _) = Store::open(&dir).expect("a new store");
+    let started = Instant::now();
     fill(&store, tasks);
+    let rate = tasks as f64 / started.elapsed().as_secs_f64();
+    println!("{tasks} ended tasks written, {rate:.0} rows/s");
     store.close();
     drop(store);
     println!("memory after writing: {}", memory());
@@ -42,24 +44,6 @@ fn main() {
     println!("memory: {}", memory());
     store.close();
     std::fs::remove_dir_all(&folder).expect("what was made here can be removed");
-}
-
-fn fill(store: &Store, tasks: u64) {
-    let started = Instant::now();
-    for (first, sequence) in (0..tasks).step_by(500).zip(1..) {
-        let group = (first..tasks.min(first + 500)).map(task).collect();
-        let position = Position { epoch: Epoch(1), sequence: Sequence(sequence) };
-        let engine = EngineRecord { position, ..EngineRecord::default() };
-        store.write(Changes { engine, tasks: group, ..Changes::default() });
-        while store.backlog().rows > 150_000 {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-    while store.backlog().rows > 0 {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    let rate = tasks as f64 / started.elapsed().as_secs_f64();
-    println!("{tasks} ended tasks written, {rate:.0} rows/s");
 }
 
 fn pages(store: &Store, tasks: u64) {
@@ -138,67 +122,4 @@ fn memory() -> String {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = |name: &str| status.lines().find(|line| line.starts_with(name)).map(str::to_owned);
     [line("VmRSS"), line("VmHWM")].into_iter().flatten().collect::<Vec<_>>().join(", ")
-}
-
-fn id(number: u64) -> TaskId {
-    TaskId(0x0190_0000_0000_7000_8000_0000_0000_0000 + (u128::from(number) << 32))
-}
-
-/// Every tenth is a plan whose next three are its subtasks.
-fn task(number: u64) -> TaskRecord {
-    let root = if (1..=3).contains(&(number % 10)) { number - number % 10 } else { number };
-    let plan = PlanRecord {
-        id: PlanId(id(root).0 + 1),
-        root: id(root),
-        namespace: "default".into(),
-        submitter: "".into(),
-        strategy: None,
-        idempotency: None,
-        idempotency_until: Timestamp(0),
-    };
-    let stage = match number % 100 {
-        0..90 => Stage::Completed(Payload::inline(b"{\"rows\":17}")),
-        90..97 => Stage::Failed(Failure {
-            kind: FailureKind::Reported,
-            message: "the file has no column `species`".into(),
-            permanent: false,
-        }),
-        _ => Stage::Cancelled { reason: "no longer wanted".into() },
-    };
-    let tags = [
-        number.is_multiple_of(3).then(|| "nightly".to_owned()),
-        Some(format!("team-{}", number % 7)),
-        Some(format!("batch-{}", number / 1_000)),
-    ];
-    let priorities = [Priority::Low, Priority::Medium, Priority::High, Priority::Critical];
-    let spec = TaskSpec {
-        description: Some(format!("every strike at airport {} by month", number % 331).into()),
-        priority: priorities[usize::try_from(number / 11 % 4).unwrap_or_default()],
-        parameters: Payload::inline(b"{\"action\":\"data.summary\",\"path\":\"strikes.csv\"}"),
-        tags: Names::new(tags.into_iter().flatten().map(Into::into)),
-        demand: Arc::new(Demand { capabilities: Names::new(["work".into()]), ..Demand::default() }),
-        ..TaskSpec::new(&format!("report {number} of strikes"))
-    };
-    let time = WallTime(BEGUN_US + number * APART_US);
-    TaskRecord {
-        id: id(number),
-        spec: Arc::new(spec),
-        plan: Arc::new(plan),
-        index: u32::try_from(number - root).unwrap_or_default(),
-        parent: (root != number).then(|| id(root)),
-        depends_on: [].into(),
-        subtasks: [].into(),
-        collect: None,
-        stage,
-        attempt: Attempt(1),
-        retries_used: 0,
-        losses: 0,
-        last_failure: None,
-        times: Times { created: time, updated: time, ended: Some(time), ..Times::default() },
-        stopping: [].into(),
-        ran_by: None,
-        past: [].into(),
-        artifacts: [].into(),
-        amended: false,
-    }
 }

@@ -3,10 +3,12 @@
 //! Its law: what `write` returned is durable and whole; what `read` returns has the hash it was
 //! asked for. It must not know what the documents say or who needs them.
 
+mod pieces;
+
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
-use std::sync::RwLock;
+use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime};
 
 use thiserror::Error;
@@ -14,7 +16,9 @@ use thiserror::Error;
 use crate::codec::{self, CodecError, Kind};
 use crate::data_dir::{sync_folder, write_whole};
 
-/// Most bytes of one document.
+pub use pieces::{Draft, Kept, Reader};
+
+/// Most bytes of a document that is written or read whole.
 pub const BLOB_BYTES_MAX: usize = 64 << 20;
 
 /// A document that is kept again is marked as fresh when it was last marked this long ago.
@@ -65,12 +69,19 @@ pub enum BlobError {
 }
 
 impl Blobs {
-    /// Documents in the folder `path`, which is made if it is not there.
+    /// Documents in the folder `path`, which is made if it is not there and must be ours alone.
     ///
     /// # Errors
     /// When the folder cannot be made.
     pub fn open(path: &Path) -> Result<Blobs, BlobError> {
         fs::create_dir_all(path).map_err(|fault| io(path, fault))?;
+        for entry in fs::read_dir(path).map_err(|fault| io(path, fault))? {
+            let entry = entry.map_err(|fault| io(path, fault))?.path();
+            if entry.extension().is_some_and(|end| end == "partial") {
+                // What a crash left of one that was being written.
+                drop(fs::remove_file(entry));
+            }
+        }
         Ok(Blobs { path: path.to_owned(), gate: RwLock::default() })
     }
 
@@ -82,8 +93,25 @@ impl Blobs {
         if document.len() > BLOB_BYTES_MAX {
             return Err(BlobError::TooLarge { bytes: document.len() });
         }
-        let hash = blake3::hash(document);
-        let file = self.file(hash.as_bytes());
+        let hash = *blake3::hash(document).as_bytes();
+        self.take_in(&hash, &mut |file| write_whole(file, &codec::seal(Kind::Blob, document)))?;
+        Ok(hash)
+    }
+
+    /// A document that comes piece by piece.
+    #[must_use]
+    pub fn draft(self: &Arc<Blobs>) -> Draft {
+        Draft::new(self.clone())
+    }
+
+    /// Has `place` put a document durably where it belongs, unless it is there: then it is fresh
+    /// again.
+    fn take_in(
+        &self,
+        hash: &[u8; 32],
+        place: &mut dyn FnMut(&Path) -> std::io::Result<()>,
+    ) -> Result<(), BlobError> {
+        let file = self.file(hash);
         let _kept = self.gate.read().expect("nothing panics while it holds this lock");
         if let Some(age) = age(&file)? {
             if age > FRESH {
@@ -92,15 +120,14 @@ impl Blobs {
                     .and_then(|file| file.set_modified(SystemTime::now()))
                     .map_err(|fault| io(&file, fault))?;
             }
-            return Ok(*hash.as_bytes());
+            return Ok(());
         }
         let folder = file.parent().expect("a document is in a folder of its own");
         if !folder.exists() {
             fs::create_dir_all(folder).map_err(|fault| io(folder, fault))?;
             sync_folder(&self.path).map_err(|fault| io(&self.path, fault))?;
         }
-        write_whole(&file, &codec::seal(Kind::Blob, document)).map_err(|fault| io(&file, fault))?;
-        Ok(*hash.as_bytes())
+        place(&file).map_err(|fault| io(&file, fault))
     }
 
     /// The document with this hash.
@@ -108,14 +135,29 @@ impl Blobs {
     /// # Errors
     /// When it is missing or damaged, or the disk fails.
     pub fn read(&self, hash: &[u8; 32]) -> Result<Vec<u8>, BlobError> {
+        self.reader(hash)?.read_whole()
+    }
+
+    /// The document with this hash, piece by piece.
+    ///
+    /// # Errors
+    /// When it is missing or damaged, or the disk fails.
+    pub fn reader(&self, hash: &[u8; 32]) -> Result<Reader, BlobError> {
         let path = self.file(hash);
-        let sealed = match fs::read(&path) {
-            Ok(sealed) => sealed,
+        let mut file = match fs::File::open(&path) {
+            Ok(file) => file,
             Err(fault) if fault.kind() == ErrorKind::NotFound => {
                 return Err(BlobError::Missing { path });
             }
             Err(fault) => return Err(io(&path, fault)),
         };
+        let mut sealed = Vec::new();
+        let begun = (&mut file).take(codec::BEGINNING_BYTES).read_to_end(&mut sealed);
+        begun.map_err(|fault| io(&path, fault))?;
+        if codec::begins(Kind::LargeBlob, &sealed) {
+            return Reader::pieces(path, file, *hash);
+        }
+        file.read_to_end(&mut sealed).map_err(|fault| io(&path, fault))?;
         let document = match codec::open(Kind::Blob, &sealed) {
             Ok(document) => document.into_owned(),
             Err(
@@ -131,7 +173,7 @@ impl Blobs {
             let what = format!("its hash is {found}");
             return Err(BlobError::Damaged { path, what });
         }
-        Ok(document)
+        Ok(Reader::whole(path, document, *hash))
     }
 
     /// Shows `visit` every document that nobody has kept for at least `quiet`, which must be longer

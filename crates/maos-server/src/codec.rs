@@ -26,6 +26,9 @@ const COMPRESS_BYTES_MIN: usize = 1_024;
 /// Most bytes of a body, compressed or not: a damaged length must not take all memory.
 pub const BODY_BYTES_MAX: usize = 512 << 20;
 
+/// What tells the kind of sealed bytes.
+pub const BEGINNING_BYTES: u64 = 4;
+
 /// Memory that a sealer keeps for the next group.
 const KEPT_BYTES_MAX: usize = 8 << 20;
 /// A compressed body begins with the length of the plain one.
@@ -56,6 +59,8 @@ pub enum Kind {
     StreamEntry = 8,
     /// A part of a checkpoint.
     Checkpoint = 9,
+    /// The head or a piece of a large document.
+    LargeBlob = 10,
 }
 
 /// Why sealed bytes do not open.
@@ -141,6 +146,12 @@ pub fn open(kind: Kind, sealed: &[u8]) -> Result<Cow<'_, [u8]>, CodecError> {
         LZ4 => expand(body).map(Cow::Owned),
         other => Err(CodecError::Damaged(format!("compression {other} is not known"))),
     }
+}
+
+/// Whether bytes begin as sealed ones of this kind do.
+#[must_use]
+pub fn begins(kind: Kind, sealed: &[u8]) -> bool {
+    sealed.starts_with(&MAGIC) && sealed.get(3) == Some(&(kind as u8))
 }
 
 /// Whether sealed bytes are whole, without expanding them; says how they are compressed.

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock, RwLock};
 
 use maos_api::checkpoint::RestoreAnswer;
 use maos_api::error::{ApiError, ErrorCode};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, mpsc, oneshot};
 use uuid::Uuid;
 
 use crate::service::Service;
@@ -20,6 +20,9 @@ struct Behind {
     service: RwLock<Service>,
     /// Who can put another service here.
     restorer: OnceLock<mpsc::Sender<Restore>>,
+    /// Every request has a share in it; who puts another service here has it alone. It is fair:
+    /// once somebody waits to have it alone, later requests queue behind.
+    passage: Arc<tokio::sync::RwLock<()>>,
 }
 
 /// Somebody wants the state of a checkpoint back.
@@ -30,8 +33,8 @@ pub(crate) struct Restore {
 
 impl From<Service> for Door {
     fn from(service: Service) -> Door {
-        let (service, restorer) = (RwLock::new(service), OnceLock::new());
-        Door { behind: Arc::new(Behind { service, restorer }) }
+        let (service, restorer, passage) = (RwLock::new(service), OnceLock::new(), Arc::default());
+        Door { behind: Arc::new(Behind { service, restorer, passage }) }
     }
 }
 
@@ -40,6 +43,17 @@ impl Door {
     #[must_use]
     pub fn service(&self) -> Service {
         self.behind.service.read().expect("nothing panics while it holds this lock").clone()
+    }
+
+    /// Waits while another service takes its place; none does before the guard is dropped.
+    pub(crate) async fn enter(&self) -> OwnedRwLockReadGuard<()> {
+        self.behind.passage.clone().read_owned().await
+    }
+
+    /// Waits until all requests under way are answered. Others wait from the first poll of this
+    /// until it, or the guard that it gives, is dropped.
+    pub(crate) async fn close(&self) -> OwnedRwLockWriteGuard<()> {
+        self.behind.passage.clone().write_owned().await
     }
 
     pub(crate) fn replace(&self, service: Service) {

@@ -5,12 +5,14 @@ use std::ffi::OsString;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::pin::pin;
 use std::time::Duration;
 
+use futures_util::future;
 use thiserror::Error;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::config::Config;
 use crate::door::{Door, Restore};
@@ -19,6 +21,9 @@ use crate::service::{self, Server, Setup, StartError};
 
 /// Time for open connections to be finished when the server stops.
 const CONNECTIONS_GRACE: Duration = Duration::from_secs(2);
+
+/// Time for requests under way to be answered before another service takes their place.
+const REQUESTS_GRACE: Duration = Duration::from_secs(2);
 
 /// Why a server did not run to an orderly end.
 #[derive(Debug, Error)]
@@ -47,7 +52,7 @@ pub struct Host {
     grace: Duration,
     /// Gives the server back once `retire` is cancelled; `None`: there is none any more.
     keeping: JoinHandle<Option<Server>>,
-    serving: JoinHandle<io::Result<()>>,
+    serving: JoinHandle<()>,
     retire: CancellationToken,
     stop: CancellationToken,
     /// Cancelled when there is no server any more.
@@ -61,19 +66,6 @@ pub fn setup(program: PathBuf, data_dir: PathBuf, default_root: PathBuf) -> Setu
     let word = |word: &str| vec![program.clone().into_os_string(), OsString::from(word)];
     let (supervisor, data_worker) = (word("supervisor"), word("data-worker"));
     Setup { data_dir, default_root, supervisor, data_worker, base_url: None }
-}
-
-/// Has this process and those it starts use ordinary pages of memory or, as the system does by
-/// default, huge ones as well. A server that takes in much at once spends a third less processor
-/// time with ordinary ones, because the kernel then clears only what is touched; programs of agents
-/// are given back the default by the supervisor.
-pub fn use_huge_pages(use_them: bool) {
-    #[cfg(target_os = "linux")]
-    if let Err(fault) = rustix::thread::disable_transparent_huge_pages(!use_them) {
-        tracing::debug!("the size of memory pages stays as it is: {fault}");
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = use_them;
 }
 
 /// Starts a server and listens. The address is taken first: a second server is told before anything
@@ -170,7 +162,13 @@ impl House {
         };
         info!(checkpoint.id = %id, "the state goes back to a checkpoint");
         let service = server.service.clone();
-        service.stop_intake();
+        // Until this function returns, requests wait for whoever answers then.
+        let mut closed = pin!(self.door.close());
+        // Its place in the queue is taken first: who is answered now does not come back to this
+        // service.
+        let answered = future::join(&mut closed, async { service.end_waits() });
+        let answered = tokio::time::timeout(REQUESTS_GRACE, answered);
+        let _guard = answered.await.inspect_err(|_| warn!("a request under way is cut off"));
         server.stop(Duration::ZERO).await;
         let marked = service.begin_restore(&target).await;
         let server = service::start(self.config.clone(), self.setup.clone()).await?;

@@ -24,6 +24,7 @@ pub mod codec;
 pub mod data_dir;
 pub mod journal;
 pub mod payloads;
+pub mod process;
 pub mod store;
 pub mod streams;
 pub mod supervisor;

@@ -9,7 +9,7 @@ use maos_core::payload::Payload;
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::blobs::{BlobError, Blobs};
+use crate::blobs::{BlobError, Blobs, Draft, Kept, Reader};
 
 /// Keeps and fetches documents. Cheap to clone.
 #[derive(Clone)]
@@ -75,6 +75,32 @@ impl Payloads {
                 Ok(self.blocking(move |blobs| blobs.read(&hash)).await?)
             }
         }
+    }
+
+    /// A file that comes piece by piece; what it may become is known when it is kept.
+    #[must_use]
+    pub fn draft(&self) -> Draft {
+        self.blobs.draft()
+    }
+
+    /// Keeps a file durably.
+    ///
+    /// # Errors
+    /// When the blob store fails.
+    pub async fn keep_draft(&self, draft: Draft) -> Result<Payload, PayloadError> {
+        let kept = self.blocking(move |_| draft.keep(INLINE_PAYLOAD_BYTES_MAX)).await?;
+        Ok(match kept {
+            Kept::Small(file) => Payload::Inline(file.into()),
+            Kept::Stored { hash, bytes } => Payload::stored(hash, bytes),
+        })
+    }
+
+    /// Reads a file piece by piece.
+    ///
+    /// # Errors
+    /// When the blob store fails.
+    pub async fn reader(&self, hash: [u8; 32]) -> Result<Reader, PayloadError> {
+        Ok(self.blocking(move |blobs| blobs.reader(&hash)).await?)
     }
 
     /// An outcome as one JSON document: lists of outcomes become lists, nothing becomes null.

@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Mutex;
 
+use tracing::Dispatch;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::writer::{BoxMakeWriter, MakeWriterExt};
 
@@ -22,6 +23,14 @@ pub fn start(log: &Log, file: Option<&Path>) -> io::Result<()> {
             BoxMakeWriter::new(io::stderr.and(Mutex::new(file)))
         }
     };
+    // A second start in one process keeps the first one's settings: tests do that.
+    drop(tracing::dispatcher::set_global_default(dispatch(log, writer)));
+    Ok(())
+}
+
+/// Who takes logs and writes them to `writer`.
+#[must_use]
+pub fn dispatch(log: &Log, writer: BoxMakeWriter) -> Dispatch {
     let level = match log.level {
         Level::Debug => LevelFilter::DEBUG,
         Level::Info => LevelFilter::INFO,
@@ -29,10 +38,8 @@ pub fn start(log: &Log, file: Option<&Path>) -> io::Result<()> {
         Level::Error => LevelFilter::ERROR,
     };
     let builder = tracing_subscriber::fmt().with_max_level(level).with_writer(writer);
-    // A second start in one process keeps the first one's settings: tests do that.
     match log.format {
-        Format::Text => drop(builder.with_ansi(false).with_target(false).try_init()),
-        Format::Json => drop(builder.json().try_init()),
+        Format::Text => builder.with_ansi(false).with_target(false).finish().into(),
+        Format::Json => builder.json().finish().into(),
     }
-    Ok(())
 }

@@ -139,6 +139,7 @@ fn about(error: &ClientError) -> (&'static str, &'static str) {
             "SERVER_UNREACHABLE",
             "start one with `maos serve`, or name another with --server or MAOS_SERVER",
         ),
+        ClientError::Unreadable { .. } => ("UNREADABLE_FILE", "name a file that can be read"),
         ClientError::Broken { .. } => (
             "CONNECTION_BROKEN",
             "whether it was carried out is not known: `maos task list` shows what the server has",
@@ -179,8 +180,8 @@ fn remedy(code: ErrorCode) -> &'static str {
         | E::AllocationNotFound
         | E::ArtifactNotFound
         | E::ScheduleNotFound
-        | E::PoolNotFound
-        | E::CheckpointNotFound => "the list of them shows what there is",
+        | E::PoolNotFound => "the list of them shows what there is",
+        E::CheckpointNotFound => "`maos checkpoint list` shows the checkpoints there are",
         E::TaskFixed => "cancel the task and submit it anew",
         E::NotEnoughLeft => "try again once others have given something back",
         E::AlreadyExists => "choose another name, or change what is there",
@@ -199,6 +200,7 @@ fn remedy(code: ErrorCode) -> &'static str {
         | E::MalformedQuery
         | E::UnknownStrategy
         | E::StaleAttempt
+        | E::BadToken
         | E::ResultRefused
         | E::BodyTooLarge
         | E::NotJson

@@ -161,6 +161,16 @@ pub(crate) fn span(seconds: u64) -> String {
     }
 }
 
+/// A number of bytes in the largest unit that it fills.
+pub(crate) fn size(bytes: u64) -> String {
+    match bytes {
+        0..0x400 => format!("{bytes} B"),
+        0x400..0x10_0000 => format!("{} KB", bytes >> 10),
+        0x10_0000..0x4000_0000 => format!("{} MB", bytes >> 20),
+        _ => format!("{}.{} GB", bytes >> 30, ((bytes % (1 << 30)) * 10) >> 30),
+    }
+}
+
 /// JSON for people: indented, members in their order, every number and string as it came.
 pub(crate) fn indented(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
@@ -276,6 +286,12 @@ mod tests {
     fn spans_have_two_units() {
         let spans = [5, 65, 3_700, 90_000].map(span);
         assert_eq!(spans, ["5 s", "1 min 5 s", "1 h 1 min", "1 d 1 h"]);
+    }
+
+    #[test]
+    fn sizes_are_in_the_largest_unit_that_they_fill() {
+        let sizes = [0, 1_023, 1_024, 5 << 20, (1 << 30) - 1, 5 << 29].map(size);
+        assert_eq!(sizes, ["0 B", "1023 B", "1 KB", "5 MB", "1023 MB", "2.5 GB"]);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 mod commands;
 mod failure;
 mod layout;
+mod programs;
 mod progress;
 mod remote;
 mod submissions;
@@ -19,7 +20,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use commands::{agent, backup, config, doctor, restore, run, serve, status, task, worker};
+use commands::{
+    agent, backup, checkpoint, config, doctor, restore, run, serve, status, task, watch, worker,
+};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -75,8 +78,12 @@ enum Command {
     Agent(agent::AgentArguments),
     /// Make any program a worker of a server
     Worker(worker::WorkerArguments),
+    /// Keep the state of a server as it is, and go back to it
+    Checkpoint(checkpoint::CheckpointArguments),
     /// Show how a server is
     Status(status::Status),
+    /// Watch what a server does, live on a terminal, else line by line
+    Watch(watch::Watch),
     /// Show the configuration
     Config(config::Config),
     /// Check whether this machine and the configuration are fit for a server
@@ -110,7 +117,9 @@ impl Command {
             Command::Task(task) => task.remote.json,
             Command::Agent(agent) => agent.remote.json,
             Command::Worker(worker) => worker.remote.json,
+            Command::Checkpoint(checkpoint) => checkpoint.remote.json,
             Command::Status(status) => status.remote.json,
+            Command::Watch(watch) => watch.remote.json,
             Command::Config(config) => config.json(),
             Command::Doctor(doctor) => doctor.json,
             Command::Backup(backup) => backup.json,
@@ -131,7 +140,9 @@ fn carry_out(command: Command) -> anyhow::Result<ExitCode> {
         Command::Task(arguments) => talk(task::run(&arguments)),
         Command::Agent(arguments) => talk(agent::run(&arguments)),
         Command::Worker(arguments) => talk(worker::run(&arguments)),
+        Command::Checkpoint(arguments) => talk(checkpoint::run(&arguments)),
         Command::Status(arguments) => talk(status::run(&arguments)),
+        Command::Watch(arguments) => talk(watch::run(&arguments)),
         Command::Config(arguments) => config::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Backup(arguments) => backup::run(&arguments),

@@ -1,7 +1,7 @@
 //! The server that a command talks to.
 
 use clap::Args;
-use maos_api::client::{Client, ClientError, URL_DEFAULT};
+use maos_api::client::{Client, ClientError, Retries, URL_DEFAULT};
 
 /// What every command that talks to a server takes.
 #[derive(Args)]
@@ -24,6 +24,7 @@ pub(crate) struct Remote {
 
 impl Remote {
     pub(crate) fn client(&self) -> Result<Client, ClientError> {
-        Client::new(&self.server)
+        // Whoever sits before it decides whether to try again.
+        Ok(Client::new(&self.server)?.with_retries(Retries::NONE))
     }
 }

@@ -12,18 +12,22 @@ import json
 import random
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Optional, Union
 from urllib.parse import quote
 
 import aiohttp
+from yarl import URL
 
 JSON = dict[str, Any]
+Content = Union[bytes, Path]
 
 _RETRY_STATUSES = (429, 503)
 _PAUSE_FIRST_SECONDS = 0.2
 _PAUSE_MAX_SECONDS = 5.0
 _WAIT_MAX_SECONDS = 60
+_PIECE_BYTES = 1 << 18
 
 
 class MAOSError(aiohttp.ClientResponseError):
@@ -219,6 +223,45 @@ class MAOSClient:
             if page["ended"]:
                 return
 
+    # ---- artifacts ------------------------------------------------------------------------------
+
+    async def put_artifact(
+        self,
+        task_id: str,
+        name: str,
+        content: Content,
+        media_type: str = "application/octet-stream",
+        attempt: Optional[int] = None,
+    ) -> JSON:
+        """Keep a file with a task that has not ended, in the place of one of this name.
+
+        `content` is bytes, or the `Path` of a file, which is never whole in memory. With an
+        `attempt` it is refused unless just that one runs. There is no bound on the time it takes.
+        """
+        query = None if attempt is None else {"attempt": str(attempt)}
+        sent = self._send(
+            "PUT", _artifact(task_id, name), content, query, None, True, (200,), media_type
+        )
+        answer: JSON = await sent
+        return answer
+
+    async def list_artifacts(self, task_id: str) -> JSON:
+        """List the files of a task: `items` with name, media_type, size_bytes and checksum."""
+        return await self._call("GET", f"/api/v1/tasks/{_id(task_id)}/artifacts")
+
+    async def get_artifact(self, task_id: str, name: str, to: Optional[Path] = None) -> bytes:
+        """Fetch a file of a task; with `to` into that file, piece by piece, and return nothing."""
+        url = URL(self._base + _artifact(task_id, name), encoded=True)
+        async with self._open().get(url, timeout=aiohttp.ClientTimeout(total=None)) as response:
+            if response.status != 200:
+                raise MAOSError(response, await _body(response))
+            if to is None:
+                return await response.read()
+            with to.open("wb") as file:
+                async for piece in response.content.iter_chunked(_PIECE_BYTES):
+                    file.write(piece)
+            return b""
+
     # ---- messages -------------------------------------------------------------------------------
 
     async def send_message(self, to: Mapping[str, Any], body: Any, **more: Any) -> JSON:
@@ -389,17 +432,21 @@ class MAOSClient:
         key: Optional[str],
         again: bool,
         accepted: tuple[int, ...],
+        media_type: Optional[str] = None,
     ) -> Any:
         headers = {"idempotency-key": key} if key else {}
+        if media_type is not None:
+            headers["content-type"] = media_type
+        url = URL(self._base + path, encoded=True)
         pause = _PAUSE_FIRST_SECONDS
         for attempt in range(self._retries + 1):
             last = attempt == self._retries
             try:
                 async with self._open().request(
                     method,
-                    self._base + path,
-                    json=body,
-                    params=query,
+                    url if query is None else url.update_query(query),
+                    json=body if media_type is None else None,
+                    data=None if media_type is None else _pieces(body),
                     headers=headers,
                     timeout=aiohttp.ClientTimeout(total=None),
                 ) as response:
@@ -413,6 +460,19 @@ class MAOSClient:
             await asyncio.sleep(pause * random.uniform(1, 2))
             pause = min(pause * 2, _PAUSE_MAX_SECONDS)
         raise AssertionError("the last attempt returns or raises")
+
+
+def _pieces(content: Content) -> Union[bytes, AsyncIterator[bytes]]:
+    """Return what is sent of a file: itself, or its pieces as they are read."""
+    if isinstance(content, bytes):
+        return content
+
+    async def read() -> AsyncIterator[bytes]:
+        with content.open("rb") as file:
+            while piece := await asyncio.to_thread(file.read, _PIECE_BYTES):
+                yield piece
+
+    return read()
 
 
 def _given(**fields: Any) -> JSON:
@@ -433,6 +493,11 @@ def _query(filters: Mapping[str, Any]) -> dict[str, str]:
 
 def _id(text: str) -> str:
     return quote(str(text), safe="")
+
+
+def _artifact(task_id: str, name: str) -> str:
+    # Dots alone would be taken for folders on the way.
+    return f"/api/v1/tasks/{_id(task_id)}/artifacts/{_id(name).replace('.', '%2E')}"
 
 
 async def _body(response: aiohttp.ClientResponse) -> JSON:

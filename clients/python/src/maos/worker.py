@@ -23,7 +23,7 @@ from typing import Any, Optional, TypeVar
 
 import aiohttp
 
-from .client import MAOSClient, MAOSError
+from .client import Content, MAOSClient, MAOSError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Attempt = tuple[str, int]
@@ -46,6 +46,19 @@ class Failed(Exception):
         """Say why, for the person who must act."""
         super().__init__(message)
         self.permanent = permanent
+
+
+class Subtasks:
+    """What a function returns when the rest of its task is for others to do.
+
+    Each entry is as in `subtasks` of a submission: `name`, `parameters`, `required_capabilities`,
+    `key`, `depends_on` and so on, with `{"$from": "key"}` for the result of another. The task's
+    result is made of theirs.
+    """
+
+    def __init__(self, *entries: dict[str, Any]) -> None:
+        """Take the entries, in order."""
+        self.entries = list(entries)
 
 
 class Task:
@@ -90,6 +103,27 @@ class Task:
             "line": line,
         }
         self._agent.post(self._agent.add_line, entry)
+
+    def artifact(
+        self, name: str, content: Content, media_type: str = "application/octet-stream"
+    ) -> dict[str, Any]:
+        """Keep a file with the task: bytes, or the `Path` of a file. It is durable on return.
+
+        For functions that are not coroutines; those await `keep_artifact`. Raises `MAOSError` when
+        this attempt is not the running one any more.
+        """
+        kept = self.keep_artifact(name, content, media_type)
+        return asyncio.run_coroutine_threadsafe(kept, self._agent.loop).result()
+
+    async def keep_artifact(
+        self, name: str, content: Content, media_type: str = "application/octet-stream"
+    ) -> dict[str, Any]:
+        """Do the same in a coroutine."""
+        answer = await self._agent.client.put_artifact(
+            self.id, name, content, media_type, self.attempt
+        )
+        kept: dict[str, Any] = answer["artifact"]
+        return kept
 
 
 class _ToTask(logging.Handler):
@@ -383,7 +417,11 @@ class _Agent:
     async def _work(self, task: Task) -> None:
         outcome: dict[str, Any] = {"task_id": task.id, "attempt": task.attempt}
         try:
-            outcome.update(status="completed", result=await self._call(task))
+            returned = await self._call(task)
+            if isinstance(returned, Subtasks):
+                outcome.update(status="completed", subtasks=returned.entries)
+            else:
+                outcome.update(status="completed", result=returned)
         except asyncio.CancelledError:
             outcome["status"] = "cancelled" if task.cancelled.is_set() else "lost"
         except Failed as error:

@@ -1,9 +1,27 @@
 //! The client: every endpoint as a typed method, over plain HTTP/1.1.
 //!
 //! Law: an answer is handed on both read and as the bytes it was, so that a newer server's fields
-//! are not lost; nothing that changes anything is sent twice. It must not know who uses it, and
-//! prints nothing.
+//! are not lost; what may have been done is sent again only if that is harmless. It must not know
+//! who uses it, and prints nothing.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), maos_api::client::ClientError> {
+//! use maos_api::client::Client;
+//! use maos_api::task::TaskSubmission;
+//!
+//! let client = Client::new("http://127.0.0.1:8000")?;
+//! let task = TaskSubmission { name: "hello".into(), ..TaskSubmission::action("noop") };
+//! let ended = client.submit_task(&task).await?.wait().await?;
+//! println!("{}: {:?}", ended.task.status.name(), ended.task.result);
+//! # Ok(())
+//! # }
+//! ```
 
+mod artifacts;
+mod checkpoints;
+mod content;
+mod retry;
+mod stream;
 mod url;
 mod wire;
 pub mod worker;
@@ -19,17 +37,23 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use crate::agent::{AgentEnvelope, AgentPage, TerminateAnswer};
+use crate::claude::{ClaudeAccepted, ClaudeTaskStatus};
 use crate::error::ErrorBody;
 use crate::explain::Explanation;
 use crate::listing::TaskQuery;
 use crate::logs::{LogPage, LogQuery};
 use crate::paths;
 use crate::system::{DetailedHealth, Health, SystemMetrics, SystemStatus};
-use crate::task::{CancelAnswer, TaskEnvelope, TaskPage, TaskResults};
+use crate::task::{CancelAnswer, TaskEnvelope, TaskPage, TaskResults, TaskSubmission};
 use crate::worker::{Poll, PollAnswer};
 
 use url::{Address, Query};
-use wire::{Exchange, Wire};
+use wire::{Exchange, Opened, Wire};
+
+pub use artifacts::Download;
+pub use content::Content;
+pub use retry::Retries;
+pub use stream::{Events, LogLines, Said};
 
 /// Where a server listens unless it is told otherwise.
 pub const URL_DEFAULT: &str = "http://127.0.0.1:8000";
@@ -64,6 +88,13 @@ pub enum ClientError {
         /// The fault.
         #[source]
         source: hyper::Error,
+    },
+    /// A file that was to be sent cannot be read.
+    #[error("the file cannot be read")]
+    Unreadable {
+        /// The fault.
+        #[source]
+        source: io::Error,
     },
     /// There was no answer in time. Whether the request was carried out is not known.
     #[error("`{url}` did not answer within {seconds} s")]
@@ -159,6 +190,33 @@ impl Listing {
 pub struct Client {
     wire: Wire,
     patience: Patience,
+    retries: Retries,
+}
+
+/// A submission that was accepted; durable from then on.
+#[derive(Debug)]
+pub struct Submitted<'c> {
+    client: &'c Client,
+    /// What the server said.
+    pub answer: Answer<TaskEnvelope>,
+}
+
+impl Deref for Submitted<'_> {
+    type Target = Answer<TaskEnvelope>;
+
+    fn deref(&self) -> &Answer<TaskEnvelope> {
+        &self.answer
+    }
+}
+
+impl Submitted<'_> {
+    /// Waits until the task has ended: the server answers at that moment.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn wait(self) -> Result<Answer<TaskEnvelope>, ClientError> {
+        self.client.wait_for(self.answer.task.id).await
+    }
 }
 
 impl Client {
@@ -167,7 +225,8 @@ impl Client {
     /// # Errors
     /// [`ClientError::BadUrl`].
     pub fn new(url: &str) -> Result<Client, ClientError> {
-        Ok(Client { wire: Wire::new(Address::parse(url)?), patience: Patience::default() })
+        let wire = Wire::new(Address::parse(url)?);
+        Ok(Client { wire, patience: Patience::default(), retries: Retries::default() })
     }
 
     /// The same, waiting longer or shorter.
@@ -177,14 +236,22 @@ impl Client {
         self
     }
 
+    /// The same, trying again more or less often.
+    #[must_use]
+    pub fn with_retries(mut self, retries: Retries) -> Client {
+        self.retries = retries;
+        self
+    }
+
     /// The server's URL.
     #[must_use]
     pub fn url(&self) -> &str {
         self.wire.url()
     }
 
-    /// Submits a task. `body` is JSON as in [`crate::task::TaskSubmission`]; the same
-    /// `idempotency_key` with the same body is answered as the first time.
+    /// Submits a task. `body` is JSON as in [`TaskSubmission`]; the same `idempotency_key` with the
+    /// same body is answered as the first time. Without one it gets one of its own, so that it can
+    /// be sent again and is still one task.
     ///
     /// # Errors
     /// Any [`ClientError`].
@@ -192,9 +259,56 @@ impl Client {
         &self,
         body: Vec<u8>,
         idempotency_key: Option<&str>,
-    ) -> Result<Answer<TaskEnvelope>, ClientError> {
+    ) -> Result<Submitted<'_>, ClientError> {
+        let own = Uuid::now_v7().simple().to_string();
+        let idempotency_key = Some(idempotency_key.unwrap_or(&own));
         let exchange = Exchange::new(Method::POST, paths::TASKS.to_owned());
-        self.call(Exchange { body: body.into(), idempotency_key, ..exchange }).await
+        let exchange = Exchange { body: body.into(), idempotency_key, harmless: true, ..exchange };
+        Ok(Submitted { client: self, answer: self.call(exchange).await? })
+    }
+
+    /// Submits a task, with a key of its own.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn submit_task(&self, task: &TaskSubmission) -> Result<Submitted<'_>, ClientError> {
+        self.submit(serde_json::to_vec(task).unwrap_or_default(), None).await
+    }
+
+    /// Submits a task as Claude Code's clients do; else as [`Client::submit`].
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn submit_claude(
+        &self,
+        body: Vec<u8>,
+        idempotency_key: Option<&str>,
+    ) -> Result<Answer<ClaudeAccepted>, ClientError> {
+        let own = Uuid::now_v7().simple().to_string();
+        let idempotency_key = Some(idempotency_key.unwrap_or(&own));
+        let exchange = Exchange::new(Method::POST, paths::CLAUDE_TASKS.to_owned());
+        self.call(Exchange { body: body.into(), idempotency_key, harmless: true, ..exchange }).await
+    }
+
+    /// Such a task, by the id that it was answered with.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn claude_task(&self, id: Uuid) -> Result<Answer<ClaudeTaskStatus>, ClientError> {
+        self.read(path_of(paths::CLAUDE_TASK, id)).await
+    }
+
+    /// A task once it has ended.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn wait_for(&self, id: Uuid) -> Result<Answer<TaskEnvelope>, ClientError> {
+        loop {
+            let answer = self.task(id, WAIT_SECONDS_MAX).await?;
+            if answer.task.status.is_terminal() {
+                return Ok(answer);
+            }
+        }
     }
 
     /// A task; with a wait (at most [`WAIT_SECONDS_MAX`]) at its end, or as it is after the wait.
@@ -327,7 +441,8 @@ impl Client {
         server_wait: Duration,
     ) -> Result<Answer<PollAnswer>, ClientError> {
         let exchange = Exchange::new(Method::POST, path_of(paths::AGENT_POLL, agent));
-        self.call(Exchange { body, server_wait, ..exchange }).await
+        // Outcomes are told once however often they are sent.
+        self.call(Exchange { body: body.into(), server_wait, harmless: true, ..exchange }).await
     }
 
     /// Ends an agent's service.
@@ -384,8 +499,34 @@ impl Client {
         &self,
         exchange: Exchange<'_>,
     ) -> Result<Answer<T>, ClientError> {
-        let (status, raw) = self.wire.exchange(&exchange, self.patience).await?;
-        self.read_answer(status, raw)
+        let mut pauses = self.retries.pauses();
+        loop {
+            let answered = self.wire.exchange(&exchange, self.patience).await;
+            let fault = match answered.and_then(|(status, raw)| self.read_answer(status, raw)) {
+                Ok(answer) => return Ok(answer),
+                Err(fault) => fault,
+            };
+            match pauses.next() {
+                Some(pause) if retry::worth_it(&fault, exchange.harmless) => {
+                    tokio::time::sleep(pause).await;
+                }
+                Some(_) | None => return Err(fault),
+            }
+        }
+    }
+
+    /// An answer that is read by whoever asked; what is no success is an error.
+    async fn opened(&self, exchange: &Exchange<'_>) -> Result<Opened, ClientError> {
+        let opened = self.wire.open(exchange, self.patience).await?;
+        let status = opened.status;
+        if status == 200 {
+            return Ok(opened);
+        }
+        let raw = self.wire.rest(opened).await?;
+        Err(self.read_answer::<serde_json::Value>(status, raw).err().unwrap_or_else(|| {
+            let source = serde::de::Error::custom("another status than 200");
+            ClientError::NotTheContract { url: self.url().to_owned(), status, source }
+        }))
     }
 
     fn read_answer<T: DeserializeOwned>(

@@ -1,21 +1,22 @@
 //! Connections: one request, one answer, each within its time; idle connections are used again.
 //!
-//! Law: a request that may have reached the server is not sent again, unless it only reads.
+//! Law: a request that may have reached the server is not sent again, unless that is harmless.
 
 use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::header::{CONTENT_TYPE, HOST, USER_AGENT};
+use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, USER_AGENT};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::content::{Content, Outgoing};
 use super::url::Address;
 use super::{ClientError, Patience};
 
@@ -29,24 +30,39 @@ pub(super) struct Exchange<'a> {
     pub(super) method: Method,
     /// With its query.
     pub(super) path: String,
-    /// JSON; empty for none.
-    pub(super) body: Bytes,
+    /// Empty for none.
+    pub(super) body: Content,
+    /// What the body is; JSON unless it says so.
+    pub(super) media_type: Option<&'a str>,
     pub(super) idempotency_key: Option<&'a str>,
+    /// The last event of a stream that was seen.
+    pub(super) last_event_id: Option<&'a str>,
+    /// Whether to be carried out twice is the same as once.
+    pub(super) harmless: bool,
     /// How long the server was asked to wait before it answers.
     pub(super) server_wait: Duration,
 }
 
 impl Exchange<'_> {
     pub(super) fn new(method: Method, path: String) -> Exchange<'static> {
-        let (body, idempotency_key, server_wait) = (Bytes::new(), None, Duration::ZERO);
-        Exchange { method, path, body, idempotency_key, server_wait }
+        let harmless = method == Method::GET;
+        Exchange {
+            method,
+            path,
+            body: Content::Bytes(Bytes::new()),
+            media_type: None,
+            idempotency_key: None,
+            last_event_id: None,
+            harmless,
+            server_wait: Duration::ZERO,
+        }
     }
 }
 
 /// A connection, and the loop that drives it: both end together.
 #[derive(Debug)]
 struct Connection {
-    sender: SendRequest<Full<Bytes>>,
+    sender: SendRequest<Outgoing>,
     driver: JoinHandle<()>,
 }
 
@@ -77,6 +93,7 @@ impl Wire {
         exchange: &Exchange<'_>,
         patience: Patience,
     ) -> Result<(u16, Bytes), ClientError> {
+        let limit = patience.answer.saturating_add(exchange.server_wait);
         let mut request = self.request(exchange)?;
         let mut reused = self.take_idle();
         loop {
@@ -85,7 +102,6 @@ impl Wire {
                 Some(connection) => connection,
                 None => self.connect(patience.connect).await?,
             };
-            let limit = patience.answer.saturating_add(exchange.server_wait);
             let answered = timeout(limit, self.ask(&mut connection, request)).await;
             match answered.map_err(|_| self.timed_out(limit))? {
                 Ok(answer) => {
@@ -96,7 +112,7 @@ impl Wire {
                 // reads, goes out on a new one.
                 Err(Unanswered { unsent: Some(unsent), .. }) if may_be_stale => request = unsent,
                 Err(Unanswered { why: ClientError::Broken { .. }, .. })
-                    if may_be_stale && exchange.method == Method::GET =>
+                    if may_be_stale && exchange.harmless =>
                 {
                     request = self.request(exchange)?;
                 }
@@ -105,20 +121,46 @@ impl Wire {
         }
     }
 
-    fn request(&self, exchange: &Exchange<'_>) -> Result<Request<Full<Bytes>>, ClientError> {
+    /// Sends a request on a connection of its own; the body of its answer is read by the caller.
+    pub(super) async fn open(
+        &self,
+        exchange: &Exchange<'_>,
+        patience: Patience,
+    ) -> Result<Opened, ClientError> {
+        let request = self.request(exchange)?;
+        let mut connection = self.connect(patience.connect).await?;
+        let answered = timeout(patience.answer, self.send(&mut connection, request)).await;
+        let response = answered
+            .map_err(|_| self.timed_out(patience.answer))?
+            .map_err(|unanswered| unanswered.why)?;
+        let (parts, body) = response.into_parts();
+        let (status, headers) = (parts.status.as_u16(), parts.headers);
+        Ok(Opened { status, headers, body, _connection: connection })
+    }
+
+    /// All of an answer that was opened.
+    pub(super) async fn rest(&self, opened: Opened) -> Result<Bytes, ClientError> {
+        self.read(opened.body).await
+    }
+
+    fn request(&self, exchange: &Exchange<'_>) -> Result<Request<Outgoing>, ClientError> {
         let path = format!("{}{}", self.address.prefix, exchange.path);
         let mut request = Request::builder()
             .method(exchange.method.clone())
             .uri(path)
             .header(HOST, &self.address.authority)
             .header(USER_AGENT, concat!("maos/", env!("CARGO_PKG_VERSION")));
-        if !exchange.body.is_empty() {
-            request = request.header(CONTENT_TYPE, "application/json");
+        let empty = matches!(&exchange.body, Content::Bytes(bytes) if bytes.is_empty());
+        if let Some(kind) = exchange.media_type.or((!empty).then_some("application/json")) {
+            request = request.header(CONTENT_TYPE, kind);
+        }
+        if let Some(id) = exchange.last_event_id {
+            request = request.header("last-event-id", id);
         }
         if let Some(key) = exchange.idempotency_key {
             request = request.header("idempotency-key", key);
         }
-        let body = Full::new(exchange.body.clone());
+        let body = exchange.body.body().map_err(|source| ClientError::Unreadable { source })?;
         request.body(body).map_err(|why| {
             let why = format!("a request to it cannot be formed: {why}");
             ClientError::BadUrl { url: self.url().to_owned(), why }
@@ -142,22 +184,30 @@ impl Wire {
     async fn ask(
         &self,
         connection: &mut Connection,
-        request: Request<Full<Bytes>>,
+        request: Request<Outgoing>,
     ) -> Result<(u16, Bytes), Unanswered> {
+        let response = self.send(connection, request).await?;
+        let status = response.status().as_u16();
+        let body = self.read(response.into_body()).await;
+        Ok((status, body.map_err(|why| Unanswered { why, unsent: None })?))
+    }
+
+    async fn send(
+        &self,
+        connection: &mut Connection,
+        request: Request<Outgoing>,
+    ) -> Result<Response<Incoming>, Unanswered> {
         if let Err(why) = connection.sender.ready().await {
             return Err(Unanswered { why: self.broken(why), unsent: Some(request) });
         }
-        let response = connection.sender.try_send_request(request).await.map_err(|mut fault| {
+        connection.sender.try_send_request(request).await.map_err(|mut fault| {
             let unsent = fault.take_message();
             Unanswered { why: self.broken(fault.into_error()), unsent }
-        })?;
-        let status = response.status().as_u16();
-        let body = self.read(response).await.map_err(|why| Unanswered { why, unsent: None })?;
-        Ok((status, body))
+        })
     }
 
-    async fn read(&self, response: Response<Incoming>) -> Result<Bytes, ClientError> {
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+    async fn read(&self, body: Incoming) -> Result<Bytes, ClientError> {
+        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
         body.map(|body| body.to_bytes()).map_err(|fault| {
             let url = self.url().to_owned();
             match fault.downcast::<hyper::Error>() {
@@ -195,8 +245,17 @@ impl Wire {
     }
 }
 
+/// An answer whose body is still to come; its connection ends with it.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Incoming,
+    _connection: Connection,
+}
+
 /// A request without an answer, and the request itself if it never left.
 struct Unanswered {
     why: ClientError,
-    unsent: Option<Request<Full<Bytes>>>,
+    unsent: Option<Request<Outgoing>>,
 }

@@ -7,7 +7,6 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::future::Future;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -18,8 +17,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
+use super::content::Content;
+use super::retry::{Retries, passes, spread};
 use super::{Client, ClientError};
 use crate::agent::{AgentCreate, AgentRuntime};
+use crate::artifacts::Artifact;
 use crate::logs::LogLevel;
 use crate::time::UtcTime;
 use crate::worker::{
@@ -44,6 +46,8 @@ pub struct Given {
     pub stop: Stop,
     /// Takes signs of progress and lines of log.
     pub progress: Signs,
+    /// Takes files.
+    pub files: Files,
 }
 
 impl Given {
@@ -51,6 +55,53 @@ impl Given {
     pub fn log(&self, level: LogLevel, line: impl Into<String>) {
         self.progress.log(level, line);
     }
+
+    /// Keeps a file with the task; it is durable when this returns.
+    ///
+    /// # Errors
+    /// That this attempt no longer runs, or another refusal or fault.
+    pub async fn artifact(
+        &self,
+        name: &str,
+        media_type: Option<&str>,
+        content: impl Into<Content>,
+    ) -> Result<Artifact, ClientError> {
+        self.files.keep(name, media_type, content).await
+    }
+}
+
+/// Keeps files with the task of one attempt.
+#[derive(Clone, Debug)]
+pub struct Files {
+    client: Arc<Client>,
+    attempt: AttemptRef,
+}
+
+impl Files {
+    /// Keeps a file with the task; it is durable when this returns.
+    ///
+    /// # Errors
+    /// That this attempt no longer runs, or another refusal or fault.
+    pub async fn keep(
+        &self,
+        name: &str,
+        media_type: Option<&str>,
+        content: impl Into<Content>,
+    ) -> Result<Artifact, ClientError> {
+        let AttemptRef { task_id, attempt } = self.attempt;
+        let client = &self.client;
+        let kept = client.put_artifact(task_id, name, media_type, Some(attempt), content).await?;
+        Ok(kept.value.artifact)
+    }
+}
+
+/// Whether a worker reaches its server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Contact {
+    /// Not any more, or not yet, and why; it goes on trying.
+    Away(String),
+    /// Again.
+    Back,
 }
 
 /// Tells when an attempt is to stop.
@@ -95,6 +146,9 @@ struct Untold {
 pub enum Verdict {
     /// It has a result.
     Completed(Box<RawValue>),
+    /// What is left to do are these subtasks: a list of entries as in a submission. The task's
+    /// result is made of theirs.
+    HandedOver(Box<RawValue>),
     /// It has none.
     Failed {
         /// Why, for the person who must act.
@@ -138,12 +192,14 @@ impl Signs {
 /// What a worker is to the server.
 #[derive(Debug)]
 pub struct Worker {
-    client: Client,
+    client: Arc<Client>,
     agent: AgentCreate,
     id: Uuid,
     slots: usize,
     /// Whether the agent stays when the worker ends.
     stays: bool,
+    /// Who is told when the server cannot be reached.
+    told: Option<mpsc::UnboundedSender<Contact>>,
 }
 
 /// A poll as it is sent, and what it brings.
@@ -180,7 +236,16 @@ impl Worker {
             id: Some(id),
         };
         let slots = usize::try_from(slots).unwrap_or(usize::MAX);
-        Worker { client, agent, id, slots, stays: false }
+        // It tries again by itself, for as long as it takes.
+        let client = Arc::new(client.with_retries(Retries::NONE));
+        Worker { client, agent, id, slots, stays: false, told: None }
+    }
+
+    /// Tells when the server cannot be reached, once each time, and when it can be again.
+    pub fn contacts(&mut self) -> mpsc::UnboundedReceiver<Contact> {
+        let (told, contacts) = mpsc::unbounded_channel();
+        self.told = Some(told);
+        contacts
     }
 
     /// The same under an id that outlives this process: it stays the same agent.
@@ -229,7 +294,7 @@ impl Worker {
                         untold.progress.drain(..poll.signs);
                         untold.lines.drain(..poll.lines);
                         waiting.fetch_sub(poll.lines, Ordering::Relaxed);
-                        desk.take(answer, &work, &sink, &waiting);
+                        desk.take(answer, &work, &sink, (&waiting, &self.client));
                     }
                     None => desk.clear(),
                 },
@@ -286,11 +351,14 @@ impl Worker {
 
     /// Polls until there is an answer; `None` when all that was held is lost.
     async fn ask(&self, poll: &Sent) -> Result<Option<PollAnswer>, ClientError> {
-        let mut pause = PAUSE_FIRST;
+        let (mut pause, mut away) = (PAUSE_FIRST, false);
         loop {
             match self.client.poll_with(self.id, poll.body.clone(), poll.wait).await {
-                Ok(answer) => return Ok(Some(answer.value)),
-                Err(error) if passes(&error) => {}
+                Ok(answer) => {
+                    self.tell_back(away);
+                    return Ok(Some(answer.value));
+                }
+                Err(error) if passes(&error) => self.tell_away(&mut away, &error),
                 Err(error) => match code_of(&error) {
                     Some("AGENT_LOST" | "AGENT_NOT_FOUND") => {
                         self.register().await?;
@@ -306,14 +374,35 @@ impl Worker {
 
     async fn register(&self) -> Result<(), ClientError> {
         let body = serde_json::to_vec(&self.agent).unwrap_or_default();
-        let mut pause = PAUSE_FIRST;
+        let (mut pause, mut away) = (PAUSE_FIRST, false);
         loop {
             match self.client.create_agent(body.clone()).await {
-                Ok(_) => return Ok(()),
-                Err(error) if passes(&error) => tokio::time::sleep(spread(pause)).await,
+                Ok(_) => {
+                    self.tell_back(away);
+                    return Ok(());
+                }
+                Err(error) if passes(&error) => {
+                    self.tell_away(&mut away, &error);
+                    tokio::time::sleep(spread(pause)).await;
+                }
                 Err(error) => return Err(error),
             }
             pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    fn tell_away(&self, away: &mut bool, error: &ClientError) {
+        if !std::mem::replace(away, true)
+            && let Some(told) = &self.told
+        {
+            // Nobody may want to know any more.
+            drop(told.send(Contact::Away(error.to_string())));
+        }
+    }
+
+    fn tell_back(&self, away: bool) {
+        if let Some(told) = self.told.as_ref().filter(|_| away) {
+            drop(told.send(Contact::Back));
         }
     }
 }
@@ -341,7 +430,7 @@ impl Desk {
         answer: PollAnswer,
         work: &Arc<F>,
         sink: &mpsc::UnboundedSender<Sign>,
-        waiting: &Arc<AtomicUsize>,
+        (waiting, client): (&Arc<AtomicUsize>, &Arc<Client>),
     ) where
         F: Fn(Given) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Verdict> + Send + 'static,
@@ -354,7 +443,8 @@ impl Desk {
             }
             let (stop, stopped) = watch::channel(false);
             let progress = Signs { attempt, sink: sink.clone(), waiting: waiting.clone() };
-            let given = Given { task, stop: Stop(stopped), progress };
+            let files = Files { client: client.clone(), attempt };
+            let given = Given { task, stop: Stop(stopped), progress, files };
             let work = work.clone();
             let run = self.running.spawn(async move { (attempt, work(given).await) });
             self.names.insert(run.id(), attempt);
@@ -410,12 +500,15 @@ impl Desk {
 }
 
 fn outcome((attempt, verdict, stopped): &(AttemptRef, Verdict, bool)) -> Outcome<'_> {
-    let (mut status, mut result, mut error, mut permanent) =
-        (OutcomeStatus::Lost, None, None, false);
+    let (mut status, mut result, mut subtasks) = (OutcomeStatus::Lost, None, None);
+    let (mut error, mut permanent) = (None, false);
     match verdict {
         _ if *stopped => status = OutcomeStatus::Cancelled,
         Verdict::Completed(document) => {
             (status, result) = (OutcomeStatus::Completed, Some(&**document));
+        }
+        Verdict::HandedOver(entries) => {
+            (status, subtasks) = (OutcomeStatus::Completed, Some(&**entries));
         }
         Verdict::Failed { message, permanent: useless } => {
             (status, error) = (OutcomeStatus::Failed, Some(Cow::Borrowed(message.as_str())));
@@ -424,7 +517,7 @@ fn outcome((attempt, verdict, stopped): &(AttemptRef, Verdict, bool)) -> Outcome
         Verdict::Lost => {}
     }
     let AttemptRef { task_id, attempt } = *attempt;
-    Outcome { task_id, attempt, status, result, error, permanent }
+    Outcome { task_id, attempt, status, result, subtasks, error, permanent }
 }
 
 fn code_of(error: &ClientError) -> Option<&str> {
@@ -432,25 +525,6 @@ fn code_of(error: &ClientError) -> Option<&str> {
         ClientError::Api { body, .. } => Some(&body.error_code),
         _ => None,
     }
-}
-
-/// Whether the same request is worth another try.
-fn passes(error: &ClientError) -> bool {
-    match error {
-        ClientError::Unreachable { .. }
-        | ClientError::Broken { .. }
-        | ClientError::TimedOut { .. } => true,
-        ClientError::Api { status, .. } => matches!(status, 429 | 503),
-        ClientError::BadUrl { .. }
-        | ClientError::AnswerTooLarge { .. }
-        | ClientError::NotTheContract { .. } => false,
-    }
-}
-
-/// A pause of one to two times `pause`: many workers may come back at the same moment.
-fn spread(pause: Duration) -> Duration {
-    let chance = RandomState::new().hash_one(()) % 1_000;
-    pause + pause.mul_f64(f64::from(u32::try_from(chance).unwrap_or_default()) / 1_000.0)
 }
 
 async fn sleep_until(at: Option<tokio::time::Instant>) {

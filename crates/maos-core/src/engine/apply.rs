@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::{Consequence, Effect, Gone, IdempotencyScope, Remembered, State};
-use crate::agent::Agent;
+use crate::agent::{Agent, Held};
 use crate::change::{self, Change, TaskChange};
 use crate::dispatch::OrderKey;
 use crate::event::{AgentEnd, Event, Failure, FailureKind, Holding, Next};
@@ -263,7 +263,7 @@ impl State {
         self.held_count += 1;
         self.dispatch.own_held += u64::from(self.agents[holder].spec.runtime.ends_with_server());
         let held = &mut self.agents[holder].held;
-        assert!(held.insert((slot, attempt), self.moment.at).is_none(), "a slot is taken once");
+        assert!(held.insert(slot, attempt, self.moment.at), "a slot is taken once");
         self.tell_fitness(holder);
         self.activate_parents(slot);
         let agent = self.agents[holder].spec.clone();
@@ -452,7 +452,7 @@ impl State {
             end: None,
             created: self.moment.wall,
             tally: Tally::default(),
-            held: alloc::collections::BTreeMap::new(),
+            held: Held::default(),
             profile,
             told: None,
             listed: false,
@@ -487,9 +487,8 @@ impl State {
     }
 
     pub(super) fn lose_attempts(&mut self, agent: Slot, because: Gone) {
-        for (task, attempt) in self.agents[agent].held.keys() {
-            let id = self.tasks[*task].id;
-            let (task, attempt) = (*task, *attempt);
+        for (task, attempt) in self.agents[agent].held.iter() {
+            let id = self.tasks[task].id;
             self.consequences.push_back(Consequence::Lose { task, id, attempt, because });
         }
     }
@@ -556,7 +555,7 @@ impl State {
     fn free_slot(&mut self, slot: Slot, held: HeldAttempt) {
         let holder = self.known_agent(held.agent);
         let agent = &mut self.agents[holder];
-        let since = agent.held.remove(&(slot, held.attempt)).expect("an attempt holds a slot");
+        let since = agent.held.remove(slot, held.attempt).expect("an attempt holds a slot");
         agent.tally.run_us += self.moment.at.0.saturating_sub(since.0);
         self.held_count -= 1;
         self.dispatch.own_held -= u64::from(self.agents[holder].spec.runtime.ends_with_server());

@@ -93,7 +93,7 @@ impl State {
             return Err(Rejection::Full { what: "remembered idempotency keys", bound });
         }
         self.check_tasks(&plan.namespace, &plan.tasks)?;
-        Ok(vec![Event::Submitted { plan: plan.clone() }])
+        Ok(and_more(Event::Submitted { plan: plan.clone() }))
     }
 
     /// Whether there is room for these tasks, and what they ask for can ever be had.
@@ -189,7 +189,7 @@ impl State {
         report: &Report,
     ) -> Result<Vec<Event>, Rejection> {
         let (_, task) = self.running(id, attempt)?;
-        Ok(vec![match report {
+        Ok(and_more(match report {
             Report::Completed(result) => {
                 Event::Completed { task: id, attempt, result: result.clone() }
             }
@@ -200,7 +200,7 @@ impl State {
                 Event::AttemptFailed { task: id, attempt, failure, holding: Holding::Nothing, next }
             }
             Report::Lost(message) => lost(task, attempt, message, Holding::Nothing),
-        }])
+        }))
     }
 
     /// Subtasks are accepted as a plan is; what cannot be has failed its attempt for good.
@@ -311,6 +311,13 @@ impl State {
             && (task.attempt == attempt || cfg!(feature = "fault-accept-stale-report"));
         if current { Ok((slot, task)) } else { Err(stale) }
     }
+}
+
+/// One fact, with room for the start that mostly follows from it.
+fn and_more(event: Event) -> Vec<Event> {
+    let mut events = Vec::with_capacity(2);
+    events.push(event);
+    events
 }
 
 /// The fact that an attempt is gone through no fault of the task's.

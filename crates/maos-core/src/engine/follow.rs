@@ -26,9 +26,9 @@ impl State {
         }
         self.dispatch.advance(moment.at);
         if let Some((at, timer, slot)) = self.timers.first()
-            && *at <= moment.at
+            && at <= moment.at
         {
-            return Some(self.follow_timer(moment, *timer, *slot));
+            return Some(self.follow_timer(moment, timer, slot));
         }
         self.follow_lease(moment.at).or_else(|| self.follow_dispatch(moment))
     }

@@ -26,6 +26,7 @@ use crate::dispatch::{Dispatch, Pool};
 use crate::ids::{AgentId, Attempt, Epoch, NodeId, Sequence, TaskId};
 use crate::record::{AgentRecord, Counters, EngineRecord, EntryRecord, Reservation, TaskRecord};
 use crate::slab::{Slab, Slot};
+use crate::sorted::Runs;
 use crate::spec::{AgentSpec, Amounts, Name, Policy, Setting, TaskSpec};
 use crate::task::{Task, Timer};
 use crate::time::{Moment, Timestamp};
@@ -46,7 +47,7 @@ pub struct State {
     pub(crate) agents: Slab<Agent>,
     pub(crate) agents_by_id: BTreeMap<AgentId, Slot>,
     pub(crate) dispatch: Dispatch,
-    pub(crate) timers: BTreeSet<(Timestamp, Timer, Slot)>,
+    pub(crate) timers: Runs<(Timestamp, Timer, Slot)>,
     pub(crate) idempotency: BTreeMap<IdempotencyScope, Remembered>,
     pub(crate) idempotency_order: VecDeque<(Timestamp, IdempotencyScope)>,
     /// Small documents of the shell, by kind and name.
@@ -193,7 +194,7 @@ impl State {
     /// The same without what is forgotten with the engine: pauses between two starts.
     #[must_use]
     pub fn next_timer(&self) -> Option<Timestamp> {
-        let timer = self.timers.first().map(|(at, _, _)| *at);
+        let timer = self.timers.first().map(|(at, _, _)| at);
         timer.into_iter().chain(self.leases.first().map(|(at, _)| *at)).min()
     }
 
@@ -259,8 +260,8 @@ impl State {
     #[must_use]
     pub fn held_by(&self, id: AgentId) -> Vec<(TaskId, Attempt)> {
         let Some(slot) = self.agents_by_id.get(&id) else { return Vec::new() };
-        let held = self.agents[*slot].held.keys();
-        held.map(|(task, attempt)| (self.tasks[*task].id, *attempt)).collect()
+        let held = self.agents[*slot].held.iter();
+        held.map(|(task, attempt)| (self.tasks[task].id, attempt)).collect()
     }
 
     /// Figures since the data directory was made.

@@ -4,12 +4,11 @@
 //! again, and so is what was about to follow when the rows were written.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::{Consequence, Gone, State};
-use crate::agent::Agent;
+use crate::agent::{Agent, Held};
 use crate::ids::{AgentId, TaskId};
 use crate::record::{AgentRecord, EngineRecord, EntryRecord, PlanRecord, Stage, TaskRecord};
 use crate::slab::Slot;
@@ -71,7 +70,7 @@ impl State {
             end: record.end,
             created: record.created,
             tally: record.tally,
-            held: BTreeMap::new(),
+            held: Held::default(),
             profile,
             told: None,
             listed: false,
@@ -218,7 +217,7 @@ impl State {
 
     fn hold_again(&mut self, task: Slot, agent: AgentId, attempt: crate::ids::Attempt) {
         let holder = *self.agents_by_id.get(&agent).expect("who holds an attempt has a row");
-        self.agents[holder].held.insert((task, attempt), self.moment.at);
+        self.agents[holder].held.insert(task, attempt, self.moment.at);
         self.held_count += 1;
         self.dispatch.own_held += u64::from(self.agents[holder].spec.runtime.ends_with_server());
         let spec = self.tasks[task].spec.clone();
@@ -243,6 +242,9 @@ impl State {
         let task = &self.tasks[slot];
         let trail = task.trail.as_deref();
         let ids = |slots: &[Slot]| -> Box<[TaskId]> {
+            if slots.is_empty() {
+                return Box::default();
+            }
             slots.iter().map(|slot| self.tasks[*slot].id).collect()
         };
         TaskRecord {

@@ -55,16 +55,19 @@ impl fmt::Display for Origin {
 }
 
 /// Variables that ask for something that is not built yet.
-const NOT_BUILT: [(&str, &str); 5] = [
+const NOT_BUILT: [(&str, &str); 8] = [
     ("SECURITY_REQUIRE_AUTH", "authentication"),
     ("SECURITY_REQUIRE_ENCRYPTION", "encryption"),
     ("SECURITY_RATE_LIMIT", "rate limits"),
     ("REDIS_HOST", "Redis as the journal"),
+    ("REDIS_PORT", "Redis as the journal"),
+    ("REDIS_PASSWORD", "Redis as the journal"),
+    ("REDIS_DB", "Redis as the journal"),
     ("REDIS_URL", "Redis as the journal"),
 ];
 
 /// Sections whose keys variables can set.
-const SECTIONS: [&str; 11] = [
+const SECTIONS: [&str; 12] = [
     "api",
     "checkpoints",
     "files",
@@ -72,6 +75,7 @@ const SECTIONS: [&str; 11] = [
     "logs",
     "message_bus",
     "outbound",
+    "pools",
     "resources",
     "scheduling",
     "store",
@@ -135,7 +139,7 @@ impl Layers {
     fn environment_settings(&self) -> Result<Vec<(String, Value, Origin)>, ConfigError> {
         for (variable, what) in NOT_BUILT {
             let asked = self.environment.get(variable).map(|value| value.to_lowercase());
-            if asked.is_some_and(|value| !["", "false", "0", "no"].contains(&value.as_str())) {
+            if asked.is_some_and(|value| asks_for_something(&value)) {
                 return Err(ConfigError::NotBuilt { variable: variable.to_owned(), what });
             }
         }
@@ -179,14 +183,32 @@ impl Layers {
     }
 }
 
+/// Kubernetes gives every container a `REDIS_PORT` of this form when a service beside it is called
+/// `redis`: nobody asked us to use it.
+fn asks_for_something(value: &str) -> bool {
+    !["", "false", "0", "no"].contains(&value) && !value.starts_with("tcp://")
+}
+
 /// `MAOS_API_MAX_AGENTS` is `max_agents` of `api`. Variables of other sections are not ours.
 fn section_and_key(name: &str) -> Option<(&'static str, String)> {
     let rest = name.strip_prefix("MAOS_")?;
     // `logs` before `log`: the longer name first.
     SECTIONS.into_iter().rev().find_map(|section| {
         let key = rest.strip_prefix(&section.to_uppercase())?.strip_prefix('_')?;
-        Some((section, key.to_lowercase()))
+        let key = key.to_lowercase();
+        Some((section, if section == "pools" { pool_and_key(&key) } else { key }))
     })
+}
+
+/// `data_processor_max` is `max` of `data_processor`; where one word ends is known of the pools
+/// that are there by default. Other pools are set whole, as a TOML table in one line.
+fn pool_and_key(name: &str) -> String {
+    let defaults = Config::default();
+    let of = |pool: &String| Some((pool.clone(), name.strip_prefix(pool)?.strip_prefix('_')?));
+    match defaults.pools.keys().find_map(of) {
+        Some((pool, key)) => format!("{pool}.{key}"),
+        None => name.to_owned(),
+    }
 }
 
 /// A TOML value if it reads as one, else the text itself.

@@ -80,6 +80,8 @@ pub struct Api {
     pub max_task_timeout: u64,
     /// Seconds that running attempts have to end by themselves when the server stops.
     pub shutdown_grace: u64,
+    /// Bytes of one file that is kept with a task.
+    pub artifact_bytes_max: u64,
 }
 
 /// `[files]`
@@ -366,6 +368,7 @@ impl Default for Config {
                 default_task_timeout: 300,
                 max_task_timeout: limits::TASK_TIMEOUT_SECONDS_MAX,
                 shutdown_grace: 10,
+                artifact_bytes_max: 1 << 30,
             },
             files: Files { roots: Vec::new() },
             scheduling: Scheduling::default(),
@@ -427,6 +430,7 @@ impl Config {
         bounds("api.default_task_timeout", api.default_task_timeout, 1, api.max_task_timeout)?;
         bounds("api.max_concurrent_tasks", api.max_concurrent_tasks.into(), 1, 1_000_000)?;
         bounds("api.shutdown_grace", api.shutdown_grace, 0, 3_600)?;
+        bounds("api.artifact_bytes_max", api.artifact_bytes_max, 1, 1 << 50)?;
         bounds("store.keep_days", self.store.keep_days.into(), 0, 36_600)?;
         bounds("store.keep_tasks", self.store.keep_tasks, 0, 1_000_000_000_000)?;
         bounds("checkpoints.every_seconds", self.checkpoints.every_seconds, 0, 366 * 86_400)?;

@@ -22,6 +22,7 @@ const KEYS: &[(&str, &str)] = &[
     ("api.default_task_timeout", "Seconds for one attempt of a task that does not say."),
     ("api.max_task_timeout", "Seconds for one attempt at the most."),
     ("api.shutdown_grace", "Seconds for running attempts when the server stops."),
+    ("api.artifact_bytes_max", "Bytes of one file that is kept with a task."),
     (
         "checkpoints.every_seconds",
         "Seconds between two checkpoints that are made without being asked for, and fifty times \
@@ -118,7 +119,8 @@ fn page() -> String {
          | `MESSAGE_BUS_MAX_QUEUE_SIZE` | `message_bus.max_queue_size` |\n\
          | `MESSAGE_BUS_WORKER_COUNT` | `message_bus.worker_count` |\n\
          | `SECURITY_REQUIRE_AUTH`, `SECURITY_REQUIRE_ENCRYPTION`, `SECURITY_RATE_LIMIT`, \
-         `REDIS_HOST`, `REDIS_URL` | Not built yet: the server refuses to start when one asks for \
+         `REDIS_HOST`, `REDIS_PORT`, `REDIS_PASSWORD`, `REDIS_DB`, \
+         `REDIS_URL` | Not built yet: the server refuses to start when one asks for \
          something. |\n\n## Resources, pools, programs, URLs\n\n\
          `[resources]` has an amount for each kind; a kind that is not named holds nothing back. \
          What is declared there and through `POST /api/v1/resources` adds \
@@ -133,7 +135,9 @@ fn page() -> String {
         "```\n\n`[pools.NAME]` is a pool of built-in agents of that type; naming any pool replaces \
          nothing but that pool. `PUT /api/v1/pools/NAME` changes all but its capabilities while \
           the \
-         server runs. The default of `data_processor`:\n\n```toml\n[pools.data_processor]\n",
+         server runs. `MAOS_POOLS_DATA_PROCESSOR_MAX` and the like set keys of the pools that are \
+          there by default; another one is set whole, as a TOML table in one line. The default of \
+          `data_processor`:\n\n```toml\n[pools.data_processor]\n",
     );
     for (key, value) in &defaults {
         if let Some(name) = key.strip_prefix("pools.data_processor.") {

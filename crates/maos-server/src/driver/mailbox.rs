@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
 use maos_core::command::Command;
 use maos_core::ids::{AgentId, Attempt, Position, TaskId};
@@ -96,9 +97,29 @@ pub struct Handle {
     requests: mpsc::Sender<Message>,
     reports: mpsc::UnboundedSender<Message>,
     next_wait: Arc<AtomicU64>,
+    pub(super) shared: Shared,
+}
+
+/// What the loop and those who reach it tell each other beside messages.
+#[derive(Clone, Default)]
+pub(super) struct Shared {
     /// How far the engine's time is ahead of the wall clock, in microseconds, when it was read
     /// last.
     pub(super) ahead_us: Arc<AtomicI64>,
+    /// Microseconds of the longest turn of the loop since that was taken last.
+    pub(super) turn_us_max: Arc<AtomicU64>,
+    /// How many are keeping the disk busy.
+    pub(super) disk_users: Arc<AtomicU64>,
+}
+
+/// Says for as long as it lives that the disk is busy.
+#[derive(Debug)]
+pub struct BusyDisk(Arc<AtomicU64>);
+
+impl Drop for BusyDisk {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Release);
+    }
 }
 
 /// Why a request got no answer of the engine's, or a refusal.
@@ -116,11 +137,26 @@ pub(super) fn open(capacity: usize) -> (Handle, Mailbox) {
     let (requests, requests_rx) = mpsc::channel(capacity);
     let (reports, reports_rx) = mpsc::unbounded_channel();
     let next_wait = Arc::new(AtomicU64::new(1));
-    let handle = Handle { requests, reports, next_wait, ahead_us: Arc::default() };
+    let handle = Handle { requests, reports, next_wait, shared: Shared::default() };
     (handle, Mailbox { requests: requests_rx, reports: reports_rx })
 }
 
 impl Handle {
+    /// The longest turn of the loop since this was asked last: for so long nobody else got an
+    /// answer.
+    #[must_use]
+    pub fn take_longest_turn(&self) -> Duration {
+        Duration::from_micros(self.shared.turn_us_max.swap(0, Ordering::Relaxed))
+    }
+
+    /// Much is about to be written to the disk: until the value is dropped, the loop waits for no
+    /// commit itself, which may take long now. Answers of what is durable come as always.
+    #[must_use]
+    pub fn busy_disk(&self) -> BusyDisk {
+        self.shared.disk_users.fetch_add(1, Ordering::Release);
+        BusyDisk(self.shared.disk_users.clone())
+    }
+
     /// Has a command decided; returns when the decision is durable. Dropped before that, the
     /// command may still be carried out.
     ///
@@ -188,7 +224,7 @@ impl Handle {
     /// The engine's time at this time of the calendar, as far as the clocks' last reading tells.
     #[must_use]
     pub fn engine_time(&self, wall: WallTime) -> Timestamp {
-        Timestamp(wall.0.saturating_add_signed(self.ahead_us.load(Ordering::Relaxed)))
+        Timestamp(wall.0.saturating_add_signed(self.shared.ahead_us.load(Ordering::Relaxed)))
     }
 
     /// The time of the calendar at this time of the engine's.

@@ -13,7 +13,7 @@ mod writer;
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use maos_core::change::Change;
@@ -32,8 +32,8 @@ use crate::agents::{Order, Start};
 use crate::journal::Journal;
 use crate::store::Changes;
 use clock::Clocks;
-pub use mailbox::{HandedIn, Handle, Refused};
-use mailbox::{Message, ReplyTo};
+pub use mailbox::{BusyDisk, HandedIn, Handle, Refused};
+use mailbox::{Message, ReplyTo, Shared};
 use writer::{Ack, Group, Writer};
 
 /// Requests that are taken from the mailbox before the loop looks at anything else.
@@ -137,7 +137,7 @@ pub fn start(
     capacity: usize,
 ) -> std::io::Result<Running> {
     let (handle, mailbox) = mailbox::open(capacity);
-    let ahead_us = handle.ahead_us.clone();
+    let shared = handle.shared.clone();
     let stop = CancellationToken::new();
     let stopped = stop.clone();
     let writer = Writer::start(journal)?;
@@ -146,7 +146,7 @@ pub fn start(
             .enable_time()
             .build()
             .expect("a runtime without I/O needs nothing that could be missing");
-        runtime.block_on(Driver::new(node, writer, ports, ahead_us).run(mailbox, stopped))
+        runtime.block_on(Driver::new(node, writer, ports, shared).run(mailbox, stopped))
     })?;
     Ok(Running { handle, thread, stop })
 }
@@ -179,13 +179,14 @@ struct Driver {
     busy_at: Instant,
     orders: Vec<Order>,
     trimmed: Sequence,
+    shared: Shared,
     /// Reset by the journal's fault, so that it is logged once.
     healthy: bool,
 }
 
 impl Driver {
-    fn new(node: Node, writer: Writer, ports: Ports, ahead_us: Arc<AtomicI64>) -> Driver {
-        let clocks = Clocks::resume(node.state().at(), ahead_us);
+    fn new(node: Node, writer: Writer, ports: Ports, shared: Shared) -> Driver {
+        let clocks = Clocks::resume(node.state().at(), shared.ahead_us.clone());
         let first = node.durable().next();
         Driver {
             node,
@@ -202,6 +203,7 @@ impl Driver {
             busy_at: Instant::now(),
             orders: Vec::new(),
             trimmed: Sequence(0),
+            shared,
             healthy: true,
         }
     }
@@ -224,6 +226,7 @@ impl Driver {
                 () = sleep(deadline) => Wake::Deadline,
                 Ok(()) = kept.changed() => Wake::Kept,
             };
+            let began = Instant::now();
             match wake {
                 // What a failing journal does not take was never acknowledged.
                 Wake::Stop if self.gathering.is_empty() || !self.healthy => return Ended::Stopped,
@@ -234,7 +237,7 @@ impl Driver {
                     }
                 }
                 Wake::Messages => {
-                    self.busy_at = Instant::now();
+                    self.busy_at = began;
                     mailbox.take_more(&mut taken, TAKE_MAX, self.node.takes_requests());
                     for message in taken.drain(..) {
                         self.receive(message);
@@ -252,6 +255,14 @@ impl Driver {
                 rounds += 1;
             }
             self.commit();
+            self.note_turn(began.elapsed());
+        }
+    }
+
+    fn note_turn(&self, took: Duration) {
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        if took > self.shared.turn_us_max.load(Ordering::Relaxed) {
+            self.shared.turn_us_max.fetch_max(took, Ordering::Relaxed);
         }
     }
 
@@ -404,6 +415,11 @@ impl Driver {
     /// done, so that something new may have come of it.
     fn commit_here(&mut self) -> bool {
         if self.gathering.len() > STEPS_HERE_MAX || self.orders.len() > STEPS_HERE_MAX {
+            return false;
+        }
+        // A commit beside a large copy may take a hundred times as long: nobody but who asked for
+        // it is to wait for that.
+        if self.shared.disk_users.load(Ordering::Acquire) > 0 {
             return false;
         }
         self.answer_at_once();

@@ -9,11 +9,50 @@ use maos_core::record::Stage;
 use maos_core::spec::{Collect, Plan, PlanTask, TaskSpec};
 
 use super::*;
-use crate::journal::MemoryJournal;
+use crate::journal::{Batch, JournalError, MemoryJournal};
 
 type Kept = Arc<Mutex<Vec<Changes>>>;
 
-fn open(journal: MemoryJournal) -> (Running, Kept) {
+/// A journal on a disk that takes nothing while `shut`.
+struct Slow {
+    journal: MemoryJournal,
+    shut: Arc<AtomicBool>,
+}
+
+impl Journal for Slow {
+    fn head(&self) -> Position {
+        self.journal.head()
+    }
+
+    fn append(&mut self, batch: &Batch) -> Result<(), JournalError> {
+        while self.shut.load(Ordering::Acquire) {
+            std::thread::yield_now();
+        }
+        self.journal.append(batch)
+    }
+
+    fn claim(&mut self, epoch: Epoch) -> Result<(), JournalError> {
+        self.journal.claim(epoch)
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.journal.epoch()
+    }
+
+    fn replay(
+        &mut self,
+        after: Sequence,
+        visit: &mut dyn FnMut(Batch) -> Result<(), JournalError>,
+    ) -> Result<(), JournalError> {
+        self.journal.replay(after, visit)
+    }
+
+    fn trim(&mut self, through: Sequence) -> Result<(), JournalError> {
+        self.journal.trim(through)
+    }
+}
+
+fn open(journal: impl Journal + 'static) -> (Running, Kept) {
     let kept = Kept::default();
     let keeping = kept.clone();
     // Nobody carries out orders here.
@@ -103,5 +142,30 @@ async fn who_waits_for_an_end_is_told_and_who_no_longer_waits_is_forgotten() {
     assert!(cancelled.is_ok());
     let Ok(Answer::Task(task)) = ended else { panic!("{ended:?}") };
     assert!(matches!(task.stage, Stage::Cancelled { .. }));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn beside_a_busy_disk_only_who_changes_something_waits_for_it() {
+    let shut = Arc::new(AtomicBool::new(false));
+    let (running, _) = open(Slow { journal: MemoryJournal::default(), shut: shut.clone() });
+    let handle = running.handle.clone();
+    handle.run(submit(1), Echo::Id).await.unwrap();
+    let busy = handle.busy_disk();
+    shut.store(true, Ordering::Release);
+    let (two, three) = (handle.run(submit(2), Echo::Id), handle.ask(Query::Task(TaskId(3))));
+    let mut two = std::pin::pin!(two);
+    // The submission is on its way to the disk by the time that the second answer comes.
+    let third = tokio::select! {
+        biased;
+        _ = &mut two => panic!("it is acknowledged before it is durable"),
+        third = three => third,
+    };
+    assert!(third.is_err(), "there is no third task");
+    assert!(handle.ask(Query::Task(TaskId(1))).await.is_ok());
+    shut.store(false, Ordering::Release);
+    two.await.unwrap();
+    drop(busy);
+    handle.run(submit(4), Echo::Id).await.unwrap();
     running.stop().await;
 }

@@ -1,9 +1,10 @@
 //! The paths of keys that tasks share.
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use maos_api::keys::Keys;
 
 use super::answer::{Answered, Json};
+use super::parts::Name;
 use super::routes::body_of;
 use crate::service::{KeyKind, Service};
 
@@ -13,7 +14,7 @@ pub(super) async fn all(State(service): State<Service>) -> Answered<Keys> {
 
 pub(super) async fn set_limit(
     State(service): State<Service>,
-    Path(key): Path<String>,
+    Name(key): Name,
     request: Request,
 ) -> Answered<Keys> {
     set(&service, KeyKind::Concurrency, &key, request).await
@@ -21,22 +22,19 @@ pub(super) async fn set_limit(
 
 pub(super) async fn set_weight(
     State(service): State<Service>,
-    Path(key): Path<String>,
+    Name(key): Name,
     request: Request,
 ) -> Answered<Keys> {
     set(&service, KeyKind::Fairness, &key, request).await
 }
 
-pub(super) async fn unset_limit(
-    State(service): State<Service>,
-    Path(key): Path<String>,
-) -> Answered<Keys> {
+pub(super) async fn unset_limit(State(service): State<Service>, Name(key): Name) -> Answered<Keys> {
     Ok(Json(service.unset_key(KeyKind::Concurrency, &key).await?))
 }
 
 pub(super) async fn unset_weight(
     State(service): State<Service>,
-    Path(key): Path<String>,
+    Name(key): Name,
 ) -> Answered<Keys> {
     Ok(Json(service.unset_key(KeyKind::Fairness, &key).await?))
 }

@@ -4,8 +4,10 @@
 //! too. It must not know the driver, the journal or the store.
 
 mod answer;
+mod artifacts;
 mod checkpoints;
 mod claude;
+mod connections;
 mod events;
 mod keys;
 mod lists;
@@ -43,18 +45,8 @@ pub async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Serves until `stop` is cancelled; requests under way are then finished.
-///
-/// # Errors
-/// When the listener fails.
-pub async fn serve(
-    listener: TcpListener,
-    door: impl Into<Door>,
-    stop: CancellationToken,
-) -> io::Result<()> {
-    use axum::serve::ListenerExt;
-    // Answers are small and written whole: waiting for more to send only delays them.
-    let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
-    axum::serve(listener, router(door)).with_graceful_shutdown(stop.cancelled_owned()).await
+pub async fn serve(listener: TcpListener, door: impl Into<Door>, stop: CancellationToken) {
+    connections::serve(listener, router(door), stop).await;
 }
 
 /// The whole API, to be nested into an application of one's own as well.

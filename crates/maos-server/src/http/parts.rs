@@ -23,6 +23,12 @@ pub(super) struct Id(pub(super) Uuid);
 /// The attempt in the path.
 pub(super) struct AttemptOf(pub(super) AttemptRef);
 
+/// The word in the path that is somebody's name.
+pub(super) struct Name(pub(super) String);
+
+/// The id in the path, and the name behind it.
+pub(super) struct Named(pub(super) Uuid, pub(super) String);
+
 /// The query parameters.
 pub(super) struct Params<T>(pub(super) T);
 
@@ -49,6 +55,28 @@ impl<S: Send + Sync> FromRequestParts<S> for AttemptOf {
             malformed("what follows `attempts/` is not the number of an attempt".to_owned())
         })?;
         Ok(AttemptOf(AttemptRef { task_id, attempt }))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Name {
+    type Rejection = Failed;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Name, Failed> {
+        match Path::<String>::from_request_parts(parts, state).await {
+            Ok(Path(name)) => Ok(Name(name)),
+            Err(why) => Err(Failed(ApiError::new(ErrorCode::MalformedId, why.body_text()))),
+        }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Named {
+    type Rejection = Failed;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Named, Failed> {
+        match Path::<(String, String)>::from_request_parts(parts, state).await {
+            Ok(Path((id, name))) => Ok(Named(parse_id(&id)?, name)),
+            Err(why) => Err(Failed(ApiError::new(ErrorCode::MalformedId, why.body_text()))),
+        }
     }
 }
 

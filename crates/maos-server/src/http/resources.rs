@@ -1,13 +1,13 @@
 //! The paths of resources and of what is held outside of tasks.
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use maos_api::resource::{
     AllocationEnvelope, AllocationGone, AllocationList, ResourceEnvelope, ResourceGone,
     ResourceList,
 };
 
 use super::answer::{Answered, Json};
-use super::parts::Id;
+use super::parts::{Id, Name};
 use super::routes::body_of;
 use crate::service::Service;
 
@@ -54,7 +54,7 @@ pub(super) async fn allocations(State(service): State<Service>) -> Answered<Allo
 
 pub(super) async fn release(
     State(service): State<Service>,
-    Path(requester): Path<String>,
+    Name(requester): Name,
 ) -> Answered<AllocationGone> {
     Ok(Json(service.release_allocation(&requester).await?))
 }

@@ -7,6 +7,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{delete, get, post, put};
 use futures_util::StreamExt;
@@ -26,8 +27,8 @@ use super::answer::{Answered, Failed, Json, json};
 use super::openapi::{self, pages};
 use super::parts::{Id, Params, bad_query, number};
 use super::{
-    checkpoints, claude, events, keys, lists, logs, messages, outcomes, pools, resources,
-    schedules, subscriptions, workers,
+    artifacts, checkpoints, claude, events, keys, lists, logs, messages, outcomes, pools,
+    resources, schedules, subscriptions, workers,
 };
 use crate::door::Door;
 use crate::service::{Service, SubmitOptions};
@@ -39,7 +40,6 @@ const KEY_CHARS_MAX: usize = 200;
 
 pub(super) fn all(door: Door) -> Router {
     Router::new()
-        .route(paths::HEALTH, get(health))
         .route(paths::HEALTH_DETAILED, get(detailed_health))
         .route(paths::TASKS, post(submit).get(lists::tasks))
         .route(paths::TASKS_BULK, post(lists::bulk))
@@ -53,6 +53,8 @@ pub(super) fn all(door: Door) -> Router {
         .route(paths::TASK_EXPLAIN, get(explain))
         .route(paths::ATTEMPT_OUTCOME, post(outcomes::take))
         .route(paths::TASK_LOGS, get(logs::of_task))
+        .route(paths::TASK_ARTIFACTS, get(artifacts::all))
+        .route(paths::TASK_ARTIFACT, put(artifacts::keep).get(artifacts::one))
         .route(paths::AGENTS, post(create_agent).get(lists::agents))
         .route(paths::AGENT, get(agent).patch(change_agent).delete(terminate_agent))
         .route(paths::AGENT_POLL, post(workers::poll))
@@ -95,12 +97,21 @@ pub(super) fn all(door: Door) -> Router {
         .route(paths::POOL_DEMAND, get(pools::demand))
         .route(paths::CHECKPOINTS, get(checkpoints::all).post(checkpoints::create))
         .route(paths::CHECKPOINT, get(checkpoints::one).delete(checkpoints::delete))
+        .route_layer(middleware::from_fn_with_state(door.clone(), pass))
+        // What needs no service, and what replaces it, does not wait for another one.
+        .route(paths::HEALTH, get(health))
         .route(paths::CHECKPOINT_RESTORE, put(checkpoints::restore))
         .route(paths::OPENAPI, get(openapi::json_document))
         .route(paths::DOCS, get(pages::docs))
         .route(paths::REDOC, get(pages::redoc))
         .route(pages::ASSET, get(pages::asset))
         .with_state(door)
+}
+
+/// Has a request wait while another service takes the place of the one that answered so far.
+async fn pass(State(door): State<Door>, request: Request, next: Next) -> Response {
+    let _share = door.enter().await;
+    next.run(request).await
 }
 
 async fn health(State(service): State<Service>) -> Json<Health> {

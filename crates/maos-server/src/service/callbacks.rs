@@ -104,7 +104,7 @@ impl Service {
     /// Waits for a task's end and tells of it, beside everything else.
     pub(super) fn begin_callback(&self, task: TaskId, callback: Callback) {
         let service = self.clone();
-        let closing = self.inner.closing.clone();
+        let closing = self.inner.ending.streams.clone();
         tokio::spawn(async move {
             tokio::select! {
                 biased;

@@ -122,7 +122,8 @@ impl Service {
             }
             marked
         });
-        let message = "the state is that of the checkpoint".to_owned();
+        let message = "the state is that of the checkpoint; logs and messages are as they were";
+        let message = message.to_owned();
         Ok(RestoreAnswer { message, restored: shown(target), before: shown(&before.await?) })
     }
 
@@ -138,7 +139,13 @@ impl Service {
         self.inner.store.reach(figures.durable).await;
         let (id, created) = (Uuid::from_u128(new_id()), now());
         let name = name.unwrap_or_else(|| created.to_string());
-        self.with_checkpoints(move |all| all.create(id, name, cause, created.0, metadata)).await
+        // It goes with the work, which nobody cuts off, and not with who waits for it.
+        let busy = self.inner.driver.busy_disk();
+        self.with_checkpoints(move |all| {
+            let _busy = busy;
+            all.create(id, name, cause, created.0, metadata)
+        })
+        .await
     }
 
     async fn with_checkpoints<T: Send + 'static>(

@@ -59,7 +59,7 @@ impl Service {
         loop {
             let part = self.part(task, from, query.limit, query.level).await?;
             let empty = part.items.is_empty();
-            let closing = self.inner.closing.is_cancelled();
+            let closing = self.inner.ending.streams.is_cancelled();
             let now = tokio::time::Instant::now();
             if !empty || (part.at_end && (ended || closing || now >= deadline)) {
                 return Ok(page(id, query.offset, part, ended));
@@ -71,7 +71,7 @@ impl Service {
             let end = end.get_or_insert_with(|| self.wait_for_end(task));
             tokio::select! {
                 biased;
-                () = self.inner.closing.cancelled() => {}
+                () = self.inner.ending.streams.cancelled() => {}
                 // A log that is closed gets no longer.
                 Ok(()) = watch.longer() => {}
                 () = end => ended = true,
@@ -90,7 +90,7 @@ impl Service {
             return Err(ApiError::new(ErrorCode::ShuttingDown, message));
         }
         let task = TaskId(id.as_u128());
-        let counted = Arc::clone(&self.inner.followers).try_acquire_owned().map_err(|_| {
+        let counted = Arc::clone(&self.inner.room.followers).try_acquire_owned().map_err(|_| {
             let message = format!("{FOLLOWERS_MAX} readers follow a log already");
             ApiError::new(ErrorCode::QueueFull, message).with("bound", FOLLOWERS_MAX)
         })?;
@@ -190,7 +190,7 @@ impl Follower {
             };
             tokio::select! {
                 biased;
-                () = self.service.inner.closing.cancelled() => return Ok(None),
+                () = self.service.inner.ending.streams.cancelled() => return Ok(None),
                 longer = self.watch.longer() => if longer.is_err() {
                     return Ok(None);
                 },

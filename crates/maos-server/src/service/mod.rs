@@ -5,6 +5,7 @@
 
 mod agents;
 mod amend;
+mod artifacts;
 mod batch;
 mod bulk;
 mod callbacks;
@@ -59,6 +60,7 @@ use crate::store::Store;
 use crate::store::checkpoint::Checkpoints;
 use crate::webhooks::{Subscriptions, Webhooks};
 
+pub use artifacts::{Download, Upload};
 pub use events::Events;
 pub use keys::KeyKind;
 pub use logs::{Followed, Follower};
@@ -87,11 +89,8 @@ struct Inner {
     bus: Bus,
     subscriptions: Subscriptions,
     webhooks: Webhooks,
-    /// How many more may follow a log.
-    followers: Arc<Semaphore>,
-    /// Cancelled when nobody is to wait for anything any more.
-    closing: CancellationToken,
-    stopping: AtomicBool,
+    room: Room,
+    ending: Ending,
     progress: tasks::ProgressBoard,
     workers: Arc<Workers>,
     http_agents: Arc<HttpAgents>,
@@ -103,6 +102,32 @@ struct Inner {
     changes: tokio::sync::Mutex<()>,
     /// Wakes who watches the calendar.
     schedules_changed: tokio::sync::Notify,
+}
+
+/// What has come to its end already, when the service does.
+#[derive(Default)]
+struct Ending {
+    /// Nothing new is taken.
+    intake: AtomicBool,
+    /// Nobody waits for what comes next: events, lines, messages.
+    streams: CancellationToken,
+    /// Nobody waits for the end of a task.
+    waits: CancellationToken,
+}
+
+/// How many more may do what takes memory for long.
+struct Room {
+    /// Those who follow a log.
+    followers: Arc<Semaphore>,
+    /// Files on their way in.
+    uploads: Arc<Semaphore>,
+}
+
+impl Default for Room {
+    fn default() -> Room {
+        let room = |most| Arc::new(Semaphore::new(most));
+        Room { followers: room(logs::FOLLOWERS_MAX), uploads: room(artifacts::UPLOADS_MAX) }
+    }
 }
 
 impl Service {
@@ -120,17 +145,27 @@ impl Service {
 
     /// Takes nothing new from now on; what runs goes on.
     pub fn stop_intake(&self) {
-        self.inner.stopping.store(true, Ordering::Release);
+        self.inner.ending.intake.store(true, Ordering::Release);
+        self.end_streams();
+    }
+
+    /// Answers at once whoever waits for something to happen, with what there is.
+    pub(crate) fn end_waits(&self) {
+        self.inner.ending.waits.cancel();
+        self.end_streams();
+    }
+
+    fn end_streams(&self) {
         self.inner.workers.close();
         self.inner.feed.close();
-        self.inner.closing.cancel();
+        self.inner.ending.streams.cancel();
         self.inner.bus.stop_waiting();
     }
 
     /// Whether intake was stopped.
     #[must_use]
     pub fn stopping(&self) -> bool {
-        self.inner.stopping.load(Ordering::Acquire)
+        self.inner.ending.intake.load(Ordering::Acquire)
     }
 
     fn check_intake(&self) -> Result<(), ApiError> {

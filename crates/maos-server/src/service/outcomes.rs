@@ -14,7 +14,7 @@ use maos_core::record::{Stage, TaskRecord};
 use maos_core::rejection::Rejection;
 use uuid::Uuid;
 
-use super::workers::{Judged, judge, numbered, payload};
+use super::workers::{Judged, judge, numbered, once, payload};
 use super::{Service, faults, present};
 use crate::agents;
 use crate::agents::http::Underway;
@@ -29,7 +29,7 @@ pub(crate) const OUTCOME_BYTES_MAX: u64 = RESULT_BYTES_MAX + REST_BYTES_MAX;
 struct Made {
     report: Report,
     documents: Vec<([u8; 32], Vec<u8>)>,
-    refused: Option<String>,
+    refused: Option<Box<str>>,
 }
 
 impl Service {
@@ -90,10 +90,14 @@ impl Service {
         let spec = &underway.spec;
         let (report, refused) = match judge(outcome, spec) {
             Judged::Over(report) => (report, None),
-            Judged::Refused(fault) => (agents::failed(&fault, true), Some(fault)),
+            Judged::Refused(fault) => (agents::failed(&fault, true), Some(fault.into())),
             Judged::Plan(answer) => {
                 let most = underway.subtasks_max;
                 (agents::expanded(payloads, sinks, spec, answer, most).await, None)
+            }
+            Judged::Rest(subtasks) => {
+                let most = underway.subtasks_max;
+                once(agents::expanded(payloads, sinks, spec, subtasks, most).await)
             }
             Judged::Result(result) => (Report::Completed(payload(result, &mut documents)), None),
         };

@@ -21,7 +21,7 @@ use crate::blobs::Blobs;
 use crate::config;
 use crate::driver::Handle;
 use crate::logs::Logs;
-use crate::store::checkpoint::Checkpoints;
+use crate::store::checkpoint::{Cause, Checkpoints};
 use crate::store::{Retention, Store};
 
 /// Changes of the store gather for this long before they are looked at.
@@ -137,7 +137,8 @@ impl Rounds {
     /// Removes logs that a crash left without their task: those that had none an hour ago either.
     async fn sweep_logs(&mut self) {
         let (store, logs) = (self.store.clone(), self.logs.clone());
-        let found = match blocking(move || orphans(&store, &logs)).await {
+        let checkpoints = self.checkpoints.clone();
+        let found = match blocking(move || orphans(&store, &logs, &checkpoints)).await {
             Ok(found) => found,
             Err(why) => return warn!("logs without a task could not be looked for: {why}"),
         };
@@ -178,13 +179,22 @@ impl Rounds {
     }
 }
 
-/// The tasks that have a log and are not in the store.
-fn orphans(store: &Store, logs: &Logs) -> Result<HashSet<TaskId>, String> {
+/// The tasks that have a log and are not in the store, and that no checkpoint could bring back.
+/// Those that make themselves do not count: they are gone sooner than an orphan is.
+fn orphans(
+    store: &Store,
+    logs: &Logs,
+    checkpoints: &Checkpoints,
+) -> Result<HashSet<TaskId>, String> {
+    let held = checkpoints.list().map_err(|why| why.to_string())?;
+    let held = held.iter().filter(|held| held.cause != Cause::Automatic);
+    let last_us = held.map(|held| held.created_us).max().unwrap_or(0);
     let (mut found, mut after) = (HashSet::new(), None);
     loop {
         let tasks = logs.tasks(after, LOGS_AT_ONCE).map_err(|why| why.to_string())?;
         for task in &tasks {
-            if store.task(*task).map_err(|why| why.to_string())?.is_none() {
+            let may_come_back = created_us(*task) <= last_us;
+            if !may_come_back && store.task(*task).map_err(|why| why.to_string())?.is_none() {
                 found.insert(*task);
             }
         }
@@ -193,6 +203,11 @@ fn orphans(store: &Store, logs: &Logs) -> Result<HashSet<TaskId>, String> {
             Some(_) | None => return Ok(found),
         }
     }
+}
+
+/// When a task was given its id, which begins with the milliseconds since the Unix epoch.
+fn created_us(task: TaskId) -> u64 {
+    u64::try_from(task.0 >> 80).unwrap_or(u64::MAX).saturating_mul(1_000)
 }
 
 /// Removes those of `doomed` that still nobody refers to and that are not `kept`; says how many
@@ -232,6 +247,39 @@ mod tests {
 
     use super::*;
     use crate::data_dir::DataDir;
+    use crate::logs::Line;
+    use maos_api::logs::{LogLevel, LogSource};
+    use maos_api::time::UtcTime;
+    use maos_core::ids::Attempt;
+    use uuid::Uuid;
+
+    #[tokio::test]
+    async fn a_log_without_a_task_stays_while_a_checkpoint_could_bring_the_task_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = Arc::new(DataDir::open(folder.path()).unwrap());
+        let (store, Rows { .. }) = Store::open(&dir).unwrap();
+        let logs = Logs::open(&folder.path().join("logs.db"), config::Logs::default()).unwrap();
+        let checkpoints = Checkpoints::open(folder.path()).unwrap();
+        let [early, late] = [1_000_u128, 3_000].map(|millis| TaskId(millis << 80));
+        for task in [early, late] {
+            let (level, source) = (LogLevel::Info, LogSource::Worker);
+            let line = Line { time: UtcTime(0), level, source, text: "x".into() };
+            logs.note(task, Attempt(1), vec![line]).unwrap().await.unwrap().unwrap();
+        }
+        let make = |cause| {
+            let id = Uuid::now_v7();
+            checkpoints.create(id, "c".into(), cause, 2_000_000, <_>::default()).unwrap();
+            id
+        };
+        make(Cause::Automatic);
+        let found = || orphans(&store, &logs, &checkpoints).unwrap();
+        assert_eq!(found(), HashSet::from([early, late]));
+        let held = make(Cause::BeforeRestore);
+        assert_eq!(found(), HashSet::from([late]), "the other one was there before it was made");
+        checkpoints.remove(held).unwrap();
+        assert_eq!(found(), HashSet::from([early, late]));
+        store.close();
+    }
 
     #[test]
     fn a_document_goes_in_the_second_round_that_finds_it_without_a_task() {

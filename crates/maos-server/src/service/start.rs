@@ -17,8 +17,7 @@ use maos_core::ids::{AgentId, Epoch, NodeId, Sequence};
 use maos_core::node::{Echo, Node};
 use maos_core::spec::{AgentSpec, Amounts, Name, Names, Policy, Runtime};
 use thiserror::Error;
-use tokio::sync::{Semaphore, mpsc};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::checkpoints::Watchman;
@@ -27,7 +26,7 @@ use super::pools::Scaler;
 use super::resources::{self, Kinds};
 use super::retention::Keeper;
 use super::schedules::Scheduler;
-use super::{Inner, Service, new_id, now};
+use super::{Ending, Inner, Room, Service, new_id, now};
 use crate::agents::builtin::Builtin;
 use crate::agents::command::Commands;
 use crate::agents::http::{HttpAgents, NoSecret, POOL};
@@ -150,7 +149,6 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
     let Recovered { store, journal, blobs, node, state, restored } = recovered;
     let (logs, bus) = beside(&setup.data_dir, &config, &store)?;
     let epoch = Epoch(journal.epoch().0);
-    tell_recovery(&state, started, &setup.data_dir);
     let payloads = Payloads::new(blobs.clone());
     let supervisor = Arc::new(Supervisor::start(&setup.supervisor, &setup.data_dir).await?);
     let outbound = outbound(&config);
@@ -199,9 +197,8 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
         bus,
         subscriptions,
         webhooks,
-        followers: Arc::new(Semaphore::new(super::logs::FOLLOWERS_MAX)),
-        closing: CancellationToken::new(),
-        stopping: false.into(),
+        room: Room::default(),
+        ending: Ending::default(),
         progress,
         planning,
         workers,
@@ -218,10 +215,12 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
 }
 
 async fn recovered(data_dir: &Path, config: &Config) -> Result<Recovered, StartError> {
-    let data_dir = data_dir.to_owned();
+    let (started, opened) = (Instant::now(), data_dir.to_owned());
     let (policy, own_max) = (config.scheduling.policy, config.api.max_concurrent_tasks);
-    let opened = tokio::task::spawn_blocking(move || recover(&data_dir, policy, own_max));
-    opened.await.expect("recovery does not panic")
+    let recovered = tokio::task::spawn_blocking(move || recover(&opened, policy, own_max));
+    let recovered = recovered.await.expect("recovery does not panic")?;
+    tell_recovery(&recovered.state, started, data_dir);
+    Ok(recovered)
 }
 
 /// The service, which the bus can ask from then on.
@@ -513,8 +512,8 @@ fn runtimes(
 }
 
 /// The commands that bring the agents in line with the configuration: those that programs and URLs
-/// call for, and no others; pools look after the number of theirs themselves. Agents that somebody created
-/// stay.
+/// call for, and no others; pools look after the number of theirs themselves. Agents that somebody
+/// created stay.
 fn staff(config: &Config, node: NodeId, known: &HashMap<AgentId, Arc<AgentSpec>>) -> Vec<Command> {
     let mut wanted: BTreeMap<(Name, Name), AgentSpec> = BTreeMap::new();
     for (program, command) in &config.commands {

@@ -294,9 +294,12 @@ impl Service {
         let answer = if wait.is_zero() {
             self.inner.driver.ask(Query::Task(task)).await
         } else {
-            match tokio::time::timeout(wait, self.inner.driver.wait_for_end(task)).await {
-                Ok(answer) => answer,
-                Err(_) => self.inner.driver.ask(Query::Task(task)).await,
+            tokio::select! {
+                answer = self.inner.driver.wait_for_end(task) => answer,
+                () = tokio::time::sleep(wait) => self.inner.driver.ask(Query::Task(task)).await,
+                () = self.inner.ending.waits.cancelled() => {
+                    self.inner.driver.ask(Query::Task(task)).await
+                }
             }
         };
         match answer {

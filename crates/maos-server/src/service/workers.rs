@@ -292,16 +292,19 @@ impl Service {
     }
 
     async fn report(&self, outcome: &Outcome<'_>, run: &Run, taken: &mut Taken) -> Report {
-        match judge(outcome, &run.spec) {
-            Judged::Over(report) => report,
-            Judged::Refused(fault) => {
-                let key = (run.task, run.attempt);
-                taken.refused.push(refused(key, ErrorCode::ResultRefused, fault.clone()));
-                agents::failed(&fault, true)
+        let (report, refusal) = match judge(outcome, &run.spec) {
+            Judged::Over(report) => (report, None),
+            Judged::Refused(fault) => (agents::failed(&fault, true), Some(fault.into())),
+            Judged::Plan(answer) => (self.expansion(run, answer).await, None),
+            Judged::Rest(subtasks) => once(self.expansion(run, subtasks).await),
+            Judged::Result(result) => {
+                (Report::Completed(payload(result, &mut taken.documents)), None)
             }
-            Judged::Plan(answer) => self.expansion(run, answer).await,
-            Judged::Result(result) => Report::Completed(payload(result, &mut taken.documents)),
-        }
+        };
+        let refusal = refusal
+            .map(|fault| refused((run.task, run.attempt), ErrorCode::ResultRefused, fault.into()));
+        taken.refused.extend(refusal);
+        report
     }
 
     async fn expansion(&self, run: &Run, answer: &RawValue) -> Report {
@@ -377,8 +380,10 @@ pub(super) enum Judged<'a> {
     Over(Report),
     /// Its result cannot be taken, for this reason: it has failed for good.
     Refused(String),
-    /// It made subtasks.
+    /// It made subtasks, as it was asked to.
     Plan(&'a RawValue),
+    /// It leaves the rest to subtasks.
+    Rest(&'a RawValue),
     /// It made this.
     Result(&'a str),
 }
@@ -395,8 +400,11 @@ pub(super) fn judge<'a>(outcome: &'a Outcome<'_>, spec: &TaskSpec) -> Judged<'a>
         OutcomeStatus::Lost => Judged::Over(agents::lost(error("its agent lost it"))),
         OutcomeStatus::Completed => {
             let result = outcome.result.map_or("null", RawValue::get);
-            match (agents::fault_of(result), spec.rare().plans.is_some(), outcome.result) {
-                (Some(fault), _, _) => Judged::Refused(fault),
+            if let Some(fault) = agents::fault_of(result) {
+                return Judged::Refused(fault);
+            }
+            match (outcome.subtasks, spec.rare().plans.is_some(), outcome.result) {
+                (Some(subtasks), _, _) => rest(subtasks, result),
                 (None, true, Some(answer)) => Judged::Plan(answer),
                 (None, true, None) => {
                     Judged::Over(agents::failed("its plan is refused: there is none", false))
@@ -404,6 +412,24 @@ pub(super) fn judge<'a>(outcome: &'a Outcome<'_>, spec: &TaskSpec) -> Judged<'a>
                 (None, false, _) => Judged::Result(result),
             }
         }
+    }
+}
+
+fn rest<'a>(subtasks: &'a RawValue, result: &str) -> Judged<'a> {
+    if result != "null" {
+        let fault = "it brings `result` and `subtasks`: the result of a task with subtasks is made \
+                     of theirs";
+        return Judged::Refused(fault.to_owned());
+    }
+    agents::fault_of(subtasks.get()).map_or(Judged::Rest(subtasks), Judged::Refused)
+}
+
+/// Subtasks that cannot be taken are a program's mistake, which it would make the next time too;
+/// says why they are refused.
+pub(super) fn once(report: Report) -> (Report, Option<Box<str>>) {
+    match report {
+        Report::Failed(failure) => (agents::failed(&failure.message, true), Some(failure.message)),
+        report => (report, None),
     }
 }
 

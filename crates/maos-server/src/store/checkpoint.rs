@@ -28,6 +28,9 @@ const PAGES_PER_STEP: i32 = 1_000;
 const PAUSE: Duration = Duration::from_micros(200);
 /// Bytes of the copy that are compressed at a time.
 const CHUNK_BYTES: usize = 1 << 20;
+/// Chunks after which what was written is brought to disk: a commit of the journal that comes
+/// meanwhile waits for no more than that.
+const CHUNKS_PER_SYNC: u32 = 8;
 const FORMAT: u32 = 1;
 /// Says that a way back has begun; what it says is finished whatever happens.
 const MARKER: &str = "restoring";
@@ -257,6 +260,11 @@ impl Checkpoints {
         let wrong = |fault| sqlite_fault(&store, fault);
         let position = table::position(&snapshot, &store)?;
         let mut target = Connection::open(to).map_err(wrong)?;
+        // It is gone again before it would have to survive anything; brought to disk, it would
+        // hold up everybody who is.
+        for (pragma, value) in [("journal_mode", "off"), ("synchronous", "off")] {
+            target.pragma_update(None, pragma, value).map_err(wrong)?;
+        }
         let copied = Backup::new(&snapshot, &mut target)
             .and_then(|backup| backup.run_to_completion(PAGES_PER_STEP, PAUSE, None));
         copied.map_err(wrong)?;
@@ -350,7 +358,7 @@ fn pack(from: &Path, to: &Path) -> Result<(blake3::Hash, u64), StoreError> {
     let mut target = BufWriter::new(target);
     let (mut hasher, mut bytes) = (blake3::Hasher::new(), 0);
     let mut chunk = Vec::with_capacity(CHUNK_BYTES);
-    loop {
+    for chunks in 1_u32.. {
         chunk.clear();
         let limit = CHUNK_BYTES as u64;
         let read = (&mut source).take(limit).read_to_end(&mut chunk);
@@ -363,6 +371,10 @@ fn pack(from: &Path, to: &Path) -> Result<(blake3::Hash, u64), StoreError> {
         let length = u32::try_from(sealed.len()).unwrap_or(u32::MAX).to_le_bytes();
         let written = target.write_all(&length).and_then(|()| target.write_all(&sealed));
         written.map_err(|fault| io(to, fault))?;
+        if chunks.is_multiple_of(CHUNKS_PER_SYNC) {
+            let synced = target.flush().and_then(|()| target.get_ref().sync_data());
+            synced.map_err(|fault| io(to, fault))?;
+        }
     }
     let file = target.into_inner().map_err(|fault| io(to, fault.into_error()))?;
     file.sync_all().map_err(|fault| io(to, fault))?;

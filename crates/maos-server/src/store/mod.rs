@@ -359,6 +359,11 @@ impl Store {
         self.remover.retain(keep)
     }
 
+    /// Notes that a document may have lost the last task that referred to it.
+    pub fn note_removed(&self) {
+        self.remover.note_removed();
+    }
+
     /// Whether anything was removed since this was asked last.
     #[must_use]
     pub fn take_removed(&self) -> bool {

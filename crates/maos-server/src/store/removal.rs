@@ -97,6 +97,10 @@ impl Remover {
         self.pins.lock().expect("nothing panics while it holds this lock")
     }
 
+    pub(super) fn note_removed(&self) {
+        self.removed.store(true, Ordering::Release);
+    }
+
     pub(super) fn take_removed(&self) -> bool {
         self.removed.swap(false, Ordering::AcqRel)
     }

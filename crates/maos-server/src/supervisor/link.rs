@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 
 use super::SUPERVISOR_MARKER;
 use super::message::{Event, Request};
+use crate::process::open_as_before;
 
 /// Most bytes of a packet.
 const PACKET_BYTES_MAX: usize = 128 << 10;
@@ -44,6 +45,7 @@ impl Link {
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
             .spawn()?;
+        open_as_before(child.id());
         Ok(Link { socket: ours, child: Mutex::new(child) })
     }
 

@@ -45,7 +45,7 @@ pub fn supervisor_main() -> ExitCode {
 fn supervise() -> io::Result<()> {
     // A session of its own: what is typed at the server's terminal is not meant for us.
     let _ = setsid();
-    crate::host::use_huge_pages(true);
+    crate::process::use_huge_pages(true);
     set_child_subreaper(Pid::from_raw(1))?;
     let socket = io::stdin().as_fd().try_clone_to_owned()?;
     let supervising =

@@ -1,5 +1,7 @@
 //! Checkpoints: made, listed, deleted, damaged; and the way back to one over a real socket.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::http::Request;
@@ -152,6 +154,109 @@ async fn the_state_goes_back_and_forth_and_workers_are_fenced() {
     assert_eq!(status, 503, "{refused}");
     assert_eq!(server.status_of(&again).await, (200, json!("completed")));
     server.host.stop().await;
+}
+
+impl Listening {
+    /// A task of a worker that says one line; its id.
+    async fn talk(&self, poll: &str, line: &str) -> String {
+        let body = json!({"name": "talker", "required_capabilities": ["rare"]});
+        let (_, made) = self.call("POST", "/api/v1/tasks", body).await;
+        let fetch = json!({"incarnation": 1, "max_tasks": 1, "wait_ms": 5_000});
+        let (_, given) = self.call("POST", poll, fetch).await;
+        let (task, attempt) = (&given["tasks"][0]["task_id"], &given["tasks"][0]["attempt"]);
+        assert_eq!(*task, made["task"]["id"], "{given}");
+        let said = json!({"task_id": task, "attempt": attempt, "line": line});
+        let done = json!({"task_id": task, "attempt": attempt, "status": "completed", "result": 1});
+        let told = json!({"incarnation": 1, "max_tasks": 0, "wait_ms": 0, "logs": [said],
+            "outcomes": [done]});
+        let (status, answer) = self.call("POST", poll, told).await;
+        assert_eq!(status, 200, "{answer}");
+        task.as_str().unwrap().to_owned()
+    }
+
+    async fn line_of(&self, task: &str) -> Value {
+        let path = format!("/api/v1/tasks/{task}/logs");
+        self.call("GET", &path, Value::Null).await.1["items"][0]["line"].clone()
+    }
+
+    async fn send(&self, body: u64) -> Value {
+        let message = json!({"to": {"topic": "news"}, "body": body});
+        self.call("POST", "/api/v1/messages", message).await.1["offset"].clone()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_said_is_not_taken_back() {
+    let server = Listening::open().await;
+    let worker = json!({"agent_type": "w", "capabilities": ["rare"], "runtime": "worker"});
+    let (_, worker) = server.call("POST", "/api/v1/agents", worker).await;
+    let poll = format!("/api/v1/agents/{}/poll", worker["agent"]["id"].as_str().unwrap());
+    let kept = server.talk(&poll, "early").await;
+    assert_eq!(server.send(0).await, 0);
+    let (_, made) = server.call("POST", CHECKPOINTS, json!({"name": "here"})).await;
+    let gone = server.talk(&poll, "late").await;
+    assert_eq!(server.send(1).await, 1);
+    let read = json!({"mailbox": "topic:news", "reader": "ann", "offset": 1});
+    server.call("POST", "/api/v1/messages/ack", read).await;
+
+    let restore = |id: &Value| format!("{CHECKPOINTS}/{}/restore", id.as_str().unwrap());
+    let path = restore(&made["checkpoint"]["id"]);
+    let (status, answer) = server.call("PUT", &path, Value::Null).await;
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(server.line_of(&kept).await, "early");
+    let (status, _) = server.call("GET", &format!("/api/v1/tasks/{gone}/logs"), Value::Null).await;
+    assert_eq!(status, 404, "its task is not there");
+    // Offsets only grow, and a reader gets nothing twice.
+    assert_eq!(server.send(2).await, 2);
+    let (_, page) =
+        server.call("GET", "/api/v1/messages?mailbox=topic:news&reader=ann", Value::Null).await;
+    assert_eq!((&page["items"][0]["body"], &page["acknowledged"]), (&json!(2), &json!(1)));
+
+    // Forward again, the log is where it was.
+    server.call("PUT", &restore(&answer["before"]["id"]), Value::Null).await;
+    assert_eq!(server.line_of(&gone).await, "late");
+    server.host.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_during_the_way_back_wait_for_the_state_that_comes() {
+    let server = Arc::new(Listening::open().await);
+    let held = json!({"name": "held", "required_capabilities": ["rare"]});
+    let (_, held) = server.call("POST", "/api/v1/tasks", held).await;
+    let held = held["task"]["id"].as_str().unwrap().to_owned();
+    let (_, made) = server.call("POST", CHECKPOINTS, json!({})).await;
+    let id = made["checkpoint"]["id"].as_str().unwrap().to_owned();
+    let over = Arc::new(AtomicBool::new(false));
+    let asking = (0..4).map(|_| {
+        let (server, over, held) = (server.clone(), over.clone(), held.clone());
+        tokio::spawn(async move {
+            let mut answers = 0;
+            while !over.load(Ordering::Relaxed) {
+                assert_eq!(server.status_of(&held).await, (200, json!("ready")));
+                server.submit("n", Some("noop")).await;
+                answers += 1;
+            }
+            answers
+        })
+    });
+    let asking: Vec<_> = asking.collect();
+    let patient = {
+        let (server, path) = (server.clone(), format!("/api/v1/tasks/{held}?wait_seconds=50"));
+        tokio::spawn(async move { server.call("GET", &path, Value::Null).await })
+    };
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let path = format!("{CHECKPOINTS}/{id}/restore");
+        let (status, answer) = server.call("PUT", &path, Value::Null).await;
+        assert_eq!(status, 200, "{answer}");
+    }
+    over.store(true, Ordering::Relaxed);
+    for one in asking {
+        assert!(one.await.unwrap() > 3);
+    }
+    let (status, answer) = patient.await.unwrap();
+    assert_eq!((status, &answer["task"]["status"]), (200, &json!("ready")), "{answer}");
+    Arc::into_inner(server).unwrap().host.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -82,6 +82,19 @@ async fn the_router_takes_what_is_described_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_path_that_cannot_be_read_is_refused_as_everything_is() {
+    let house = House::open().await;
+    for path in paths::ALL.iter().filter(|path| path.contains('{') && path.starts_with("/api/")) {
+        for method in DOCUMENT["paths"][path].as_object().unwrap().keys() {
+            let real = paths::with_id(path, "%ff").replace("{name}", "n");
+            let answer = house.call(&method.to_ascii_uppercase(), &real, Some(&json!({}))).await;
+            let code = &answer.body["error_code"];
+            assert_eq!((answer.status, code), (400, &json!("MALFORMED_ID")), "{method} {path}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_example_works() {
     let house = House::open().await;
     for (path, methods) in DOCUMENT["paths"].as_object().unwrap() {

@@ -35,7 +35,13 @@ impl House {
     }
 
     pub(crate) async fn open_with(config: Config) -> House {
+        House::open_over(config, |_| ()).await
+    }
+
+    /// On a data directory that `prepare` makes.
+    pub(crate) async fn open_over(config: Config, prepare: impl FnOnce(&Path)) -> House {
         let folder = tempfile::tempdir().unwrap();
+        prepare(&folder.path().join("data"));
         let server = start(config, setup(folder.path().into())).await.unwrap();
         let router = maos_server::http::router(server.service.clone());
         House { server: Some(server), router, folder }
@@ -99,6 +105,19 @@ impl House {
         assert_eq!(response.status(), 200);
         let bytes = response.into_body().collect().await.unwrap().to_bytes();
         String::from_utf8(bytes.to_vec()).unwrap()
+    }
+
+    /// An answer as it comes.
+    pub(crate) async fn response(&self, request: Request<Body>) -> Response<Body> {
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
+    /// A file, with the headers that it came with.
+    pub(crate) async fn file(&self, path: &str) -> (axum::http::HeaderMap, Vec<u8>) {
+        let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+        let (parts, body) = self.response(request).await.into_parts();
+        assert_eq!(parts.status, 200);
+        (parts.headers, body.collect().await.unwrap().to_bytes().to_vec())
     }
 
     async fn pass(&self, request: Request<Body>) -> Answer {

@@ -87,6 +87,27 @@ async fn an_attempt_is_a_signed_request_and_its_answer_the_result() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_callback_leaves_the_rest_to_others() {
+    let (house, mut target) = open(json!({})).await;
+    let id = submit(&house).await;
+    let asked = target.next().await;
+    let (path, token) = asked.callback();
+    asked.answer(202, "");
+    let rest = json!([{"parameters": {"action": "noop", "value": 3}}]);
+    let outcome = json!({"status": "completed", "subtasks": rest});
+    let answer = call_back(&house, &path, Some(&token), &outcome).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    assert_eq!(house.ended(&id).await["result"]["value"], 3);
+    let id = submit(&house).await;
+    let asked = target.next().await;
+    let (path, token) = asked.callback();
+    asked.answer(202, "");
+    let outcome = json!({"status": "completed", "subtasks": [{"depends_on": ["nobody"]}]});
+    check(&call_back(&house, &path, Some(&token), &outcome).await, 422, "RESULT_REFUSED");
+    assert!(failure(&house, &id).await.contains("nobody"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_failure_is_for_good_or_another_attempt_is_made() {
     let (house, mut target) = open(json!({})).await;
     let body = poem(json!({"max_retries": 3}));

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod amend;
+mod artifacts;
 mod batches;
 mod checkpoints;
 mod claude;
@@ -17,7 +18,15 @@ mod messages;
 mod pools;
 mod resources;
 mod schedules;
+mod settings;
 mod subscriptions;
 mod target;
 mod tasks;
 mod workers;
+
+#[path = "../../benches/speed/ended.rs"]
+mod ended;
+
+#[path = "../../../../examples/backend_api.rs"]
+#[expect(dead_code, reason = "its own start is not tested here")]
+mod backend_api;

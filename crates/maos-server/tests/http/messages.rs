@@ -242,6 +242,24 @@ async fn a_worker_gets_messages_to_it_and_its_tasks_with_its_polls() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_waits_for_a_message_waits_on_after_a_restart() {
+    let house = House::open().await;
+    let receive = json!({"action": "message.receive", "mailbox": "topic:t", "wait_seconds": 30});
+    let submitted = house.submit(&json!({"name": "r", "parameters": receive})).await;
+    let id = id_of(&submitted);
+    let path = format!("/api/v1/tasks/{id}");
+    while house.get(&path).await.body["task"]["status"] != "running" {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let house = house.reopen().await;
+    let message = json!({"to": {"topic": "t"}, "body": 7});
+    assert_eq!(house.call("POST", "/api/v1/messages", Some(&message)).await.status, 200);
+    let task = house.ended(&id).await;
+    assert_eq!((&task["status"], &task["retry_count"]), (&json!("completed"), &json!(0)));
+    assert_eq!(task["result"]["items"][0]["body"], 7, "{task}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn built_in_tasks_send_and_receive() {
     let house = House::open().await;
     let house_ref = &house;

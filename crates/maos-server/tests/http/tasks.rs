@@ -1,7 +1,7 @@
 //! Tasks from submission to end, over restarts.
 
 use maos_server::config::Config;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::house::{House, id_of};
 
@@ -93,4 +93,27 @@ async fn a_cancelled_task_runs_again_also_after_it_left_the_engine() {
     assert_eq!(house.ended(&id).await["status"], "completed");
     let refused = house.call("PUT", &format!("{path}/retry"), None).await;
     assert_eq!((refused.status, &refused.body["error_code"]), (409, &json!("NOT_RETRYABLE")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_application_has_its_own_route_beside_the_servers() {
+    use tower::ServiceExt;
+    let house = House::open().await;
+    let shop = crate::backend_api::application(house.server.as_ref().unwrap().service.clone());
+    let ask = |method: &str, path: &str, body: &str| {
+        let request = axum::http::Request::builder().method(method).uri(path);
+        let request = request.header("content-type", "application/json");
+        let request = request.body(axum::body::Body::from(body.to_owned())).unwrap();
+        let shop = shop.clone();
+        async move {
+            let (parts, body) = shop.oneshot(request).await.unwrap().into_parts();
+            let body = http_body_util::BodyExt::collect(body).await.unwrap().to_bytes();
+            (parts.status.as_u16(), serde_json::from_slice::<Value>(&body).unwrap())
+        }
+    };
+    let (status, answer) = ask("POST", "/orders", r#"{"item": "tea", "quantity": 3}"#).await;
+    assert_eq!((status, &answer["price"]), (200, &json!(75)), "{answer}");
+    let path = format!("/api/v1/tasks/{}", answer["order"].as_str().unwrap());
+    assert_eq!(ask("GET", &path, "").await.1["task"]["name"], "order of tea");
+    assert_eq!(ask("GET", "/nothing", "").await.1["error_code"], "PATH_NOT_FOUND");
 }

@@ -437,6 +437,55 @@ async fn a_worker_that_plans_answers_with_subtasks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_worker_leaves_the_rest_of_its_task_to_others() {
+    let house = House::open().await;
+    let worker = Worker::with(&house, "splitting", 1).await;
+    let body = json!({"name": "goal", "required_capabilities": ["splitting"], "max_retries": 3});
+    let id = id_of(&house.submit(&body).await);
+    let task = worker.fetch().await;
+    let two = json!({"action": "noop", "value": {"$from": "one", "pointer": "/value"}});
+    let rest = json!([
+        {"key": "one", "parameters": {"action": "noop", "value": 1}},
+        {"key": "two", "parameters": two},
+    ]);
+    let mut outcome = held(&task);
+    outcome["status"] = json!("completed");
+    outcome["subtasks"] = rest;
+    let answer = worker.poll(json!({"outcomes": [outcome]})).await;
+    assert_eq!(answer["refused"], json!([]), "{answer}");
+    // Told once more, because the answer may have been lost: it changes nothing.
+    let answer = worker.poll(json!({"outcomes": [outcome]})).await;
+    assert_eq!(answer["refused"], json!([]), "{answer}");
+    let root = house.ended(&id).await;
+    assert_eq!((&root["status"], &root["result"]["value"]), (&json!("completed"), &json!(1)));
+    assert_eq!(root["subtasks"].as_array().map(Vec::len), Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn subtasks_that_cannot_be_taken_fail_the_attempt_and_the_worker_hears_why() {
+    let house = House::open().await;
+    let worker = Worker::register(&house, 1).await;
+    for (rest, result, why) in [
+        (json!([]), json!(null), "subtasks"),
+        (json!({"a": 1}), json!(null), "subtasks"),
+        (json!([{"key": "a", "depends_on": ["b"]}]), json!(null), "`b`"),
+        (json!([{"name": "a"}]), json!({"also": 1}), "`result` and `subtasks`"),
+    ] {
+        let id = id_of(&house.submit(&json!({"name": "goal", "max_retries": 3})).await);
+        let task = worker.fetch().await;
+        let mut outcome = held(&task);
+        outcome["status"] = json!("completed");
+        (outcome["subtasks"], outcome["result"]) = (rest, result);
+        let answer = worker.try_poll(json!({"outcomes": [outcome]})).await.body;
+        let refused = &answer["refused"][0];
+        assert_eq!(refused["error_code"], "RESULT_REFUSED", "{answer}");
+        assert!(refused["error"].as_str().unwrap().contains(why), "{refused}");
+        let root = house.ended(&id).await;
+        assert_eq!((&root["status"], &root["attempt"]), (&json!("failed"), &json!(1)), "{root}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_attempt_is_still_to_be_stopped_after_a_restart() {
     let house = House::open().await;
     let worker = Worker::register(&house, 1).await;

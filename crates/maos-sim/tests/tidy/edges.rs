@@ -11,7 +11,7 @@ const SERVER: &str = "crates/maos-server/src/";
 
 /// The core from the ground up. A module uses its own layer and those below it.
 const CORE_LAYERS: &[&[&str]] = &[
-    &["ids", "time", "limits", "slab"],
+    &["ids", "time", "limits", "slab", "sorted"],
     &["payload", "spec"],
     &["command", "event", "rejection", "record"],
     &["task", "agent", "change", "dispatch", "gate", "retry"],

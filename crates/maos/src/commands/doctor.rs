@@ -12,6 +12,7 @@ use clap::Args;
 use maos_server::config::{self, Config, Layers};
 use serde_json::json;
 
+use crate::programs::find;
 use crate::words;
 
 /// Programs that make more possible: name, and what for.
@@ -134,10 +135,11 @@ fn memory() -> Checked {
 }
 
 fn open_files() -> Checked {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    // The server raises its own bound as far as it may.
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
     match limit {
         Some(limit) if limit < FILES_MIN => {
-            let hint = "every worker that waits holds a connection: raise it with `ulimit -n`";
+            let hint = "every worker that waits holds a connection: raise it with `ulimit -Hn`";
             note("open files", format!("{limit} at the most"), hint)
         }
         Some(limit) => fit("open files", format!("{limit} at the most")),
@@ -237,11 +239,7 @@ fn configuration(named: Option<&Path>) -> anyhow::Result<Vec<Checked>> {
     let mut checks = vec![fit("configuration", found)];
     for (name, command) in &config.commands {
         let Some(program) = command.command.first() else { continue };
-        let there = if program.contains('/') {
-            command.folder.join(program).exists()
-        } else {
-            find(program).is_some()
-        };
+        let there = find(program.as_ref(), &command.folder).is_some();
         let found = format!("`{program}` of `commands.{name}`");
         checks.push(if there {
             fit("program", found)
@@ -262,13 +260,8 @@ fn configuration(named: Option<&Path>) -> anyhow::Result<Vec<Checked>> {
     Ok(checks)
 }
 
-fn find(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
-}
-
 fn program(name: &'static str, purpose: &str) -> Checked {
-    match find(name) {
+    match find(name.as_ref(), Path::new(".")) {
         Some(file) => fit("optional program", format!("{name}: `{}`", file.display())),
         None => note(
             "optional program",

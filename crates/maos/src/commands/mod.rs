@@ -5,8 +5,10 @@ pub(crate) mod serve;
 pub(crate) mod run;
 
 pub(crate) mod agent;
+pub(crate) mod checkpoint;
 pub(crate) mod status;
 pub(crate) mod task;
+pub(crate) mod watch;
 pub(crate) mod worker;
 
 pub(crate) mod backup;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use maos_server::config::{self, Config, Layers};
-use maos_server::{host, telemetry};
+use maos_server::{host, process, telemetry};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::words;
@@ -43,7 +43,8 @@ pub(crate) fn run(arguments: &Serve) -> anyhow::Result<ExitCode> {
     let program = std::env::current_exe().context("this program's path cannot be read")?;
     let data_dir = std::path::absolute(&arguments.data_dir)?;
     let files = data_dir.join("files");
-    host::use_huge_pages(false);
+    process::use_huge_pages(false);
+    process::open_many();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         // Before anything is started: from here on a signal means an orderly end.

@@ -4,11 +4,12 @@
 //! JSON on standard output, 64 and 65 for bad input, `::maos progress {..}` on standard error.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use maos_api::client::worker::{Given, Signs, Verdict, Worker};
+use maos_api::client::worker::{Contact, Given, Signs, Verdict, Worker};
 use maos_api::logs::LogLevel;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
@@ -20,7 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use uuid::Uuid;
 
 use crate::remote::Remote;
-use crate::words;
+use crate::{programs, words};
 
 /// Time that a program has to end when it is told to.
 const STOP_GRACE: Duration = Duration::from_secs(5);
@@ -71,6 +72,9 @@ pub(crate) async fn run(arguments: &WorkerArguments) -> anyhow::Result<ExitCode>
     let client = arguments.remote.client()?;
     let url = client.url().to_owned();
     let name = exec.program[0].to_string_lossy().into_owned();
+    if programs::find(&exec.program[0], Path::new(".")).is_none() {
+        anyhow::bail!("there is no program `{name}`\nhint: install it, or correct its path");
+    }
     let base = name.rsplit('/').next().unwrap_or(&name).to_owned();
     let agent_type = exec.agent_type.as_deref().unwrap_or(&base);
     let mut capabilities = exec.capabilities.clone();
@@ -83,6 +87,16 @@ pub(crate) async fn run(arguments: &WorkerArguments) -> anyhow::Result<ExitCode>
         Some(id) => worker.with_id(id),
         None => worker,
     };
+    let mut worker = worker;
+    let mut contacts = worker.contacts();
+    tokio::spawn(async move {
+        while let Some(contact) = contacts.recv().await {
+            match contact {
+                Contact::Away(why) => words::say(&format!("{why}; trying on until it does")),
+                Contact::Back => words::say("the server answers"),
+            }
+        }
+    });
     let program = exec.program.clone();
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let stop = async move {
@@ -98,7 +112,7 @@ pub(crate) async fn run(arguments: &WorkerArguments) -> anyhow::Result<ExitCode>
 
 /// Runs the program once.
 async fn attempt(program: Vec<OsString>, given: Given) -> Verdict {
-    let Given { task, mut stop, progress } = given;
+    let Given { task, mut stop, progress, files: _ } = given;
     let document = json!({
         "task_id": task.task_id,
         "attempt": task.attempt,

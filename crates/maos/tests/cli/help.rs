@@ -19,17 +19,19 @@ fn the_commands() {
     Usage: maos <COMMAND>
 
     Commands:
-      serve    Run the server until a signal ends it
-      run      Run a file of submissions to its end, with no server
-      task     Submit tasks to a server, watch them, change them
-      agent    See, make and end the agents of a server
-      worker   Make any program a worker of a server
-      status   Show how a server is
-      config   Show the configuration
-      doctor   Check whether this machine and the configuration are fit for a server
-      backup   Copy a data directory
-      restore  Make a data directory from a copy
-      help     Print this message or the help of the given subcommand(s)
+      serve       Run the server until a signal ends it
+      run         Run a file of submissions to its end, with no server
+      task        Submit tasks to a server, watch them, change them
+      agent       See, make and end the agents of a server
+      worker      Make any program a worker of a server
+      checkpoint  Keep the state of a server as it is, and go back to it
+      status      Show how a server is
+      watch       Watch what a server does, live on a terminal, else line by line
+      config      Show the configuration
+      doctor      Check whether this machine and the configuration are fit for a server
+      backup      Copy a data directory
+      restore     Make a data directory from a copy
+      help        Print this message or the help of the given subcommand(s)
 
     Options:
       -h, --help     Print help
@@ -41,17 +43,18 @@ fn the_commands() {
     Usage: maos task [OPTIONS] <COMMAND>
 
     Commands:
-      submit   Submit a task, or a file of them
-      get      Show a task
-      list     List the tasks, the newest first
-      cancel   Cancel a task and all below it
-      retry    Run a failed or cancelled task again, under the same id
-      why      Say what a task waits for, since when, who holds it, and what would let it go
-               on
-      watch    Follow a task and its subtasks to its end; exit 0 if it completes, else 1
-      logs     Print what the attempts of a task have to say, each line with its time
-      results  Print what a completed task made
-      help     Print this message or the help of the given subcommand(s)
+      submit     Submit a task, or a file of them
+      get        Show a task
+      list       List the tasks, the newest first
+      cancel     Cancel a task and all below it
+      retry      Run a failed or cancelled task again, under the same id
+      why        Say what a task waits for, since when, who holds it, and what would let it go
+                 on
+      watch      Follow a task and its subtasks to its end; exit 0 if it completes, else 1
+      logs       Print what the attempts of a task have to say, each line with its time
+      artifacts  List the files that are kept with a task, or fetch one
+      results    Print what a completed task made
+      help       Print this message or the help of the given subcommand(s)
 
     Options:
           --server <URL>  The server to talk to [env: MAOS_SERVER] [default:
@@ -76,6 +79,44 @@ fn agents() {
       terminate  End an agent's service: it takes nothing new, and what it runs is given to
                  others
       help       Print this message or the help of the given subcommand(s)
+
+    Options:
+          --server <URL>  The server to talk to [env: MAOS_SERVER] [default:
+                          http://127.0.0.1:8000]
+          --json          Print one JSON document on standard output
+      -h, --help          Print help
+      -V, --version       Print version
+    ");
+}
+
+#[test]
+fn checkpoints() {
+    assert_snapshot!(help("checkpoint"), @r"
+    Keep the state of a server as it is, and go back to it
+
+    Usage: maos checkpoint [OPTIONS] <COMMAND>
+
+    Commands:
+      list     List the checkpoints, the oldest first
+      create   Make a checkpoint of everything that was answered before
+      restore  Go back to a checkpoint; the state until now becomes one too
+      delete   Delete a checkpoint
+      help     Print this message or the help of the given subcommand(s)
+
+    Options:
+          --server <URL>  The server to talk to [env: MAOS_SERVER] [default:
+                          http://127.0.0.1:8000]
+          --json          Print one JSON document on standard output
+      -h, --help          Print help
+      -V, --version       Print version
+    ");
+    assert_snapshot!(help("checkpoint restore"), @r"
+    Go back to a checkpoint; the state until now becomes one too
+
+    Usage: maos checkpoint restore [OPTIONS] <NAME>
+
+    Arguments:
+      <NAME>  The checkpoint's name or id
 
     Options:
           --server <URL>  The server to talk to [env: MAOS_SERVER] [default:

@@ -62,6 +62,18 @@ fn what_is_no_data_directory_and_no_backup_is_refused() {
 }
 
 #[test]
+fn a_worker_without_its_program_is_not_started() {
+    for program in ["no-such-program", "./no/such"] {
+        let told = shown(&maos(&["worker", "exec", "--", program]).output().unwrap());
+        let wanted = format!(
+            "exit 2\n-- out\n-- err\nerror: there is no program `{program}`\n\
+             hint: install it, or correct its path\n"
+        );
+        assert_eq!(told, wanted);
+    }
+}
+
+#[test]
 fn a_run_of_what_is_no_submission_exits_2_and_one_that_is_refused_exits_1() {
     let folder = tempfile::tempdir().unwrap();
     let run = |content: &str| {

@@ -5,6 +5,7 @@
 
 mod script;
 
+mod checkpoints;
 mod help;
 mod local;
 mod tasks;

@@ -35,6 +35,17 @@ impl House {
         House::start(shell, folder)
     }
 
+    /// The same on a server that is started with so many open files allowed as `most`, and may
+    /// raise that.
+    pub(crate) fn open_with_files(folder: &Path, most: u32) -> House {
+        let plain = command_on(folder, 0);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "ulimit -Sn \"$0\"; exec \"$@\"", &most.to_string()]);
+        shell.arg(plain.get_program()).args(plain.get_args()).current_dir(folder);
+        shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        House::start(shell, folder)
+    }
+
     fn start(mut command: Command, folder: &Path) -> House {
         let mut child = command.spawn().unwrap();
         let stderr = child.stderr.take().unwrap();

@@ -1,6 +1,8 @@
 //! The real binary as a real process: killed, stopped, restarted, with real programs below it.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod checkpoints;
+mod clients;
 mod crash;
 mod house;
 mod plans;
@@ -8,3 +10,7 @@ mod programs;
 mod runs;
 mod targets;
 mod workers;
+
+#[path = "../../../../examples/client_examples.rs"]
+#[expect(dead_code, reason = "its own start is not tested here")]
+mod client_examples;

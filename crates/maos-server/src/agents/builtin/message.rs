@@ -51,7 +51,7 @@ pub(super) async fn act(
     let acting = async {
         match verb {
             "send" => send(task, parameters, bus).await,
-            "receive" => receive(task, typed(parameters, &[])?, bus, timeout).await,
+            "receive" => receive(task, typed(parameters, &[])?, bus, timeout, stop).await,
             _ => acknowledge(task, typed(parameters, &[])?, bus).await,
         }
     };
@@ -84,6 +84,7 @@ async fn receive(
     wanted: Receive,
     bus: &Bus,
     timeout: Duration,
+    stop: &Stop,
 ) -> Result<Value, Fault> {
     let limit = wanted.limit.unwrap_or(LIMIT_DEFAULT);
     if !(1..=LIMIT_MAX).contains(&limit) {
@@ -101,7 +102,12 @@ async fn receive(
         // The attempt would be timed out while it waits: an empty answer is worth more.
         wait_seconds: wait.min(timeout.as_secs().saturating_sub(1)),
     };
-    Ok(json!(bus.read(&query).await.map_err(|error| fault(&error))?))
+    let page = bus.read(&query).await.map_err(|error| fault(&error))?;
+    if page.items.is_empty() && query.wait_seconds > 0 && bus.closing().is_cancelled() {
+        // It was told that there is nothing because the server stops: it is to wait on after that.
+        return Err(stop.give_up());
+    }
+    Ok(json!(page))
 }
 
 async fn acknowledge(task: TaskId, wanted: Acknowledge, bus: &Bus) -> Result<Value, Fault> {

@@ -114,6 +114,12 @@ impl Fault {
 pub(crate) struct Stop(CancellationToken);
 
 impl Stop {
+    /// Ends the action without a verdict: the attempt is lost, and another one is made.
+    pub(crate) fn give_up(&self) -> Fault {
+        self.0.cancel();
+        Fault::failed("given up")
+    }
+
     /// A fault once the action is to end; nobody sees it, as the verdict no longer counts.
     pub(crate) fn check(&self) -> Result<(), Fault> {
         if self.0.is_cancelled() { Err(Fault::failed("stopped")) } else { Ok(()) }

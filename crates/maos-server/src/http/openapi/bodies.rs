@@ -1,5 +1,6 @@
 //! What requests may hold: the rules of the parsers in `maos-api`, as schemas.
 
+use maos_api::artifacts;
 use maos_api::claude::ClaudeType;
 use maos_api::logs::LogLevel;
 use maos_api::messages::{MAILBOX_PATTERN, NAME_CHARS_MAX, TTL_SECONDS_MAX};
@@ -41,6 +42,12 @@ pub(super) fn segment() -> Value {
     let pattern = r"^[^\u0000/]*[^\s\u0000/][^\u0000/]*$";
     json!({"type": "string", "minLength": 1, "maxLength": limits::WORD_CHARS_MAX,
         "pattern": pattern})
+}
+
+/// The name of a file that is kept with a task.
+pub(super) fn file_name() -> Value {
+    json!({"type": "string", "minLength": 1, "maxLength": artifacts::NAME_CHARS_MAX,
+        "pattern": r"^[^\u0000/]+$", "not": {"enum": [".", ".."]}})
 }
 
 pub(super) fn integer(least: u64, most: u64) -> Value {
@@ -227,6 +234,8 @@ fn of_an_outcome() -> Value {
     json!({
         "status": words(["completed", "failed", "cancelled", "lost"]),
         "result": {"description": "Any JSON."},
+        // What is wrong with them fails the attempt and not the request, as with a result.
+        "subtasks": {"description": "What is left to do: entries as in a submission's `subtasks`."},
         "error": {"type": ["string", "null"], "pattern": NO_NUL},
         "permanent": {"type": "boolean"},
     })

@@ -129,11 +129,30 @@ impl Operation {
 
     /// The `{id}` of its path is a word, no UUID.
     pub(super) fn named(mut self, what: &'static str) -> Operation {
-        self.codes.remove(&ErrorCode::MalformedId);
         if let Some(parameter) = self.parameters.first_mut() {
             parameter["schema"] = bodies::segment();
             parameter["description"] = what.into();
         }
+        self
+    }
+
+    /// The `{name}` of its path is that of a file.
+    pub(super) fn file_name(mut self, schema: Value, what: &'static str) -> Operation {
+        if let Some(parameter) = self.parameters.iter_mut().find(|named| named["name"] == "name") {
+            parameter["schema"] = schema;
+            parameter["description"] = what.into();
+        }
+        self
+    }
+
+    /// A body of any type.
+    pub(super) fn takes_file(mut self) -> Operation {
+        self.codes.extend([ErrorCode::BodyTooLarge, ErrorCode::ValidationFailed]);
+        let schema = json!({"type": "string", "format": "binary"});
+        self.body = Some(json!({
+            "required": true,
+            "content": {"application/octet-stream": {"schema": schema}},
+        }));
         self
     }
 
@@ -182,6 +201,14 @@ impl Operation {
             "required": true,
             "content": {"application/json": {"schema": schema, "example": example}},
         }));
+        self
+    }
+
+    /// The body may be left out.
+    pub(super) fn or_none(mut self) -> Operation {
+        if let Some(body) = &mut self.body {
+            body["required"] = false.into();
+        }
         self
     }
 

@@ -1,6 +1,7 @@
 //! Every operation of the API. A path or a method that is not here fails a test.
 
 use maos_api::agent::{Agent, AgentEnvelope, AgentStatus, TerminateAnswer};
+use maos_api::artifacts::{ArtifactEnvelope, ArtifactList};
 use maos_api::checkpoint::{CheckpointEnvelope, CheckpointGone, CheckpointList, RestoreAnswer};
 use maos_api::claude::{ClaudeAccepted, ClaudeOrchestratorStatus, ClaudeTaskStatus};
 use maos_api::error::ErrorCode;
@@ -49,6 +50,7 @@ pub(super) fn all() -> Vec<Operation> {
     let groups = [
         ("tasks", tasks()),
         ("tasks", task()),
+        ("tasks", artifacts()),
         ("plans", plans()),
         ("agents", agents()),
         ("resources", resources()),
@@ -224,6 +226,32 @@ fn task_logs() -> Operation {
         .answers::<LogPage>()
         .refuses(&NO_TASK)
         .refuses(&[ErrorCode::QueueFull])
+}
+
+fn artifacts() -> Vec<Operation> {
+    const NAME: &str = "The file's name: without `/`, not `.` or `..`.";
+    let attempt = bodies::integer(1, u32::MAX.into());
+    vec![
+        get(paths::TASK_ARTIFACTS, "list_artifacts", "List the files of a task")
+            .answers::<ArtifactList>()
+            .refuses(&NO_TASK),
+        put(paths::TASK_ARTIFACT, "put_artifact", "Keep a file with a task")
+            .says(
+                "In the place of one of the same name, and as long as the task. \
+                 `docs/artifacts.md` has more.",
+            )
+            .file_name(bodies::file_name(), NAME)
+            .query("attempt", attempt, "The attempt that made it: refused unless that one runs.")
+            .takes_file()
+            .answers::<ArtifactEnvelope>()
+            .refuses(&NO_TASK)
+            .refuses(&[ErrorCode::AlreadyEnded, ErrorCode::StaleAttempt, ErrorCode::QueueFull]),
+        get(paths::TASK_ARTIFACT, "get_artifact", "Fetch a file of a task")
+            .file_name(bodies::file_name(), NAME)
+            .sends("*/*", "The file, with its media type, its size, and its checksum as `ETag`.")
+            .refuses(&NO_TASK)
+            .refuses(&[ErrorCode::ArtifactNotFound]),
+    ]
 }
 
 fn messages() -> Vec<Operation> {
@@ -450,6 +478,7 @@ fn checkpoints() -> Vec<Operation> {
     vec![
         post(paths::CHECKPOINTS, "create_checkpoint", "Copy the state as it is now")
             .body(bodies::checkpoint(), example)
+            .or_none()
             .answers::<CheckpointEnvelope>()
             .refuses(&[ErrorCode::QueueFull]),
         get(paths::CHECKPOINTS, "list_checkpoints", "List the copies").answers::<CheckpointList>(),

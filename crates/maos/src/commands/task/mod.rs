@@ -1,5 +1,6 @@
 //! `maos task`: what is to be done.
 
+mod artifacts;
 mod list;
 mod logs;
 mod show;
@@ -62,6 +63,8 @@ enum Command {
     },
     /// Print what the attempts of a task have to say, each line with its time
     Logs(logs::Logs),
+    /// List the files that are kept with a task, or fetch one
+    Artifacts(artifacts::Artifacts),
     /// Print what a completed task made
     Results {
         /// The task's id
@@ -75,6 +78,7 @@ pub(crate) async fn run(arguments: &TaskArguments) -> anyhow::Result<ExitCode> {
     match &arguments.command {
         Command::Submit(submit) => return submit::run(&client, json, submit).await,
         Command::Watch { id } => return watch::run(&client, json, *id).await,
+        Command::Artifacts(wanted) => artifacts::run(&client, json, wanted).await?,
         Command::Logs(wanted) => logs::run(&client, json, wanted).await?,
         Command::Get { id } => {
             let answer = client.task(*id, 0).await?;

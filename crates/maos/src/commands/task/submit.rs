@@ -151,7 +151,7 @@ async fn send(
     body: Vec<u8>,
     key: Option<String>,
 ) -> Result<Answer<TaskEnvelope>, ClientError> {
-    let answer = client.submit(body, key.as_deref()).await?;
+    let answer = client.submit(body, key.as_deref()).await?.answer;
     for warning in &answer.warnings {
         words::say(&format!("warning: {}", words::harmless(warning)));
     }

@@ -1,6 +1,11 @@
 //! How fast the server is, everything on one machine: no-op tasks of about 200 bytes of parameters,
 //! every commit synced. Prints one table, or JSON with `--json`. Nothing here asserts a time.
 
+mod checkpoint;
+mod ended;
+mod lists;
+
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::Path;
@@ -27,13 +32,13 @@ const CONNECTIONS: usize = 64;
 const BATCH: usize = 500;
 
 struct Row {
-    name: &'static str,
+    name: Cow<'static, str>,
     figure: f64,
     unit: &'static str,
 }
 
 fn main() {
-    maos_server::host::use_huge_pages(false);
+    maos_server::process::use_huge_pages(false);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let rows = runtime.expect("a runtime").block_on(measure());
     let mut out = std::io::stdout().lock();
@@ -50,7 +55,10 @@ fn main() {
 
 async fn measure() -> Vec<Row> {
     let only = std::env::var("ONLY").unwrap_or_default();
-    let wanted = |name: &str| only.is_empty() || only.split(',').any(|part| part == name);
+    // These are asked for by name: they are no measure of speed, and take minutes.
+    let extra = |name: &str| ["checkpoint", "lists"].contains(&name);
+    let all = |name: &str| only.is_empty() && !extra(name);
+    let wanted = |name: &str| all(name) || only.split(',').any(|part| part == name);
     let mut rows = Vec::new();
     if wanted("rest") {
         rows.push(at_rest().await);
@@ -70,6 +78,12 @@ async fn measure() -> Vec<Row> {
     if wanted("queue") {
         rows.extend(a_million_queued().await);
     }
+    if wanted("checkpoint") {
+        rows.extend(checkpoint::measure().await);
+    }
+    if wanted("lists") {
+        rows.extend(lists::measure().await);
+    }
     rows
 }
 
@@ -79,7 +93,7 @@ async fn at_rest() -> Row {
     tokio::time::sleep(Duration::from_millis(500)).await;
     let figure = resident_mb();
     server.stop(Duration::ZERO).await;
-    Row { name: "memory at rest", figure, unit: "MB" }
+    Row { name: "memory at rest".into(), figure, unit: "MB" }
 }
 
 /// Through driver and SQLite journal, in process, in batches.
@@ -109,12 +123,12 @@ async fn in_batches() -> Vec<Row> {
     server.stop(Duration::ZERO).await;
     vec![
         Row {
-            name: "lives in process, batches of 500",
+            name: "lives in process, batches of 500".into(),
             figure: tasks as f64 / seconds,
             unit: "tasks/s",
         },
         Row {
-            name: "the same with the store caught up",
+            name: "the same with the store caught up".into(),
             figure: tasks as f64 / (seconds + drained),
             unit: "tasks/s",
         },
@@ -165,26 +179,26 @@ async fn over_http() -> Vec<Row> {
     times.sort_by(f64::total_cmp);
     stop.cancel();
     drop(client);
-    serving.await.expect("the server").expect("the listener");
+    serving.await.expect("the server");
     server.stop(Duration::ZERO).await;
     vec![
         Row {
-            name: "over HTTP one by one, 64 connections",
+            name: "over HTTP one by one, 64 connections".into(),
             figure: tasks as f64 / seconds,
             unit: "tasks/s",
         },
         Row {
-            name: "idle latency, submit to known completion, p50",
+            name: "idle latency, submit to known completion, p50".into(),
             figure: times[250],
             unit: "ms",
         },
         Row {
-            name: "idle latency, submit to known completion, p99",
+            name: "idle latency, submit to known completion, p99".into(),
             figure: times[495],
             unit: "ms",
         },
         Row {
-            name: "synced SQLite commit of 512 bytes, p50",
+            name: "synced SQLite commit of 512 bytes, p50".into(),
             figure: commit_floor(folder.path()),
             unit: "ms",
         },
@@ -225,13 +239,13 @@ async fn of_plans() -> Vec<Row> {
     times.sort_by(f64::total_cmp);
     stop.cancel();
     drop(client);
-    serving.await.expect("the server").expect("the listener");
+    serving.await.expect("the server");
     server.stop(Duration::ZERO).await;
     vec![
-        Row { name: "over HTTP in batches of 500", figure: batches, unit: "tasks/s" },
+        Row { name: "over HTTP in batches of 500".into(), figure: batches, unit: "tasks/s" },
         // The chain itself is a task as well, and no step.
-        Row { name: "2,000 chains of 10 steps", figure: chains / 1.1, unit: "steps/s" },
-        Row { name: "one into 1,000 and their join, p50", figure: times[15], unit: "ms" },
+        Row { name: "2,000 chains of 10 steps".into(), figure: chains / 1.1, unit: "steps/s" },
+        Row { name: "one into 1,000 and their join, p50".into(), figure: times[15], unit: "ms" },
     ]
 }
 
@@ -306,15 +320,19 @@ async fn with_a_worker() -> Vec<Row> {
     stop.cancel();
     drop(client);
     working.abort();
-    serving.await.expect("the server").expect("the listener");
+    serving.await.expect("the server");
     server.stop(Duration::ZERO).await;
     vec![
         Row {
-            name: "one Rust worker over HTTP, submitted in batches of 500",
+            name: "one Rust worker over HTTP, submitted in batches of 500".into(),
             figure: tasks as f64 / seconds,
             unit: "tasks/s",
         },
-        Row { name: "submit to completion through a worker, p50", figure: times[150], unit: "ms" },
+        Row {
+            name: "submit to completion through a worker, p50".into(),
+            figure: times[150],
+            unit: "ms",
+        },
     ]
 }
 
@@ -341,13 +359,25 @@ async fn a_million_queued() -> Vec<Row> {
     server.stop(Duration::ZERO).await;
     vec![
         Row {
-            name: "memory with a million queued, store caught up",
+            name: "memory with a million queued, store caught up".into(),
             figure: queued - before,
             unit: "MB",
         },
-        Row { name: "the same while the store catches up", figure: peak - before, unit: "MB" },
-        Row { name: "restart with a million live tasks", figure: seconds, unit: "s" },
+        Row {
+            name: "the same while the store catches up".into(),
+            figure: peak - before,
+            unit: "MB",
+        },
+        Row { name: "restart with a million live tasks".into(), figure: seconds, unit: "s" },
     ]
+}
+
+/// A number that the environment may set.
+fn number(variable: &str, default: u64) -> u64 {
+    match std::env::var(variable) {
+        Ok(value) => value.parse().unwrap_or_else(|_| panic!("{variable}={value} is no number")),
+        Err(_) => default,
+    }
 }
 
 /// Waits until the store has everything; how long that took.
@@ -508,7 +538,11 @@ fn commit_floor(folder: &Path) -> f64 {
 }
 
 fn resident_mb() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    resident_mb_of("self")
+}
+
+fn resident_mb_of(process: &str) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("Linux");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
     line.trim().trim_end_matches(" kB").trim().parse::<f64>().expect("a number") / 1_024.0
 }

@@ -1,0 +1,215 @@
+//! The Rust client and the command line against real servers that come and go.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use maos_api::client::worker::{Verdict, Worker};
+use maos_api::client::{Client, Retries, Said};
+use maos_api::events::{Event, EventFilter, EventKind};
+use maos_api::logs::{LogLevel, LogQuery};
+use maos_api::task::{TaskStatus, TaskSubmission};
+use serde_json::json;
+use serde_json::value::to_raw_value;
+use tokio::sync::oneshot;
+
+use crate::client_examples;
+use crate::house::{House, PATIENCE, eventually, free_port, open_on};
+
+fn wait<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async { tokio::time::timeout(PATIENCE, future).await }).expect("it ends")
+}
+
+fn client(house: &House) -> Client {
+    Client::new(&format!("http://{}", house.address)).unwrap()
+}
+
+/// Ends its process with its test.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+fn maos(arguments: &[&str], server: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_maos"));
+    command.args(arguments).env("MAOS_SERVER", server).stdin(Stdio::null());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+#[test]
+fn every_example_of_the_client_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let house = House::open(folder.path());
+    let url = format!("http://{}", house.address);
+    for group in ["tasks", "agents", "claude", "all"] {
+        wait(client_examples::run(group, &url)).unwrap_or_else(|why| panic!("{group}: {why}"));
+    }
+}
+
+#[test]
+fn a_submission_waits_for_its_server_and_events_go_on_over_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let mut house = open_on(folder.path(), port);
+    let url = format!("http://{}", house.address);
+    let pause = Duration::from_millis(20);
+    let retries = Retries { more_max: 1_000, pause_first: pause, pause_max: pause };
+    let client = Client::new(&url).unwrap().with_retries(retries);
+    let done = EventFilter {
+        kind: Some(EventKind::Task),
+        statuses: vec![TaskStatus::Completed],
+        ..EventFilter::default()
+    };
+    wait(async {
+        let mut events = client.events(&done, None);
+        let named =
+            |name: &str| TaskSubmission { name: name.to_owned(), ..TaskSubmission::action("noop") };
+        // The stream is open before anything happens.
+        let first = tokio::join!(events.next(), async {
+            client.submit_task(&named("before")).await.unwrap().wait().await.unwrap()
+        });
+        let names = |event: Event| match event {
+            Event::Task(event) => event.name,
+            other => panic!("{other:?}"),
+        };
+        let (id, event) = first.0.unwrap();
+        assert_eq!((names(event), id.is_some()), ("before".to_owned(), true));
+        house.kill();
+        let restarted = async {
+            let task = named("after");
+            let submitted = client.submit_task(&task);
+            let opened = tokio::task::spawn_blocking({
+                let folder = folder.path().to_owned();
+                move || open_on(&folder, port)
+            });
+            let (submitted, opened) = tokio::join!(submitted, opened);
+            submitted.unwrap().wait().await.unwrap();
+            opened.unwrap()
+        };
+        let (seen, _house) = tokio::join!(events.next(), restarted);
+        let (_, event) = seen.unwrap();
+        assert!(matches!(&event, Event::Gap { .. }) || names(event) == "after");
+    });
+}
+
+#[test]
+fn a_rust_worker_logs_and_keeps_files_and_a_client_follows_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let house = House::open(folder.path());
+    let large = folder.path().join("large");
+    let bytes: Vec<u8> = (0..3_000_000_u64).map(|at| (at * at / 3 % 251) as u8).collect();
+    std::fs::write(&large, &bytes).unwrap();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let work = {
+        let large = large.clone();
+        move |given: maos_api::client::worker::Given| {
+            let large = large.clone();
+            async move {
+                for index in 0..3 {
+                    given.log(LogLevel::Info, format!("line {index}"));
+                }
+                let small = given.artifact("a b.txt", Some("text/plain"), b"text".to_vec()).await;
+                let file = given.artifact("..large", None, large).await;
+                let sizes = [small.unwrap().size_bytes, file.unwrap().size_bytes];
+                Verdict::Completed(to_raw_value(&sizes).unwrap())
+            }
+        }
+    };
+    let task = wait(async {
+        let worker = Worker::new(client(&house), "maker", vec!["making".to_owned()], 2);
+        let ended = async { drop(stopped.await) };
+        let serving = tokio::spawn(worker.run(work, ended, PATIENCE));
+        let client = client(&house);
+        let mut task = TaskSubmission { name: "make".to_owned(), ..TaskSubmission::default() };
+        task.additions.insert("required_capabilities".to_owned(), json!(["making"]));
+        let id = client.submit_task(&task).await.unwrap().task.id;
+        let query = LogQuery {
+            offset: 0,
+            limit: 10,
+            level: LogLevel::Debug,
+            follow: true,
+            wait_seconds: 0,
+        };
+        let mut lines = client.follow_logs(id, &query);
+        for index in 0..3 {
+            let Some(Said::Line(item)) = lines.next().await.unwrap() else { panic!("a line") };
+            assert_eq!((item.line, item.offset), (format!("line {index}"), index));
+        }
+        assert_eq!(lines.next().await.unwrap(), None);
+        assert_eq!(lines.end().unwrap().status, TaskStatus::Completed);
+        let result = client.results(id).await.unwrap();
+        assert_eq!(result.results.get(), "[4,3000000]");
+        let listed = client.artifacts(id).await.unwrap();
+        assert_eq!(listed.items[0].media_type, "text/plain");
+        let download = client.artifact(id, "..large").await.unwrap();
+        assert_eq!(download.checksum, listed.items[1].checksum);
+        assert!(download.whole().await.unwrap() == bytes);
+        stop.send(()).unwrap();
+        serving.await.unwrap().unwrap();
+        id.to_string()
+    });
+    fetches(&house, &task, &bytes, folder.path());
+}
+
+/// The same files with the command line.
+fn fetches(house: &House, task: &str, bytes: &[u8], folder: &Path) {
+    let url = format!("http://{}", house.address);
+    let listed = maos(&["task", "artifacts", task], &url).output().unwrap();
+    let text = String::from_utf8(listed.stdout).unwrap();
+    assert!(text.contains("a b.txt") && text.contains("..large"), "{text}");
+    let printed = maos(&["task", "artifacts", task, "--get", "a b.txt"], &url).output().unwrap();
+    assert_eq!(printed.stdout, b"text");
+    let copy = folder.join("copy");
+    let arguments = ["task", "artifacts", task, "--get", "..large", "-o"];
+    let done = maos(&arguments, &url).arg(&copy).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    assert!(std::fs::read(&copy).unwrap() == bytes);
+    let missing = maos(&["task", "artifacts", task, "--get", "none"], &url).output().unwrap();
+    assert_eq!(missing.status.code(), Some(1));
+}
+
+#[test]
+fn watch_prints_a_line_for_each_event() {
+    let folder = tempfile::tempdir().unwrap();
+    let house = House::open(folder.path());
+    let url = format!("http://{}", house.address);
+    let mut child = Ended(maos(&["watch"], &url).spawn().unwrap());
+    let out = child.0.stdout.take().unwrap();
+    let (told, heard) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        BufReader::new(out).lines().map_while(Result::ok).try_for_each(|line| told.send(line))
+    });
+    let mut lines = Vec::new();
+    // It may begin to watch only after the first of them.
+    eventually("a line about a completed task", PATIENCE, || {
+        let id = house.submit(&json!({"name": "seen", "parameters": {"action": "noop"}}));
+        house.ended(&id);
+        lines.extend(heard.try_iter());
+        lines.iter().any(|line: &String| line.contains("completed seen"))
+    });
+}
+
+#[test]
+fn a_worker_says_once_that_it_cannot_reach_its_server_and_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let url = format!("http://127.0.0.1:{port}");
+    let arguments = ["worker", "exec", "--capability", "rare", "--", "cat"];
+    let mut child = Ended(maos(&arguments, &url).spawn().unwrap());
+    let mut said = BufReader::new(child.0.stderr.take().unwrap()).lines();
+    assert!(said.next().unwrap().unwrap().contains("serves rare"));
+    let away = said.next().unwrap().unwrap();
+    assert!(away.contains("no server answers") && away.contains("trying on"), "{away}");
+    let house = open_on(folder.path(), port);
+    let task = json!({"name": "n", "required_capabilities": ["rare"]});
+    let id = house.submit(&task);
+    assert_eq!(house.ended(&id)["status"], "completed");
+    assert!(said.next().unwrap().unwrap().contains("the server answers"));
+}
