@@ -27,8 +27,10 @@ const BURST_ROWS: u64 = 500;
 const HOLD_MAX: Duration = Duration::from_secs(10);
 const HOLD_ROWS_MAX: u64 = super::BACKLOG_ROWS_MAX / 2;
 const HOLD_BYTES_MAX: u64 = super::BACKLOG_BYTES_MAX / 2;
-/// What a task's row takes in memory beside its texts and payloads.
-const TASK_BYTES: u64 = 600;
+/// What a task's row takes in memory beside its texts and payloads: each version of it, and what
+/// they have in common.
+const VERSION_BYTES: u64 = size_of::<TaskRecord>() as u64;
+const SPEC_BYTES: u64 = 250;
 const AGENT_BYTES: u64 = 400;
 
 /// Rows as of one position, each once.
@@ -80,8 +82,11 @@ impl Portion {
         self.engine = changes.engine;
         let group = self.groups.len();
         for (place, record) in changes.tasks.iter().enumerate() {
-            self.bytes += task_bytes(record);
             let fresh = self.index.insert(record.id, (group, place)).is_none();
+            self.bytes += version_bytes(record);
+            if fresh || record.amended {
+                self.bytes += spec_bytes(record);
+            }
             if fresh && record.id != record.plan.root {
                 self.members.entry(record.plan.root).or_default().push(record.id);
             }
@@ -287,11 +292,14 @@ impl Shared {
     }
 }
 
-fn task_bytes(record: &TaskRecord) -> u64 {
-    let inline = |payload: &Payload| match payload {
+fn inline(payload: &Payload) -> u64 {
+    match payload {
         Payload::Inline(document) => document.len() as u64,
         Payload::Stored(_) => 0,
-    };
+    }
+}
+
+fn version_bytes(record: &TaskRecord) -> u64 {
     let result = match &record.stage {
         Stage::Completed(payload) => inline(payload),
         Stage::Failed(failure) => failure.message.len() as u64,
@@ -304,12 +312,16 @@ fn task_bytes(record: &TaskRecord) -> u64 {
         | Stage::Active
         | Stage::Collected => 0,
     };
+    let links = 16 * (record.depends_on.len() + record.subtasks.len());
+    VERSION_BYTES + links as u64 + result
+}
+
+/// What the versions of a row have in common.
+fn spec_bytes(record: &TaskRecord) -> u64 {
     let spec = &record.spec;
     let texts = spec.name.len() + spec.description.as_ref().map_or(0, |text| text.len());
-    let links = 16 * (record.depends_on.len() + record.subtasks.len());
-    TASK_BYTES
-        + (texts + links) as u64
+    SPEC_BYTES
+        + texts as u64
         + inline(&spec.parameters)
         + spec.metadata.as_deref().map_or(0, inline)
-        + result
 }
