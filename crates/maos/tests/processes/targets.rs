@@ -1,14 +1,15 @@
 //! The target that the documents show, behind an agent of a real server.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use maos_server::webhooks::Secret;
 use serde_json::{Value, json};
 
-use crate::house::House;
+use crate::house::{House, PATIENCE};
 
 /// The program, ended with its test.
 struct Target {
@@ -92,4 +93,62 @@ fn a_server_without_the_secret_does_not_start_and_says_how_to_make_one() {
         assert!(!ran.status.success(), "{said}");
         assert!(said.contains("shouter.secret") && said.contains("hint: make a secret"), "{said}");
     }
+}
+
+/// Takes one attempt and answers it: what was posted.
+fn take(listener: &TcpListener, status: u16, body: &str) -> Value {
+    let mut stream = listener.accept().unwrap().0;
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let (mut length, mut line) = (0, String::new());
+    while reader.read_line(&mut line).unwrap() > 2 {
+        if let Some((name, value)) = line.split_once(':')
+            && name.eq_ignore_ascii_case("content-length")
+        {
+            length = value.trim().parse().unwrap();
+        }
+        line.clear();
+    }
+    let mut posted = vec![0; length];
+    reader.read_exact(&mut posted).unwrap();
+    let head = format!("HTTP/1.1 {status} x\r\nconnection: close\r\n");
+    write!(stream, "{head}content-length: {}\r\n\r\n{body}", body.len()).unwrap();
+    serde_json::from_slice(&posted).unwrap()
+}
+
+/// A callback to `house`, as the attempt `posted` allows it: all that is answered.
+fn call_back(house: &House, posted: &Value) -> String {
+    let (id, token) = (&posted["task_id"], &posted["callback"]["token"]);
+    let path = format!("/api/v1/tasks/{}/attempts/1/outcome", id.as_str().unwrap());
+    let body = r#"{"status": "completed", "result": "late"}"#;
+    let mut stream = TcpStream::connect(house.address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let head = format!("POST {path} HTTP/1.1\r\nhost: maos\r\nconnection: close\r\n");
+    let token = format!("authorization: Bearer {}\r\n", token.as_str().unwrap());
+    let rest = format!("content-length: {}\r\n\r\n{body}", body.len());
+    stream.write_all(format!("{head}{token}{rest}").as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn what_a_killed_server_had_asked_for_is_asked_for_again_by_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    configure(folder.path(), &url, &Secret::generate());
+    let mut house = House::open(folder.path());
+    let id = house.submit(&json!({"name": "shout", "required_capabilities": ["shouting"],
+        "max_retries": 0}));
+    let first = take(&listener, 202, "");
+    assert_eq!((&first["task_id"], &first["attempt"]), (&json!(id), &json!(1)));
+    house.kill();
+    let house = House::open(folder.path());
+    let again = take(&listener, 200, r#""anew""#);
+    assert_eq!((&again["task_id"], &again["attempt"]), (&json!(id), &json!(2)));
+    let refused = call_back(&house, &first);
+    assert!(refused.starts_with("HTTP/1.1 401") && refused.contains("BAD_TOKEN"), "{refused}");
+    let task = house.ended(&id);
+    assert_eq!((&task["result"], &task["retry_count"]), (&json!("anew"), &json!(0)), "{task}");
 }
