@@ -23,6 +23,9 @@ const LINGER: Duration = Duration::from_millis(50);
 /// So many new rows while lingering are a burst: then the processor and the disk are the journal's,
 /// and the store waits for what nobody needs to be there yet.
 const BURST_ROWS: u64 = 500;
+/// A burst is over when so many times in a row there was none while lingering: a commit of the
+/// journal alone may take as long as that, and a store that begins then makes the next one longer.
+const CALM_AFTER_BURST: u32 = 5;
 /// A burst is not waited for longer than this, nor when more rows or bytes than these wait.
 const HOLD_MAX: Duration = Duration::from_secs(10);
 const HOLD_ROWS_MAX: u64 = super::BACKLOG_ROWS_MAX / 2;
@@ -63,6 +66,8 @@ struct State {
     handed: u64,
     /// As it was when a portion was taken last.
     handed_before: u64,
+    /// A burst began, and is not known to be over.
+    bursting: bool,
     synced: Sequence,
     /// Somebody waits for this to be written.
     wanted: Sequence,
@@ -191,6 +196,7 @@ impl Shared {
         while state.portions.is_empty() && !state.closing {
             state = self.changed.wait(state).expect("nothing panics while it holds this lock");
         }
+        let mut calm = 0;
         while !state.is_due() {
             let before = state.handed;
             let lingers = |state: &mut State| !state.is_due();
@@ -199,7 +205,13 @@ impl Shared {
                 .wait_timeout_while(state, LINGER, lingers)
                 .expect("nothing panics while it holds this lock");
             state = after;
-            if state.handed - before < BURST_ROWS {
+            if state.handed - before >= BURST_ROWS {
+                (state.bursting, calm) = (true, 0);
+                continue;
+            }
+            calm += 1;
+            if !state.bursting || calm >= CALM_AFTER_BURST {
+                state.bursting = false;
                 break;
             }
         }
