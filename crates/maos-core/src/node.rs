@@ -83,6 +83,8 @@ pub enum Echo {
     Id,
     /// The task as it is now.
     Task,
+    /// For a submission: the task once it has ended, and no earlier. For all else as `Task`.
+    End,
 }
 
 /// What somebody wants to know.
@@ -297,7 +299,7 @@ impl Node {
         &self.state
     }
 
-    /// The engine's state, to take changed rows from and to evict what the store has.
+    /// The engine's state, to take changed rows from.
     pub fn state_mut(&mut self) -> &mut State {
         &mut self.state
     }
@@ -354,7 +356,12 @@ impl Node {
                 let fresh = !events.is_empty();
                 self.run(moment, events, actions);
                 self.watch(moment.at, command);
-                id.map(|_| Ok(self.answer(moment, command, echo, fresh)))
+                let Some(id) = id else { return };
+                let answer = self.answer(moment, command, echo, fresh);
+                if let (Echo::End, Answer::Accepted { root, .. }) = (echo, &answer) {
+                    return self.read(id, Query::Ended(*root), actions);
+                }
+                Some(Ok(answer))
             }
             // A refusal waits too: what it rests on may not be durable yet.
             Err(refusal) => Some(Err(refusal)),
@@ -368,20 +375,21 @@ impl Node {
     }
 
     fn answer(&self, moment: &Moment, command: &Command, echo: Echo, fresh: bool) -> Answer {
-        let echoed = |task: TaskId| match echo {
-            Echo::Id => None,
-            Echo::Task => self.state.task(task).map(Box::new),
-        };
+        let told = |task: TaskId| self.state.task(task).map(Box::new);
         match command {
             Command::Submit { plan } => {
                 let own = plan.root().id;
                 let before = self.state.accepted_before(moment, plan);
                 let root = if fresh { own } else { before.unwrap_or(own) };
-                Answer::Accepted { root, fresh, task: echoed(root) }
+                let task = (echo == Echo::Task).then(|| told(root)).flatten();
+                Answer::Accepted { root, fresh, task }
             }
             Command::Cancel { task, .. }
             | Command::Retry { task }
-            | Command::Amend { task, .. } => echoed(*task).map_or(Answer::Done, Answer::Task),
+            | Command::Amend { task, .. } => match echo {
+                Echo::Id => Answer::Done,
+                Echo::Task | Echo::End => told(*task).map_or(Answer::Done, Answer::Task),
+            },
             Command::Revive { .. }
             | Command::Report { .. }
             | Command::Release { .. }
@@ -472,15 +480,15 @@ impl Node {
                 (Some(record), Some(blockers)) => {
                     (Ok(Answer::Explained(Box::new(record), blockers)), self.decided)
                 }
-                _ => (Err(Rejection::TaskNotFound(task)), self.decided),
+                _ => self.absent(task),
             },
-            Query::Outcome(task) => match self.state.task(task) {
+            Query::Outcome(task) => match self.state.ended(task) {
                 Some(_) => (Ok(Answer::Outcome(self.state.outcome(task))), self.decided),
-                None => (Err(Rejection::TaskNotFound(task)), Sequence(0)),
+                None => self.absent(task),
             },
             Query::Plan(root) => match self.state.plan(root) {
                 Some(tasks) => (Ok(Answer::Plan(tasks)), self.decided),
-                None => (Err(Rejection::TaskNotFound(root)), Sequence(0)),
+                None => self.absent(root),
             },
             Query::Agents => {
                 let agents = self.state.agents().map(|record| self.agent_state(record)).collect();
@@ -540,8 +548,14 @@ impl Node {
     fn read_task(&self, task: TaskId) -> (Result<Answer, Rejection>, Sequence) {
         match (self.state.task(task), self.state.changed(task)) {
             (Some(record), Some(changed)) => (Ok(Answer::Task(Box::new(record))), changed),
-            _ => (Err(Rejection::TaskNotFound(task)), Sequence(0)),
+            _ => self.absent(task),
         }
+    }
+
+    /// That a task is not here. It may have left with rows that are not durable yet: whoever is
+    /// told so goes and asks for them.
+    fn absent(&self, task: TaskId) -> (Result<Answer, Rejection>, Sequence) {
+        (Err(Rejection::TaskNotFound(task)), self.state.departed())
     }
 
     fn agent_state(&self, record: AgentRecord) -> AgentState {

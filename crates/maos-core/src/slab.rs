@@ -46,6 +46,12 @@ impl<T> Slab<T> {
         value
     }
 
+    /// The value in this place; `None` when it is free.
+    pub(crate) fn get(&self, slot: Slot) -> Option<&T> {
+        let index = index(slot);
+        self.chunks.get(index / CHUNK)?.get(index % CHUNK)?.as_ref()
+    }
+
     pub(crate) fn count(&self) -> usize {
         self.places_count() - self.free.len()
     }

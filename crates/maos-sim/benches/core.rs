@@ -109,7 +109,6 @@ impl Bench {
             let state = self.node.state_mut();
             state.take_changed_tasks(|row| drop(std::hint::black_box(row)));
             state.take_changed_agents();
-            state.evict(through, 4_096);
         }
     }
 

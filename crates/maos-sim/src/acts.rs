@@ -125,8 +125,7 @@ impl World {
 
     fn retry(&mut self) -> Result<(), String> {
         let ended = |world: &World, id: &TaskId| {
-            let state = world.node.state();
-            let shown = state.task(*id).or_else(|| world.store.tasks.get(id).cloned());
+            let shown = world.shown(*id);
             shown.is_some_and(|task| task.stage.ended() && !task.stage.completed())
         };
         let unsuccessful: Vec<TaskId> =
@@ -152,11 +151,11 @@ impl World {
     /// Brings a plan back that has left the engine.
     fn revive(&mut self, task: TaskId) -> Result<(), String> {
         if self.node.state().task(task).is_none()
-            && let Some(root) = self.store.tasks.get(&task).map(|task| task.plan.root)
+            && let Some(root) = self.shown(task).map(|task| task.plan.root)
+            && let Some(tasks) = self.store.newest_plan(root, self.ledger.last())
         {
-            let tasks = self.store.plan(root).into();
             self.revived();
-            self.tell(Command::Revive { tasks })?;
+            self.tell(Command::Revive { tasks: tasks.into() })?;
         }
         Ok(())
     }
@@ -338,8 +337,7 @@ impl World {
     }
 
     fn move_rows(&mut self) -> Result<(), String> {
-        let evict = self.rng.below(3) > 0;
-        self.store_rows(evict);
+        self.store_rows();
         Ok(())
     }
 

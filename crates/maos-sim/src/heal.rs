@@ -62,7 +62,7 @@ impl World {
             let all = self.inflight_count();
             self.confirm(all)?;
         }
-        self.store_rows(true);
+        self.store_rows();
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use maos_core::command::Command;
 use maos_core::engine::State;
 use maos_core::ids::{Attempt, Sequence, TaskId};
-use maos_core::node::{Answer, Query, RequestId};
+use maos_core::node::{Answer, Echo, Query, RequestId};
 use maos_core::record::{Stage, TaskRecord};
 use maos_core::rejection::Rejection;
 use maos_core::spec::Name;
@@ -43,8 +43,9 @@ pub(crate) struct Promises {
 
 impl Asked {
     /// A command as the state is before it.
-    pub(crate) fn of_command(command: &Command, state: &State) -> Asked {
+    pub(crate) fn of_command(command: &Command, echo: Echo, state: &State) -> Asked {
         let kind = match command {
+            Command::Submit { plan } if echo == Echo::End => Kind::Ended(plan.root().id),
             Command::Submit { plan } => {
                 let key = plan.idempotency.as_ref().map(|key| key.key.clone());
                 Kind::Submit { root: plan.root().id, key }

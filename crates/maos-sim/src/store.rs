@@ -71,7 +71,39 @@ impl Store {
         self.waiting.clear();
     }
 
-    /// All tasks of the plan with this root.
+    /// Whether a row of this task is durable, written or not.
+    pub(crate) fn has(&self, id: TaskId, durable: Sequence) -> bool {
+        let batches = self.waiting.iter().filter(|batch| batch.engine.position.sequence <= durable);
+        self.tasks.contains_key(&id)
+            || batches.flat_map(|batch| &batch.tasks).any(|task| task.id == id)
+    }
+
+    /// The newest row of a task, written or not, if it is durable: one that is not is on its way,
+    /// and nobody may see an older one meanwhile.
+    pub(crate) fn newest(&self, id: TaskId, durable: Sequence) -> Option<TaskRecord> {
+        for batch in self.waiting.iter().rev() {
+            if let Some(task) = batch.tasks.iter().find(|task| task.id == id) {
+                return (batch.engine.position.sequence <= durable).then(|| task.clone());
+            }
+        }
+        self.tasks.get(&id).cloned()
+    }
+
+    /// The same for all tasks of the plan with this root, if that is so for each of them.
+    pub(crate) fn newest_plan(&self, root: TaskId, durable: Sequence) -> Option<Vec<TaskRecord>> {
+        let waiting = self.waiting.iter().flat_map(|batch| &batch.tasks);
+        let ids: BTreeSet<TaskId> = waiting
+            .chain(self.tasks.values())
+            .filter(|task| task.plan.root == root)
+            .map(|task| task.id)
+            .collect();
+        let plan: Option<Vec<_>> = ids.iter().map(|id| self.newest(*id, durable)).collect();
+        let mut plan = plan?;
+        plan.sort_by_key(|task| task.index);
+        Some(plan)
+    }
+
+    /// All tasks of the plan with this root that are written.
     pub(crate) fn plan(&self, root: TaskId) -> Vec<TaskRecord> {
         let mut plan: Vec<_> =
             self.tasks.values().filter(|task| task.plan.root == root).cloned().collect();

@@ -10,7 +10,8 @@ use maos_core::engine::{Effect, State};
 use maos_core::ids::{AgentId, Attempt, Epoch, Sequence, TaskId};
 use maos_core::laws;
 use maos_core::node::{Action, Answer, Echo, Input, Node, Query, RequestId};
-use maos_core::record::Stage;
+use maos_core::record::{Stage, TaskRecord};
+use maos_core::rejection::Rejection;
 use maos_core::spec::{Plan, Runtime};
 use maos_core::time::{Clock, Moment, Timestamp, WallTime};
 
@@ -140,8 +141,13 @@ impl World {
     pub(crate) fn ask(&mut self, command: Command) -> Result<(), String> {
         self.next_request += 1;
         let id = RequestId(self.next_request);
-        let echo = if self.rng.once_in(2) { Echo::Task } else { Echo::Id };
-        let asked = Asked::of_command(&command, self.node.state());
+        let echo = match self.rng.below(3) {
+            0 => Echo::Task,
+            // Under a key, it would wait for the end of whatever was accepted first.
+            1 if !is_keyed(&command) => Echo::End,
+            _ => Echo::Id,
+        };
+        let asked = Asked::of_command(&command, echo, self.node.state());
         let input = Input::Request { id: Some(id), command, echo };
         self.feed_asked(input, id, asked)
     }
@@ -187,6 +193,9 @@ impl World {
                 }
                 Action::Reply { id, answer } => {
                     self.promises.answered(id, &answer, &self.ledger)?;
+                    if let Err(Rejection::TaskNotFound(task)) = &answer {
+                        self.check_departed(*task)?;
+                    }
                     if let Ok(Answer::Agents(agents)) = answer {
                         self.polled(&agents)?;
                     }
@@ -267,14 +276,16 @@ impl World {
         Ok(())
     }
 
-    /// The store takes rows over; the node hears of it, or not yet.
-    pub(crate) fn store_rows(&mut self, evict: bool) {
+    /// The store takes rows over.
+    pub(crate) fn store_rows(&mut self) {
         self.store.advance(self.ledger.last());
-        if evict {
-            let kept = self.store.engine.position.sequence;
-            let most = 1 + self.rng.index(8);
-            self.node.state_mut().evict(kept, most);
-        }
+    }
+
+    /// A task as whoever asks for it finds it: in the engine, or with the rows that it left with,
+    /// once these are durable.
+    pub(crate) fn shown(&self, task: TaskId) -> Option<TaskRecord> {
+        let durable = self.ledger.last();
+        self.node.state().task(task).or_else(|| self.store.newest(task, durable))
     }
 
     /// Rows are taken from the node for the store, as they are with every group of appends.
@@ -367,6 +378,17 @@ impl World {
         Ok(())
     }
 
+    /// Whoever is told that a task is not here finds it with the rows that it left with.
+    fn check_departed(&self, task: TaskId) -> Result<(), String> {
+        let durable = self.ledger.last();
+        let known = self.ledger.task(task).is_some();
+        let found = || self.node.state().task(task).is_some() || self.store.has(task, durable);
+        if known && !found() {
+            return Err(format!("{task} left the engine before its rows were durable"));
+        }
+        Ok(())
+    }
+
     /// Whoever runs an attempt on this server knows of it as soon as its start is durable.
     fn check_told(&self, task: TaskId, attempt: Attempt, runtime: Runtime) -> Result<(), String> {
         let known = |job: &Job| job.task == task && job.attempt == attempt;
@@ -383,4 +405,8 @@ impl World {
         let state = self.node.state();
         state.agents().map(|agent| (agent.spec.id, state.held_by(agent.spec.id))).collect()
     }
+}
+
+fn is_keyed(command: &Command) -> bool {
+    matches!(command, Command::Submit { plan } if plan.idempotency.is_some())
 }

@@ -59,7 +59,7 @@ impl State {
     /// A server that starts reads back only what is not at rest: a fact about the rest needs them.
     pub(super) fn come_back(&self, slot: Slot) -> Vec<Event> {
         let root = self.tasks[slot].root;
-        if self.rested_since(root).is_none() {
+        if !self.plan_at_rest(root) {
             return Vec::new();
         }
         let tasks = self.plan(self.tasks[root].id).unwrap_or_default();

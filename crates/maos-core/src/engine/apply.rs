@@ -636,13 +636,14 @@ impl State {
 
     fn come_to_rest(&mut self, slot: Slot) {
         let root = self.tasks[slot].root;
+        let id = self.tasks[root].id;
+        // One that is a plan of its own is found among what changed.
         if let Some(edges) = self.tasks[root].edges.as_mut() {
             edges.restless -= 1;
-            if edges.restless > 0 {
-                return;
+            if edges.restless == 0 {
+                self.resting.push(id);
             }
         }
-        self.resting.push_back((self.sequence, self.tasks[root].id));
     }
 
     /// Parents run from their first subtask's start.

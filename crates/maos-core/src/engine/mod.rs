@@ -28,7 +28,7 @@ use crate::record::{AgentRecord, Counters, EngineRecord, EntryRecord, Reservatio
 use crate::slab::{Slab, Slot};
 use crate::sorted::Runs;
 use crate::spec::{AgentSpec, Amounts, Name, Policy, Setting, TaskSpec};
-use crate::task::{Task, Timer};
+use crate::task::{Links, Task, Timer};
 use crate::time::{Moment, Timestamp};
 
 pub use recover::Rows;
@@ -70,8 +70,10 @@ pub struct State {
     /// Rows that changed since they were taken last.
     pub(crate) changed_tasks: Vec<Slot>,
     pub(crate) changed_agents: Vec<Slot>,
-    /// Whole plans at rest, by the step that brought them there.
-    pub(crate) resting: VecDeque<(Sequence, TaskId)>,
+    /// Roots of larger plans that came to rest.
+    pub(crate) resting: Vec<TaskId>,
+    /// The step as of which plans left last.
+    pub(crate) departed: Sequence,
 }
 
 /// Something the shell must do once the step that says so is durable.
@@ -305,12 +307,25 @@ impl State {
         self.changed_tasks.len()
     }
 
-    /// Takes the rows that changed since this was called last, each in its latest version.
+    /// Takes the rows that changed since this was called last, each in its latest version. Plans at
+    /// rest leave the engine with their last rows: from then on whoever has these answers for them,
+    /// and that they are not here rests on the step [`State::departed`].
     pub fn take_changed_tasks(&mut self, mut take: impl FnMut(TaskRecord)) {
+        for id in core::mem::take(&mut self.resting) {
+            if let Some(root) = self.slot(id) {
+                self.dismiss_plan(root, &mut take);
+            }
+        }
         let changed = core::mem::take(&mut self.changed_tasks);
         for slot in &changed {
-            self.tasks[*slot].listed = false;
-            take(self.task_record(*slot));
+            // It may have left with its plan just now.
+            let Some(task) = self.tasks.get(*slot) else { continue };
+            if task.edges.is_none() && task.at_rest() {
+                take(self.dismiss(*slot, Links::default()));
+            } else {
+                take(self.task_record(*slot));
+                self.tasks[*slot].listed = false;
+            }
         }
         // The list's memory is used again.
         self.changed_tasks = changed;
@@ -372,24 +387,10 @@ impl State {
         self.dispatch.own_max = Some(most);
     }
 
-    /// Lets go of plans that came to rest by step `through`, at most `most` of them: the store has
-    /// them. Says how many tasks went.
-    pub fn evict(&mut self, through: Sequence, most: usize) -> usize {
-        let mut gone = 0;
-        for _ in 0..most {
-            match self.resting.front() {
-                Some((at, _)) if *at <= through => {}
-                Some(_) | None => break,
-            }
-            let Some((_, id)) = self.resting.pop_front() else { break };
-            let Some(root) = self.slot(id) else { continue };
-            match self.rested_since(root) {
-                Some(since) if since <= through => gone += self.forget_plan(root),
-                Some(since) => self.resting.push_back((since, id)),
-                None => {}
-            }
-        }
-        gone
+    /// The step as of which plans left the engine last; the rows that they left with are of it.
+    #[must_use]
+    pub fn departed(&self) -> Sequence {
+        self.departed
     }
 
     pub(crate) fn slot(&self, id: TaskId) -> Option<Slot> {
@@ -401,25 +402,38 @@ impl State {
         Amounts::new(bounded.filter_map(|(kind, pool)| Some((kind.clone(), pool.capacity_milli?))))
     }
 
-    /// The last change of a plan at rest; `None` while something of it may still move.
-    pub(crate) fn rested_since(&self, root: Slot) -> Option<Sequence> {
+    /// Whether nothing of this plan moves any more unless it is re-opened.
+    pub(crate) fn plan_at_rest(&self, root: Slot) -> bool {
         let task = &self.tasks[root];
-        match task.edges() {
-            None => task.at_rest().then_some(task.changed),
-            Some(edges) if edges.restless > 0 => None,
-            Some(edges) => edges.members.iter().map(|member| self.tasks[*member].changed).max(),
+        task.edges().map_or(task.at_rest(), |edges| edges.restless == 0)
+    }
+
+    /// Has a larger plan leave, unless it was re-opened since it came to rest. Rows that have been
+    /// taken already are as they were.
+    fn dismiss_plan(&mut self, root: Slot, take: &mut impl FnMut(TaskRecord)) {
+        if !self.plan_at_rest(root) {
+            return;
+        }
+        let Some(edges) = self.tasks[root].edges.as_mut() else { return };
+        let members = core::mem::take(&mut edges.members);
+        // All links while everybody is there to be named.
+        let links: Vec<Option<Links>> = members
+            .iter()
+            .map(|member| self.tasks[*member].listed.then(|| self.links(*member)))
+            .collect();
+        for (member, links) in members.into_iter().zip(links) {
+            match links {
+                Some(links) => take(self.dismiss(member, links)),
+                None => drop(self.dismiss(member, Links::default())),
+            }
         }
     }
 
-    fn forget_plan(&mut self, root: Slot) -> usize {
-        let task = self.tasks.remove(root);
+    fn dismiss(&mut self, slot: Slot, links: Links) -> TaskRecord {
+        self.departed = self.sequence;
+        let task = self.tasks.remove(slot);
         self.tasks_by_id.remove(&task.id);
-        let members = task.edges.map(|edges| edges.members).unwrap_or_default();
-        for member in members.iter().filter(|member| **member != root) {
-            let task = self.tasks.remove(*member);
-            self.tasks_by_id.remove(&task.id);
-        }
-        members.len().max(1)
+        task.into_record(links)
     }
 
     fn forget_agent(&mut self, slot: Slot) {

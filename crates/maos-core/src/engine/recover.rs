@@ -9,10 +9,10 @@ use alloc::vec::Vec;
 
 use super::{Consequence, Gone, State};
 use crate::agent::{Agent, Held};
-use crate::ids::{AgentId, TaskId};
+use crate::ids::AgentId;
 use crate::record::{AgentRecord, EngineRecord, EntryRecord, PlanRecord, Stage, TaskRecord};
 use crate::slab::Slot;
-use crate::task::{Edges, Task, Timer, Trail};
+use crate::task::{Edges, Links, Task, Timer, Trail};
 use crate::time::{Moment, WallTime};
 
 /// Everything that the store keeps for the engine at one position.
@@ -100,15 +100,15 @@ impl State {
     fn place(&mut self, mut record: TaskRecord) -> (Slot, Links) {
         let trail = Trail::of(&mut record);
         let links = Links {
-            root: record.plan.root,
             parent: record.parent,
             depends_on: record.depends_on,
             subtasks: record.subtasks,
+            collect: record.collect,
         };
         let single =
             links.parent.is_none() && links.subtasks.is_empty() && links.depends_on.is_empty();
         let edges =
-            (!single).then(|| Box::new(Edges { collect: record.collect, ..Edges::default() }));
+            (!single).then(|| Box::new(Edges { collect: links.collect, ..Edges::default() }));
         let id = record.id;
         if record.index == 0 {
             self.remember_key(&record.plan);
@@ -141,7 +141,7 @@ impl State {
     }
 
     fn relink(&mut self, slot: Slot, links: &Links) {
-        self.tasks[slot].root = self.known(links.root);
+        self.tasks[slot].root = self.known(self.tasks[slot].plan.root);
         self.tasks[slot].parent = links.parent.map(|parent| self.known(parent));
         if self.tasks[slot].edges.is_none() {
             return;
@@ -197,10 +197,8 @@ impl State {
 
     fn follow_restored_end(&mut self, slot: Slot) {
         let task = &self.tasks[slot];
-        let root = task.root;
-        let at_rest = self.tasks[root].edges().map_or(task.at_rest(), |root| root.restless == 0);
-        if at_rest && root == slot {
-            self.resting.push_back((self.sequence, task.id));
+        if task.root == slot && task.edges.is_some() && self.plan_at_rest(slot) {
+            self.resting.push(task.id);
         }
         if self.satisfied(slot) {
             return;
@@ -238,24 +236,32 @@ impl State {
         }
     }
 
+    /// A task's edges as its row has them.
+    pub(super) fn links(&self, slot: Slot) -> Links {
+        let task = &self.tasks[slot];
+        let Some(edges) = task.edges() else { return Links::default() };
+        let ids = |slots: &[Slot]| slots.iter().map(|slot| self.tasks[*slot].id).collect();
+        Links {
+            parent: task.parent.map(|parent| self.tasks[parent].id),
+            depends_on: ids(&edges.depends_on),
+            subtasks: ids(&edges.subtasks),
+            collect: edges.collect,
+        }
+    }
+
     pub(super) fn task_record(&self, slot: Slot) -> TaskRecord {
+        let Links { parent, depends_on, subtasks, collect } = self.links(slot);
         let task = &self.tasks[slot];
         let trail = task.trail.as_deref();
-        let ids = |slots: &[Slot]| -> Box<[TaskId]> {
-            if slots.is_empty() {
-                return Box::default();
-            }
-            slots.iter().map(|slot| self.tasks[*slot].id).collect()
-        };
         TaskRecord {
             id: task.id,
             spec: task.spec.clone(),
             plan: task.plan.clone(),
             index: task.index,
-            parent: task.parent.map(|parent| self.tasks[parent].id),
-            depends_on: ids(task.depends_on()),
-            subtasks: ids(task.subtasks()),
-            collect: task.edges().and_then(|edges| edges.collect),
+            parent,
+            depends_on,
+            subtasks,
+            collect,
             stage: task.stage.clone(),
             attempt: task.attempt,
             retries_used: task.retries_used,
@@ -269,12 +275,4 @@ impl State {
             amended: trail.is_some_and(|trail| trail.amended),
         }
     }
-}
-
-/// The edges of a task's row, before they become slots.
-struct Links {
-    root: TaskId,
-    parent: Option<TaskId>,
-    depends_on: Box<[TaskId]>,
-    subtasks: Box<[TaskId]>,
 }

@@ -16,7 +16,7 @@ use maos_core::time::{Timestamp, WallTime};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
-type Reply = oneshot::Sender<Result<Answer, Rejection>>;
+pub(super) type Reply = oneshot::Sender<Result<Answer, Rejection>>;
 type BatchSender = oneshot::Sender<Vec<Result<Answer, Rejection>>>;
 
 pub(super) enum Message {
@@ -24,11 +24,29 @@ pub(super) enum Message {
     Batch { commands: Vec<Command>, echo: Echo, reply: BatchSender },
     Reports(Vec<Command>),
     Read { query: Query, reply: Reply },
+    RunToEnd { command: Command, id: u64, reply: Reply },
     Wait { query: Query, id: u64, reply: Reply },
     Watch { reply: oneshot::Sender<Position> },
     Forget { id: u64 },
     Progressed { task: TaskId, attempt: Attempt },
     Seen { agent: AgentId },
+}
+
+impl Message {
+    /// How many commands there are in it; everything else counts as one.
+    pub(super) fn commands_count(&self) -> usize {
+        match self {
+            Message::Batch { commands, .. } | Message::Reports(commands) => commands.len().max(1),
+            Message::Command { .. }
+            | Message::RunToEnd { .. }
+            | Message::Read { .. }
+            | Message::Wait { .. }
+            | Message::Watch { .. }
+            | Message::Forget { .. }
+            | Message::Progressed { .. }
+            | Message::Seen { .. } => 1,
+        }
+    }
 }
 
 /// Who waits for what under one number.
@@ -74,20 +92,10 @@ impl Mailbox {
         self.reports.is_empty() && self.requests.is_empty()
     }
 
-    /// Takes what is there already, reports first, up to `most` in all.
-    pub(super) fn take_more(&mut self, taken: &mut Vec<Message>, most: usize, requests: bool) {
-        while taken.len() < most {
-            match self.reports.try_recv() {
-                Ok(message) => taken.push(message),
-                Err(_) => break,
-            }
-        }
-        while requests && taken.len() < most {
-            match self.requests.try_recv() {
-                Ok(message) => taken.push(message),
-                Err(_) => break,
-            }
-        }
+    /// Takes what is there already, reports first.
+    pub(super) fn take(&mut self, requests: bool) -> Option<Message> {
+        let report = self.reports.try_recv().ok();
+        report.or_else(|| requests.then(|| self.requests.try_recv().ok()).flatten())
     }
 }
 
@@ -203,12 +211,28 @@ impl Handle {
     /// # Errors
     /// The engine's refusal, or that the driver has stopped.
     pub async fn wait_for_end(&self, task: TaskId) -> Result<Answer, Refused> {
+        let (mut wait, reply) = self.wait();
+        let message = Message::Wait { query: Query::Ended(task), id: wait.forget.id, reply };
+        self.requests.send(message).await.map_err(|_| Refused::Stopped)?;
+        wait.answer().await
+    }
+
+    /// Hands in a submission whose answer comes when its root has ended: `run` and `wait_for_end`
+    /// would wake whoever asks twice. It is decided whatever becomes of the wait.
+    ///
+    /// # Errors
+    /// That the driver has stopped.
+    pub async fn run_to_end(&self, submit: Command) -> Result<Wait, Refused> {
+        let (wait, reply) = self.wait();
+        let message = Message::RunToEnd { command: submit, id: wait.forget.id, reply };
+        self.requests.send(message).await.map_err(|_| Refused::Stopped)?;
+        Ok(wait)
+    }
+
+    fn wait(&self) -> (Wait, Reply) {
         let id = self.next_wait.fetch_add(2, Ordering::Relaxed);
         let (reply, answer) = oneshot::channel();
-        let _forget = ForgetOnDrop { id, reports: self.reports.clone() };
-        let message = Message::Wait { query: Query::Ended(task), id, reply };
-        self.requests.send(message).await.map_err(|_| Refused::Stopped)?;
-        Ok(answer.await.map_err(|_| Refused::Stopped)??)
+        (Wait { answer, forget: ForgetOnDrop { id, reports: self.reports.clone() } }, reply)
     }
 
     /// Has changes told from now on; says behind which step.
@@ -279,6 +303,23 @@ impl HandedIn {
             Some(answers) => answers.await.map_err(|_| Refused::Stopped),
             None => Ok(Vec::new()),
         }
+    }
+}
+
+/// Waits for the end of a task. Dropped before that, the engine forgets the wait.
+pub struct Wait {
+    // Closed before the engine is told: it may hear of that before it hears of the wait.
+    answer: oneshot::Receiver<Result<Answer, Rejection>>,
+    forget: ForgetOnDrop,
+}
+
+impl Wait {
+    /// The task once it has ended. Nothing is lost when this is dropped and called again.
+    ///
+    /// # Errors
+    /// The engine's refusal, or that the driver has stopped.
+    pub async fn answer(&mut self) -> Result<Answer, Refused> {
+        Ok((&mut self.answer).await.map_err(|_| Refused::Stopped)??)
     }
 }
 

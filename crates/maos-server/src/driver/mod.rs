@@ -32,14 +32,14 @@ use crate::agents::{Order, Start};
 use crate::journal::Journal;
 use crate::store::Changes;
 use clock::Clocks;
-pub use mailbox::{BusyDisk, HandedIn, Handle, Refused};
-use mailbox::{Message, ReplyTo, Shared};
+pub use mailbox::{BusyDisk, HandedIn, Handle, Refused, Wait};
+use mailbox::{Message, Reply, ReplyTo, Shared};
 use writer::{Ack, Group, Writer};
 
-/// Requests that are taken from the mailbox before the loop looks at anything else.
+/// Commands that are decided before the loop looks at anything else: less than a millisecond's work,
+/// so that the journal gets its next group as soon as it has written the last one. What came as one
+/// message is decided in one go, however much it is.
 const TAKE_MAX: usize = 512;
-/// Plans that leave memory in one turn of the loop.
-const EVICT_MAX: usize = 16_384;
 /// How long the loop stays awake behind the last message.
 const LINGER: Duration = Duration::from_micros(200);
 /// Groups of so few steps are appended by the loop itself, if it has nothing else to do.
@@ -155,7 +155,7 @@ pub fn start(
 enum Wake {
     Stop,
     Ack(Ack),
-    Messages,
+    Message(Message),
     Deadline,
     Kept,
 }
@@ -209,7 +209,6 @@ impl Driver {
     }
 
     async fn run(mut self, mut mailbox: mailbox::Mailbox, stop: CancellationToken) -> Ended {
-        let mut taken: Vec<Message> = Vec::with_capacity(TAKE_MAX);
         loop {
             self.linger(&mailbox);
             let deadline = self.until_deadline();
@@ -218,10 +217,9 @@ impl Driver {
                 biased; // Durability before new work; the same order in every run.
                 Some(ack) = self.writer.acks.recv() => Wake::Ack(ack),
                 () = stop.cancelled(), if !self.writer.busy || !self.healthy => Wake::Stop,
-                Some(message) = mailbox.reports.recv() => { taken.push(message); Wake::Messages }
+                Some(message) = mailbox.reports.recv() => Wake::Message(message),
                 Some(message) = mailbox.requests.recv(), if self.node.takes_requests() => {
-                    taken.push(message);
-                    Wake::Messages
+                    Wake::Message(message)
                 }
                 () = sleep(deadline) => Wake::Deadline,
                 Ok(()) = kept.changed() => Wake::Kept,
@@ -236,12 +234,9 @@ impl Driver {
                         return Ended::Fenced;
                     }
                 }
-                Wake::Messages => {
+                Wake::Message(first) => {
                     self.busy_at = began;
-                    mailbox.take_more(&mut taken, TAKE_MAX, self.node.takes_requests());
-                    for message in taken.drain(..) {
-                        self.receive(message);
-                    }
+                    self.receive_all(first, &mut mailbox);
                 }
                 Wake::Deadline => {}
                 Wake::Kept => self.let_go(),
@@ -285,9 +280,20 @@ impl Driver {
         }
     }
 
+    /// Takes in this message and what is there behind it, reports first.
+    fn receive_all(&mut self, first: Message, mailbox: &mut mailbox::Mailbox) {
+        let (mut next, mut taken) = (Some(first), 0);
+        while let Some(message) = next {
+            taken += message.commands_count();
+            // Once for all that came in it: it is the same moment.
+            self.clocks.read();
+            self.receive(message);
+            let more = taken < TAKE_MAX;
+            next = more.then(|| mailbox.take(self.node.takes_requests())).flatten();
+        }
+    }
+
     fn receive(&mut self, message: Message) {
-        // Once for all that came together: it is the same moment.
-        self.clocks.read();
         match message {
             Message::Command { command, echo, reply } => {
                 let id = reply.map(|reply| self.expect_reply(ReplyTo::One(reply)));
@@ -310,9 +316,14 @@ impl Driver {
                 let id = self.expect_reply(ReplyTo::One(reply));
                 self.feed(Input::Read { id, query });
             }
+            Message::RunToEnd { command, id, reply } => {
+                let id = self.expect_wait(id, reply);
+                self.feed(Input::Request { id, command, echo: Echo::End });
+            }
             Message::Wait { query, id, reply } => {
-                self.waiting.insert(id, ReplyTo::One(reply));
-                self.feed(Input::Read { id: RequestId(id << INDEX_BITS), query });
+                if let Some(id) = self.expect_wait(id, reply) {
+                    self.feed(Input::Read { id, query });
+                }
             }
             Message::Watch { reply } => {
                 let state = self.node.state_mut();
@@ -328,6 +339,15 @@ impl Driver {
             Message::Progressed { task, attempt } => self.feed(Input::Progressed { task, attempt }),
             Message::Seen { agent } => self.feed(Input::Seen { agent }),
         }
+    }
+
+    /// `None` when nobody waits any more: that may be heard of first.
+    fn expect_wait(&mut self, id: u64, reply: Reply) -> Option<RequestId> {
+        if reply.is_closed() {
+            return None;
+        }
+        self.waiting.insert(id, ReplyTo::One(reply));
+        Some(RequestId(id << INDEX_BITS))
     }
 
     fn expect_reply(&mut self, reply: ReplyTo) -> RequestId {
@@ -468,7 +488,8 @@ impl Driver {
         Some(Group { epoch: self.node.epoch(), first, last, steps })
     }
 
-    /// Everything that changed since this was done last, as of the last step.
+    /// Everything that changed since this was done last, as of the last step. What is at rest leaves
+    /// the engine with it.
     fn take_rows(&mut self) -> Changes {
         self.rows_taken = self.clocks.last();
         let state = self.node.state_mut();
@@ -480,14 +501,6 @@ impl Driver {
         changes
     }
 
-    /// Hands rows to the store, which finds them from now on, written or not: ended plans leave
-    /// memory.
-    fn hand_in(&mut self, changes: Changes) {
-        let position = changes.engine.position.sequence;
-        (self.ports.keep)(changes);
-        self.node.state_mut().evict(position, EVICT_MAX);
-    }
-
     fn acknowledge(&mut self, ack: Ack) -> Option<Ended> {
         match ack {
             Ack::Durable { through } => {
@@ -495,16 +508,16 @@ impl Driver {
                     info!("the journal takes appends again");
                 }
                 self.writer.busy = false;
-                let mut changes = self.in_flight.take();
+                // Handed on first: the store finds rows from then on, written or not, and whoever is
+                // told below that a task is no longer here asks there.
+                if let Some(changes) = self.in_flight.take() {
+                    (self.ports.keep)(changes);
+                }
                 self.feed(Input::Durable { through });
                 if self.node.inflight() == 0 {
                     // Nothing more is on its way: the store need not wait for the rest.
-                    if let Some(changes) = changes.replace(self.take_rows()) {
-                        self.hand_in(changes);
-                    }
-                }
-                if let Some(changes) = changes {
-                    self.hand_in(changes);
+                    let changes = self.take_rows();
+                    (self.ports.keep)(changes);
                 }
             }
             Ack::Failed(fault) => {

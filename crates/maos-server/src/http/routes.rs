@@ -134,12 +134,11 @@ async fn submit(
 ) -> Answered<TaskEnvelope> {
     let wait = query.wait()?;
     let (options, body) = body_of(request, service.bounds().body_bytes_max).await?;
-    let accepted = service.submit(&body, options).await?;
-    if wait.is_zero() {
-        return Ok(Json(accepted));
-    }
-    let ended = service.task(accepted.task.id, wait).await?;
-    Ok(Json(TaskEnvelope { warnings: accepted.warnings, ..ended }))
+    let answer = match wait {
+        Duration::ZERO => service.submit(&body, options).await?,
+        wait => service.submit_to_end(&body, options, wait).await?,
+    };
+    Ok(Json(answer))
 }
 
 async fn batch(State(service): State<Service>, request: Request) -> Answered<Vec<BatchResult>> {

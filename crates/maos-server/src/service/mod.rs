@@ -100,6 +100,9 @@ struct Inner {
     waiting: Arc<Waiting>,
     /// Held while something is worked out from documents and written back.
     changes: tokio::sync::Mutex<()>,
+    /// Held while a plan that has left the engine is brought back: rows that were read before
+    /// another brought it back must not become what it is.
+    revival: tokio::sync::Mutex<()>,
     /// Wakes who watches the calendar.
     schedules_changed: tokio::sync::Notify,
 }

@@ -207,6 +207,7 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
         checkpoints,
         waiting,
         changes: tokio::sync::Mutex::default(),
+        revival: tokio::sync::Mutex::default(),
         schedules_changed: tokio::sync::Notify::new(),
     };
     let service = served(inner);

@@ -73,6 +73,49 @@ impl Service {
         Ok(accepted)
     }
 
+    /// The same; answers when the task has ended or the wait is over.
+    ///
+    /// # Errors
+    /// As [`Service::submit`].
+    pub async fn submit_to_end(
+        &self,
+        body: &[u8],
+        options: SubmitOptions,
+        wait: Duration,
+    ) -> Result<TaskEnvelope, ApiError> {
+        // What was accepted before under this key is known by its answer only.
+        if options.idempotency_key.is_some() {
+            let accepted = self.submit(body, options).await?;
+            let ended = self.task(accepted.task.id, wait).await?;
+            return Ok(TaskEnvelope { warnings: accepted.warnings, ..ended });
+        }
+        self.check_intake()?;
+        let planned = self.plan(body, options)?;
+        self.inner.payloads.keep_all(planned.blobs).await.map_err(|why| self.storage(&why))?;
+        let (plan, warnings) = (Arc::new(planned.plan), planned.warnings);
+        let task = plan.root().id;
+        let driver = &self.inner.driver;
+        let submit = Command::Submit { plan };
+        let mut end = driver.run_to_end(submit).await.map_err(faults::refused)?;
+        let answer = tokio::select! {
+            biased;
+            answer = end.answer() => Some(answer),
+            () = self.waited(wait) => None,
+        };
+        let answer = match answer {
+            Some(answer) => answer,
+            None => match driver.ask(Query::Task(task)).await {
+                // It was refused, or has just left: that answer is there or on its way.
+                Err(Refused::Rejection(Rejection::TaskNotFound(_))) => end.answer().await,
+                shown => shown,
+            },
+        };
+        let record = self.told(task, answer).await?;
+        let message = format!("task is {}", present::status(&record.stage).name());
+        let envelope = self.envelope(&record, message).await?;
+        Ok(TaskEnvelope { warnings, ..envelope })
+    }
+
     /// The same with somebody who is told of its end; says who that is: of a task that was accepted
     /// before, as it was said then.
     pub(super) async fn submit_and_call_back(
@@ -208,18 +251,32 @@ impl Service {
         self.record(root, Duration::ZERO).await?;
         let mut answer = self.inner.driver.run(command.clone(), Echo::Task).await;
         if let Err(Refused::Rejection(Rejection::TaskNotFound(_))) = answer {
-            let record = self.stored(task).await?;
-            let tasks = self.stored_plan(record.plan.root).await?;
-            // In one go: a plan at rest leaves the engine again as soon as its rows are written.
-            let both = vec![Command::Revive { tasks: tasks.into() }, command];
-            let answers = self.inner.driver.run_all(both, Echo::Task).await;
-            let last = answers.map_err(faults::refused)?.pop();
-            answer = last.map_or(Err(Refused::Stopped), |last| last.map_err(Refused::Rejection));
+            answer = self.revive_and_run(task, command).await?;
         }
         match answer.map_err(faults::refused)? {
             Answer::Task(record) => Ok(*record),
             _ => Err(faults::internal(&"a change of a task was answered with something else")),
         }
+    }
+
+    async fn revive_and_run(
+        &self,
+        task: TaskId,
+        command: Command,
+    ) -> Result<Result<Answer, Refused>, ApiError> {
+        let _alone = self.inner.revival.lock().await;
+        // Another may have brought it back meanwhile.
+        match self.inner.driver.run(command.clone(), Echo::Task).await {
+            Err(Refused::Rejection(Rejection::TaskNotFound(_))) => {}
+            answer => return Ok(answer),
+        }
+        let record = self.stored(task).await?;
+        let tasks = self.stored_plan(record.plan.root).await?;
+        // In one go: a plan at rest leaves the engine again with the next rows.
+        let both = vec![Command::Revive { tasks: tasks.into() }, command];
+        let answers = self.inner.driver.run_all(both, Echo::Task).await;
+        let last = answers.map_err(faults::refused)?.pop();
+        Ok(last.map_or(Err(Refused::Stopped), |last| last.map_err(Refused::Rejection)))
     }
 
     /// Keeps a pin until the store has what a task came to by the time that the answer is dropped:
@@ -296,12 +353,26 @@ impl Service {
         } else {
             tokio::select! {
                 answer = self.inner.driver.wait_for_end(task) => answer,
-                () = tokio::time::sleep(wait) => self.inner.driver.ask(Query::Task(task)).await,
-                () = self.inner.ending.waits.cancelled() => {
-                    self.inner.driver.ask(Query::Task(task)).await
-                }
+                () = self.waited(wait) => self.inner.driver.ask(Query::Task(task)).await,
             }
         };
+        self.told(task, answer).await
+    }
+
+    /// Returns when nobody is to wait any longer.
+    async fn waited(&self, wait: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = self.inner.ending.waits.cancelled() => {}
+        }
+    }
+
+    /// What the engine says of a task; the store's word for one that has left it.
+    async fn told(
+        &self,
+        task: TaskId,
+        answer: Result<Answer, Refused>,
+    ) -> Result<TaskRecord, ApiError> {
         match answer {
             Ok(Answer::Task(record)) => Ok(*record),
             Ok(_) => Err(faults::internal(&"a task was something else")),
@@ -312,6 +383,10 @@ impl Service {
 
     /// A task that has left the engine.
     pub(super) async fn stored(&self, task: TaskId) -> Result<TaskRecord, ApiError> {
+        // What has just left is in memory.
+        if let Some(record) = self.inner.store.unwritten(task) {
+            return Ok(record);
+        }
         let store = self.inner.store.clone();
         let found = blocking(move || store.task(task)).await.map_err(|why| self.storage(&why))?;
         found.ok_or_else(|| {

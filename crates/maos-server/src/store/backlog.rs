@@ -1,7 +1,9 @@
 //! Rows that wait for the store's thread, in portions that each end at a position.
 //!
 //! Its law: a portion is written whole, so every transaction is complete at its position; a row
-//! stays here until it is committed, so that a reader who looks here first never misses it.
+//! stays here until it is committed, so that a reader who looks here first never misses it. Who
+//! hands rows in only puts them down: they are sorted into portions by whoever looks next, which
+//! in a burst is the store's thread.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -62,7 +64,7 @@ struct State {
     writing: bool,
     rows: u64,
     bytes: u64,
-    /// Rows that were ever handed in.
+    /// Rows that were ever sorted in.
     handed: u64,
     /// As it was when a portion was taken last.
     handed_before: u64,
@@ -75,11 +77,23 @@ struct State {
     fault: Option<String>,
 }
 
-/// What the store's handles and its thread share.
+/// What was handed in and is not sorted in yet, the oldest first.
+#[derive(Debug, Default)]
+struct Inbox {
+    changes: Vec<Changes>,
+    rows: u64,
+    /// The thread is to look now.
+    stirred: bool,
+    closing: bool,
+}
+
+/// What the store's handles and its thread share. Who holds the state may take the inbox, never the
+/// other way round.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     state: Mutex<State>,
-    changed: Condvar,
+    inbox: Mutex<Inbox>,
+    arrived: Condvar,
 }
 
 impl Portion {
@@ -143,6 +157,26 @@ impl Portion {
 }
 
 impl State {
+    fn add(&mut self, changes: Changes) {
+        let writable = usize::from(self.writing);
+        let fits = self.portions.len() > writable
+            && self.portions.back().is_some_and(|last| !last.is_full());
+        if !fits {
+            // The next portion is likely to be about as large as the one before.
+            let likely = self.portions.back().map_or(0, |last| last.index.len());
+            let index = HashMap::with_capacity(likely);
+            let began = Some(Instant::now());
+            self.portions.push_back(Arc::new(Portion { index, began, ..Portion::default() }));
+        }
+        self.handed += changes.tasks.len() as u64;
+        let last = self.portions.back_mut().expect("one was just there");
+        let last = Arc::get_mut(last).expect("only the portion on its way is shared");
+        let (rows, bytes) = (last.rows(), last.bytes());
+        last.add(changes);
+        self.rows = self.rows + last.rows() - rows;
+        self.bytes = self.bytes + last.bytes() - bytes;
+    }
+
     /// Whether the first portion must be written now, burst or not.
     fn is_due(&self) -> bool {
         let Some(first) = self.portions.front() else { return true };
@@ -158,35 +192,55 @@ impl State {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    /// The state as it is.
+    fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("nothing panics while it holds this lock")
     }
 
+    fn inbox(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().expect("nothing panics while it holds this lock")
+    }
+
+    /// The state with everything that was handed in.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        let mut state = self.state();
+        let changes = {
+            let mut inbox = self.inbox();
+            inbox.rows = 0;
+            std::mem::take(&mut inbox.changes)
+        };
+        changes.into_iter().for_each(|changes| state.add(changes));
+        state
+    }
+
     pub(super) fn add(&self, changes: Changes) {
-        let mut state = self.lock();
-        let writable = usize::from(state.writing);
-        let fits = state.portions.len() > writable
-            && state.portions.back().is_some_and(|last| !last.is_full());
-        if !fits {
-            // The next portion is likely to be about as large as the one before.
-            let likely = state.portions.back().map_or(0, |last| last.index.len());
-            let index = HashMap::with_capacity(likely);
-            let began = Some(Instant::now());
-            state.portions.push_back(Arc::new(Portion { index, began, ..Portion::default() }));
+        let mut inbox = self.inbox();
+        inbox.rows += (changes.tasks.len() + changes.agents.len() + changes.entries.len()) as u64;
+        inbox.changes.push(changes);
+        // Who lingers looks by itself.
+        if inbox.changes.len() == 1 {
+            self.arrived.notify_all();
         }
-        // Who lingers is not woken each time.
-        let first = state.portions.len() == 1 + writable && !fits;
-        state.handed += changes.tasks.len() as u64;
-        let state = &mut *state;
-        let last = state.portions.back_mut().expect("one was just there");
-        let last = Arc::get_mut(last).expect("only the portion on its way is shared");
-        let (rows, bytes) = (last.rows(), last.bytes());
-        last.add(changes);
-        state.rows = state.rows + last.rows() - rows;
-        state.bytes = state.bytes + last.bytes() - bytes;
-        if first {
-            self.changed.notify_all();
-        }
+    }
+
+    /// Has the thread look now.
+    fn stir(&self) {
+        self.inbox().stirred = true;
+        self.arrived.notify_all();
+    }
+
+    /// Waits until something was handed in, or somebody wants something.
+    fn await_rows(&self) {
+        let idle = |inbox: &mut Inbox| {
+            inbox.changes.is_empty() && !inbox.closing && !std::mem::take(&mut inbox.stirred)
+        };
+        drop(self.arrived.wait_while(self.inbox(), idle));
+    }
+
+    /// Waits for a while, or until somebody wants something.
+    fn linger(&self) {
+        let lingers = |inbox: &mut Inbox| !inbox.closing && !std::mem::take(&mut inbox.stirred);
+        drop(self.arrived.wait_timeout_while(self.inbox(), LINGER, lingers));
     }
 
     /// The next portion to write, once there is one; `None` when the store is closed and all is
@@ -194,17 +248,19 @@ impl Shared {
     pub(super) fn take(&self) -> Option<Arc<Portion>> {
         let mut state = self.lock();
         while state.portions.is_empty() && !state.closing {
-            state = self.changed.wait(state).expect("nothing panics while it holds this lock");
+            drop(state);
+            self.await_rows();
+            state = self.lock();
         }
         let mut calm = 0;
         while !state.is_due() {
             let before = state.handed;
-            let lingers = |state: &mut State| !state.is_due();
-            let (after, _) = self
-                .changed
-                .wait_timeout_while(state, LINGER, lingers)
-                .expect("nothing panics while it holds this lock");
-            state = after;
+            drop(state);
+            self.linger();
+            state = self.lock();
+            if state.is_due() {
+                break;
+            }
             if state.handed - before >= BURST_ROWS {
                 (state.bursting, calm) = (true, 0);
                 continue;
@@ -222,7 +278,7 @@ impl Shared {
 
     /// The portion that was taken is durable.
     pub(super) fn written(&self) {
-        let mut state = self.lock();
+        let mut state = self.state();
         let portion = state.portions.pop_front().expect("the portion on its way is the first");
         state.writing = false;
         state.synced = portion.engine.position.sequence;
@@ -237,38 +293,41 @@ impl Shared {
     /// The portion that was taken could not be written. Waits before it is tried again; `false`
     /// when the store is being closed, so that it is not.
     pub(super) fn failed(&self, fault: String, pause: Duration) -> bool {
-        let mut state = self.lock();
-        state.fault = Some(fault);
-        let (state, _) = self
-            .changed
-            .wait_timeout_while(state, pause, |state| !state.closing)
+        self.state().fault = Some(fault);
+        let (inbox, _) = self
+            .arrived
+            .wait_timeout_while(self.inbox(), pause, |inbox| !inbox.closing)
             .expect("nothing panics while it holds this lock");
-        !state.closing
+        !inbox.closing
     }
 
     pub(super) fn hurry(&self, through: Sequence) {
-        let mut state = self.lock();
+        let mut state = self.state();
         state.wanted = state.wanted.max(through);
-        self.changed.notify_all();
+        drop(state);
+        self.stir();
     }
 
     /// Where the database stood when it was opened.
     pub(super) fn begin_at(&self, position: Sequence) {
-        self.lock().synced = position;
+        self.state().synced = position;
     }
 
     pub(super) fn close(&self) {
-        self.lock().closing = true;
-        self.changed.notify_all();
+        self.state().closing = true;
+        self.inbox().closing = true;
+        self.arrived.notify_all();
     }
 
     pub(super) fn figures(&self) -> Backlog {
-        let state = self.lock();
-        Backlog { rows: state.rows, bytes: state.bytes }
+        let state = self.state();
+        let waiting = self.inbox().rows;
+        let bytes = state.bytes + waiting * (VERSION_BYTES + SPEC_BYTES);
+        Backlog { rows: state.rows + waiting, bytes }
     }
 
     pub(super) fn health(&self) -> Result<(), String> {
-        self.lock().fault.clone().map_or(Ok(()), Err)
+        self.state().fault.clone().map_or(Ok(()), Err)
     }
 
     pub(super) fn task(&self, id: TaskId) -> Option<TaskRecord> {

@@ -248,6 +248,12 @@ impl Store {
         drop(synced.wait_for(|position| position.sequence >= through).await);
     }
 
+    /// A task that is not written yet. Does not touch the disk.
+    #[must_use]
+    pub fn unwritten(&self, id: TaskId) -> Option<TaskRecord> {
+        self.shared.task(id)
+    }
+
     /// One task, also one that is not written yet.
     ///
     /// # Errors
