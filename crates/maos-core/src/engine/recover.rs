@@ -56,10 +56,20 @@ impl State {
         let entry = |entry: EntryRecord| ((entry.register.clone(), entry.key.clone()), entry);
         state.entries = rows.entries.into_iter().map(entry).collect();
         state.restore_tasks(rows.tasks);
-        // What was restored has not changed.
-        state.take_changed_tasks(|_| {});
-        state.take_changed_agents();
+        state.forget_changes();
         state
+    }
+
+    /// What was restored has not changed. A plan of one at rest stays on the list: it leaves with
+    /// the next rows.
+    fn forget_changes(&mut self) {
+        let State { tasks, changed_tasks, .. } = self;
+        changed_tasks.retain(|slot| {
+            let task = &mut tasks[*slot];
+            task.listed = task.edges.is_none() && task.at_rest();
+            task.listed
+        });
+        self.take_changed_agents();
     }
 
     pub(super) fn restore_agent(&mut self, record: AgentRecord) {

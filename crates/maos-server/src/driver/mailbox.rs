@@ -5,7 +5,7 @@
 //! Reports are bounded by the slots of the agents, so that no report ever waits behind a request.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use maos_core::command::Command;
@@ -116,6 +116,8 @@ pub(super) struct Shared {
     pub(super) ahead_us: Arc<AtomicI64>,
     /// Microseconds of the longest turn of the loop since that was taken last.
     pub(super) turn_us_max: Arc<AtomicU64>,
+    /// Somebody waits for the store to have what is durable.
+    pub(super) rows_wanted: Arc<AtomicBool>,
     /// How many are keeping the disk busy.
     pub(super) disk_users: Arc<AtomicU64>,
 }
@@ -155,6 +157,11 @@ impl Handle {
     #[must_use]
     pub fn take_longest_turn(&self) -> Duration {
         Duration::from_micros(self.shared.turn_us_max.swap(0, Ordering::Relaxed))
+    }
+
+    /// Somebody waits for the store to have what is durable: the next group brings it its rows.
+    pub fn want_rows(&self) {
+        self.shared.rows_wanted.store(true, Ordering::Relaxed);
     }
 
     /// Much is about to be written to the disk: until the value is dropped, the loop waits for no

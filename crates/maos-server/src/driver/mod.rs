@@ -36,9 +36,9 @@ pub use mailbox::{BusyDisk, HandedIn, Handle, Refused, Wait};
 use mailbox::{Message, Reply, ReplyTo, Shared};
 use writer::{Ack, Group, Writer};
 
-/// Commands that are decided before the loop looks at anything else: less than a millisecond's work,
-/// so that the journal gets its next group as soon as it has written the last one. What came as one
-/// message is decided in one go, however much it is.
+/// Commands that are decided before the loop looks at anything else: less than a millisecond's
+/// work, so that the journal gets its next group as soon as it has written the last one. What came
+/// as one message is decided in one go, however much it is.
 const TAKE_MAX: usize = 512;
 /// How long the loop stays awake behind the last message.
 const LINGER: Duration = Duration::from_micros(200);
@@ -46,9 +46,11 @@ const LINGER: Duration = Duration::from_micros(200);
 const STEPS_HERE_MAX: usize = 2;
 /// Groups that are appended so before the loop looks at its mailbox again.
 const ROUNDS_MAX: u32 = 8;
-/// While groups follow one another, rows are taken this seldom: a task that is over by then has
-/// one row, not one for each group that changed it.
-const ROWS_EVERY_US: u64 = 20_000;
+/// While groups follow one another, rows are taken this seldom, unless somebody wants them or there
+/// are so many that taking them would hold up the loop: a task that is over by then has one row,
+/// not one for each group that changed it.
+const ROWS_EVERY_US: u64 = 100_000;
+const ROWS_MAX: usize = 8_192;
 /// Bits of a request's id that tell the commands of one batch apart.
 const INDEX_BITS: u32 = 20;
 /// The journal is trimmed when the store is this many steps ahead of the last trim.
@@ -480,7 +482,10 @@ impl Driver {
         let last = Sequence(first.0 + steps.len() as u64 - 1);
         self.gathering_first = last.next();
         let now = self.clocks.last();
-        if now.0 >= self.rows_taken.0 + ROWS_EVERY_US {
+        if now.0 >= self.rows_taken.0 + ROWS_EVERY_US
+            || self.node.state().changed_count() >= ROWS_MAX
+            || self.shared.rows_wanted.swap(false, Ordering::Relaxed)
+        {
             let changes = self.take_rows();
             assert!(changes.engine.position.sequence == last, "rows are as of the last step");
             self.in_flight = Some(changes);
@@ -488,8 +493,8 @@ impl Driver {
         Some(Group { epoch: self.node.epoch(), first, last, steps })
     }
 
-    /// Everything that changed since this was done last, as of the last step. What is at rest leaves
-    /// the engine with it.
+    /// Everything that changed since this was done last, as of the last step. What is at rest
+    /// leaves the engine with it.
     fn take_rows(&mut self) -> Changes {
         self.rows_taken = self.clocks.last();
         let state = self.node.state_mut();
@@ -508,8 +513,8 @@ impl Driver {
                     info!("the journal takes appends again");
                 }
                 self.writer.busy = false;
-                // Handed on first: the store finds rows from then on, written or not, and whoever is
-                // told below that a task is no longer here asks there.
+                // Handed on first: the store finds rows from then on, written or not, and whoever
+                // is told below that a task is no longer here asks there.
                 if let Some(changes) = self.in_flight.take() {
                     (self.ports.keep)(changes);
                 }

@@ -68,6 +68,7 @@ impl Service {
         let Answer::Figures(figures) = self.ask(Query::Figures).await? else {
             return Err(faults::internal(&"figures were something else"));
         };
+        self.inner.driver.want_rows();
         Ok(self.inner.store.catch_up(figures.durable, CATCH_UP_MAX).await)
     }
 

@@ -98,13 +98,19 @@ struct Inner {
     checkpoints: Arc<Checkpoints>,
     /// Tells when tasks wait for an agent.
     waiting: Arc<Waiting>,
+    alone: Alone,
+    /// Wakes who watches the calendar.
+    schedules_changed: tokio::sync::Notify,
+}
+
+/// What one request does at a time.
+#[derive(Default)]
+struct Alone {
     /// Held while something is worked out from documents and written back.
     changes: tokio::sync::Mutex<()>,
     /// Held while a plan that has left the engine is brought back: rows that were read before
     /// another brought it back must not become what it is.
     revival: tokio::sync::Mutex<()>,
-    /// Wakes who watches the calendar.
-    schedules_changed: tokio::sync::Notify,
 }
 
 /// What has come to its end already, when the service does.

@@ -216,7 +216,7 @@ impl Service {
     /// What is wrong with the request, or that there is no such pool.
     pub async fn change_pool(&self, name: &str, body: &[u8]) -> Result<PoolEnvelope, ApiError> {
         self.check_intake()?;
-        let _alone = self.inner.changes.lock().await;
+        let _alone = self.inner.alone.changes.lock().await;
         let plans = self.plans_of_pools().await?;
         let plan = plans.iter().find(|plan| plan.name == name).ok_or_else(|| not_found(name))?;
         let most = self.config().api.max_agents;

@@ -199,7 +199,7 @@ impl Service {
     pub async fn create_resource(&self, body: &[u8]) -> Result<ResourceEnvelope, ApiError> {
         self.check_intake()?;
         let (spec, warnings) = resource::parse(body, self.bounds())?;
-        let _alone = self.inner.changes.lock().await;
+        let _alone = self.inner.alone.changes.lock().await;
         let known = self.declared().await?;
         if known.len() >= RESOURCES_MAX {
             let message = format!("{RESOURCES_MAX} resources are declared, which is the bound");
@@ -221,7 +221,7 @@ impl Service {
         body: &[u8],
     ) -> Result<ResourceEnvelope, ApiError> {
         self.check_intake()?;
-        let _alone = self.inner.changes.lock().await;
+        let _alone = self.inner.alone.changes.lock().await;
         let known = self.declared().await?;
         let resource = of_api(&known, id)?;
         let (spec, warnings) = resource::patch(body, self.bounds(), &resource.spec)?;
@@ -235,7 +235,7 @@ impl Service {
     /// # Errors
     /// That there is none with this id, or that the configuration declares it.
     pub async fn delete_resource(&self, id: Uuid) -> Result<ResourceGone, ApiError> {
-        let _alone = self.inner.changes.lock().await;
+        let _alone = self.inner.alone.changes.lock().await;
         let known = self.declared().await?;
         of_api(&known, id)?;
         self.put_resource(known, id, None, Expect::Present).await?;

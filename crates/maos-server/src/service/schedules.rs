@@ -206,7 +206,7 @@ impl Service {
         let (spec, mut warnings) = schedule::parse(body, self.bounds())?;
         Beat::of(&spec, now())?;
         warnings.extend(self.check_submission(&spec)?);
-        let _alone = self.inner.changes.lock().await;
+        let _alone = self.inner.alone.changes.lock().await;
         if self.entries(REGISTER).await?.len() >= SCHEDULES_MAX {
             let message = format!("there are {SCHEDULES_MAX} schedules already: delete one");
             return Err(ApiError::new(ErrorCode::QueueFull, message).with("bound", SCHEDULES_MAX));
@@ -228,7 +228,7 @@ impl Service {
         body: &[u8],
     ) -> Result<ScheduleEnvelope, ApiError> {
         let paused = schedule::parse_pause(body, self.bounds())?;
-        let _alone = self.inner.changes.lock().await;
+        let _alone = self.inner.alone.changes.lock().await;
         let found = self.known_schedules().await?.into_iter().find(|known| known.id == id);
         let mut known = found.ok_or_else(|| not_found(id))?;
         if known.spec.paused != paused {
@@ -247,7 +247,7 @@ impl Service {
     /// # Errors
     /// That there is none with this id.
     pub async fn delete_schedule(&self, id: Uuid) -> Result<ScheduleGone, ApiError> {
-        let _alone = self.inner.changes.lock().await;
+        let _alone = self.inner.alone.changes.lock().await;
         if let Err(why) = self.put::<()>(REGISTER, id, None, Expect::Present).await {
             return Err(if why.code == ErrorCode::ScheduleNotFound { not_found(id) } else { why });
         }
@@ -319,7 +319,7 @@ impl Service {
                 }
                 known.state.after = now;
                 // It may have been deleted meanwhile: then nothing is to stay behind.
-                let _alone = self.inner.changes.lock().await;
+                let _alone = self.inner.alone.changes.lock().await;
                 let there = self.schedule(known.id).await.is_ok();
                 if there {
                     self.put(STATES, known.id, Some(&known.state), Expect::Anything).await?;

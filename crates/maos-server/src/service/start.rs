@@ -26,7 +26,7 @@ use super::pools::Scaler;
 use super::resources::{self, Kinds};
 use super::retention::Keeper;
 use super::schedules::Scheduler;
-use super::{Ending, Inner, Room, Service, new_id, now};
+use super::{Alone, Ending, Inner, Room, Service, new_id, now};
 use crate::agents::builtin::Builtin;
 use crate::agents::command::Commands;
 use crate::agents::http::{HttpAgents, NoSecret, POOL};
@@ -206,8 +206,7 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
         sinks,
         checkpoints,
         waiting,
-        changes: tokio::sync::Mutex::default(),
-        revival: tokio::sync::Mutex::default(),
+        alone: Alone::default(),
         schedules_changed: tokio::sync::Notify::new(),
     };
     let service = served(inner);

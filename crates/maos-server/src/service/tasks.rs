@@ -264,7 +264,7 @@ impl Service {
         task: TaskId,
         command: Command,
     ) -> Result<Result<Answer, Refused>, ApiError> {
-        let _alone = self.inner.revival.lock().await;
+        let _alone = self.inner.alone.revival.lock().await;
         // Another may have brought it back meanwhile.
         match self.inner.driver.run(command.clone(), Echo::Task).await {
             Err(Refused::Rejection(Rejection::TaskNotFound(_))) => {}

@@ -124,6 +124,31 @@ async fn counts_follow_every_change_of_a_status() {
     store.close();
 }
 
+#[tokio::test]
+async fn a_store_that_counted_by_itself_is_brought_up_to_date() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = open(folder.path());
+    store.write(changes(1, vec![task(1, 1, ready())]));
+    store.close();
+    drop(store);
+    let before = "
+        CREATE TRIGGER task_new AFTER INSERT ON tasks BEGIN
+            UPDATE counts SET tasks = tasks + 1 WHERE status = new.status;
+        END;
+        CREATE TRIGGER task_moved AFTER UPDATE OF status ON tasks BEGIN
+            UPDATE counts SET tasks = tasks + 1 WHERE status = new.status;
+        END;
+        PRAGMA user_version = 3;";
+    let file = folder.path().join("store.db");
+    rusqlite::Connection::open(&file).unwrap().execute_batch(before).unwrap();
+    let (store, _) = open(folder.path());
+    store.write(changes(2, vec![task(1, 1, done()), task(2, 2, done())]));
+    store.reach(Sequence(2)).await;
+    let counts = store.counts().unwrap();
+    assert!(counts.contains(&("ready", 0)) && counts.contains(&("completed", 2)), "{counts:?}");
+    store.close();
+}
+
 #[test]
 fn a_full_disk_drops_nothing_and_writing_goes_on_later() {
     let folder = tempfile::tempdir().unwrap();
