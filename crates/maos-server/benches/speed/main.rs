@@ -4,6 +4,7 @@
 mod checkpoint;
 mod ended;
 mod lists;
+mod sustained;
 
 use std::borrow::Cow;
 use std::ffi::OsString;
@@ -56,7 +57,7 @@ fn main() {
 async fn measure() -> Vec<Row> {
     let only = std::env::var("ONLY").unwrap_or_default();
     // These are asked for by name: they are no measure of speed, and take minutes.
-    let extra = |name: &str| ["checkpoint", "lists"].contains(&name);
+    let extra = |name: &str| ["checkpoint", "lists", "sustained"].contains(&name);
     let all = |name: &str| only.is_empty() && !extra(name);
     let wanted = |name: &str| all(name) || only.split(',').any(|part| part == name);
     let mut rows = Vec::new();
@@ -83,6 +84,9 @@ async fn measure() -> Vec<Row> {
     }
     if wanted("lists") {
         rows.extend(lists::measure().await);
+    }
+    if wanted("sustained") {
+        rows.extend(sustained::measure().await);
     }
     rows
 }
@@ -177,6 +181,13 @@ async fn over_http() -> Vec<Row> {
         times.push(before.elapsed().as_secs_f64() * 1e3);
     }
     times.sort_by(f64::total_cmp);
+    let mut waited = Vec::new();
+    for _ in 0..500 {
+        let before = Instant::now();
+        client.post("/api/v1/tasks?wait_seconds=10", &body).await;
+        waited.push(before.elapsed().as_secs_f64() * 1e3);
+    }
+    waited.sort_by(f64::total_cmp);
     stop.cancel();
     drop(client);
     serving.await.expect("the server");
@@ -188,12 +199,22 @@ async fn over_http() -> Vec<Row> {
             unit: "tasks/s",
         },
         Row {
-            name: "idle latency, submit to known completion, p50".into(),
+            name: "idle latency, a submission that waits for its end, p50".into(),
+            figure: waited[250],
+            unit: "ms",
+        },
+        Row {
+            name: "idle latency, a submission that waits for its end, p99".into(),
+            figure: waited[495],
+            unit: "ms",
+        },
+        Row {
+            name: "idle latency, submitted and then waited for, p50".into(),
             figure: times[250],
             unit: "ms",
         },
         Row {
-            name: "idle latency, submit to known completion, p99".into(),
+            name: "idle latency, submitted and then waited for, p99".into(),
             figure: times[495],
             unit: "ms",
         },
@@ -478,22 +499,26 @@ impl Client {
     }
 
     async fn post(&mut self, path: &str, body: &[u8]) -> Vec<u8> {
-        let head = format!(
-            "POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n\
-             content-length: {}\r\n\r\n",
-            body.len()
-        );
-        let mut request = head.into_bytes();
-        request.extend_from_slice(body);
-        self.round_trip(&request).await
+        self.round_trip(&posted(path, body)).await
+    }
+
+    /// The head of whatever is answered.
+    async fn send(&mut self, path: &str, body: &[u8]) -> String {
+        self.answer(&posted(path, body)).await.0
     }
 
     async fn get(&mut self, path: &str) -> Vec<u8> {
         let request = format!("GET {path} HTTP/1.1\r\nhost: bench\r\n\r\n");
         self.round_trip(request.as_bytes()).await
     }
-
     async fn round_trip(&mut self, request: &[u8]) -> Vec<u8> {
+        let (head, body) = self.answer(request).await;
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}: {}", String::from_utf8_lossy(&body));
+        body
+    }
+
+    /// Head and body of whatever is answered.
+    async fn answer(&mut self, request: &[u8]) -> (String, Vec<u8>) {
         self.stream.write_all(request).await.expect("a request");
         self.buffer.clear();
         loop {
@@ -501,14 +526,24 @@ impl Client {
             assert!(read > 0, "the server hung up");
             let Some(end) = find(&self.buffer, b"\r\n\r\n") else { continue };
             let head = std::str::from_utf8(&self.buffer[..end]).expect("a head");
-            assert!(head.starts_with("HTTP/1.1 200"), "{}", String::from_utf8_lossy(&self.buffer));
             let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
             let length: usize = length.expect("a length").parse().expect("a number");
             if self.buffer.len() >= end + 4 + length {
-                return self.buffer[end + 4..].to_vec();
+                return (head.to_owned(), self.buffer[end + 4..].to_vec());
             }
         }
     }
+}
+
+fn posted(path: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut request = head.into_bytes();
+    request.extend_from_slice(body);
+    request
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
