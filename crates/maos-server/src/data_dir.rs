@@ -8,7 +8,7 @@
 //! format      `maos 1` and the id of this server
 //! journal.db  what has happened since the store's position
 //! store.db    every task, every agent
-//! blobs/      documents by their hash
+//! blobs/      documents by their hash, or what is on its way to their bucket
 //! logs.db     what attempts have to say
 //! messages.db what agents and people tell each other
 //! ```

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use futures_util::{StreamExt, TryStreamExt, stream};
 use maos_core::limits::INLINE_PAYLOAD_BYTES_MAX;
 use maos_core::outcome::Outcome;
 use maos_core::payload::Payload;
@@ -10,6 +11,9 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::blobs::{BlobError, Blobs, Draft, Kept, Reader};
+
+/// Documents of one plan that are on their way at once.
+const AT_ONCE: usize = 16;
 
 /// Keeps and fetches documents. Cheap to clone.
 #[derive(Clone)]
@@ -44,7 +48,7 @@ impl Payloads {
             return Ok(Payload::Inline(document.into()));
         }
         let bytes = document.len() as u64;
-        let hash = self.blocking(move |blobs| blobs.write(&document)).await?;
+        let hash = self.blobs.write(document).await?;
         Ok(Payload::stored(hash, bytes))
     }
 
@@ -53,13 +57,12 @@ impl Payloads {
     /// # Errors
     /// When the blob store fails; some may have been kept.
     pub async fn keep_all(&self, documents: Vec<([u8; 32], Vec<u8>)>) -> Result<(), PayloadError> {
-        if documents.is_empty() {
-            return Ok(());
-        }
-        let keep = move |blobs: &Blobs| {
-            documents.iter().try_for_each(|(_, document)| blobs.write(document).map(drop))
-        };
-        Ok(self.blocking(keep).await?)
+        stream::iter(documents)
+            .map(|(_, document)| self.blobs.write(document))
+            .buffer_unordered(AT_ONCE)
+            .try_for_each(async |_| Ok(()))
+            .await?;
+        Ok(())
     }
 
     /// The bytes of a document.
@@ -69,11 +72,7 @@ impl Payloads {
     pub async fn bytes(&self, payload: &Payload) -> Result<Vec<u8>, PayloadError> {
         match payload {
             Payload::Inline(document) => Ok(document.to_vec()),
-            Payload::Stored(stored) => {
-                let hash = &stored.hash;
-                let hash = *hash;
-                Ok(self.blocking(move |blobs| blobs.read(&hash)).await?)
-            }
+            Payload::Stored(stored) => Ok(self.blobs.read(&stored.hash).await?),
         }
     }
 
@@ -88,8 +87,7 @@ impl Payloads {
     /// # Errors
     /// When the blob store fails.
     pub async fn keep_draft(&self, draft: Draft) -> Result<Payload, PayloadError> {
-        let kept = self.blocking(move |_| draft.keep(INLINE_PAYLOAD_BYTES_MAX)).await?;
-        Ok(match kept {
+        Ok(match draft.keep(INLINE_PAYLOAD_BYTES_MAX).await? {
             Kept::Small(file) => Payload::Inline(file.into()),
             Kept::Stored { hash, bytes } => Payload::stored(hash, bytes),
         })
@@ -100,7 +98,7 @@ impl Payloads {
     /// # Errors
     /// When the blob store fails.
     pub async fn reader(&self, hash: [u8; 32]) -> Result<Reader, PayloadError> {
-        Ok(self.blocking(move |blobs| blobs.reader(&hash)).await?)
+        Ok(self.blobs.reader(&hash).await?)
     }
 
     /// An outcome as one JSON document: lists of outcomes become lists, nothing becomes null.
@@ -142,14 +140,5 @@ impl Payloads {
     /// When the blob store fails, or what it holds is not JSON.
     pub async fn value(&self, outcome: &Outcome) -> Result<Value, PayloadError> {
         Ok(serde_json::from_slice(&self.json(outcome).await?)?)
-    }
-
-    async fn blocking<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Blobs) -> Result<T, BlobError> + Send + 'static,
-    ) -> Result<T, BlobError> {
-        let blobs = self.blobs.clone();
-        let done = tokio::task::spawn_blocking(move || work(&blobs)).await;
-        done.expect("the blob store does not panic")
     }
 }

@@ -8,22 +8,28 @@
 //! ```
 
 use std::fs::{self, File};
-use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use futures_util::TryStreamExt;
+use futures_util::stream::BoxStream;
+use hyper::body::Bytes;
+use object_store::GetResultPayload;
 use uuid::Uuid;
 
-use super::{BLOB_BYTES_MAX, BlobError, Blobs, io};
+use super::place::{blocking, what};
+use super::{BLOB_BYTES_MAX, BlobError, Blobs, io, too_large};
 use crate::codec::{self, Kind};
-use crate::data_dir::sync_folder;
 
 /// Bytes of a document that are sealed together.
 pub(super) const PIECE_BYTES: usize = 1 << 20;
 /// What a sealed head takes: a header and the size.
 const HEAD_BYTES: usize = 16 + 8;
 /// A sealed piece is no longer than this, or it is none of ours.
-const SEALED_BYTES_MAX: u64 = 2 * PIECE_BYTES as u64;
+const SEALED_BYTES_MAX: usize = 2 * PIECE_BYTES;
+/// What is read from a file at a time, at least.
+const READ_BYTES: usize = 64 << 10;
 
 /// A document that is being written. Dropped before it is kept, nothing of it stays.
 #[derive(Debug)]
@@ -101,30 +107,41 @@ impl Draft {
     /// Keeps it durably, unless it has at most `small` bytes: then it is handed back.
     ///
     /// # Errors
-    /// When the disk fails; nothing of it is there then.
-    pub fn keep(mut self, small: u64) -> Result<Kept, BlobError> {
-        if self.bytes <= small {
-            return Ok(Kept::Small(std::mem::take(&mut self.rest)));
-        }
+    /// When the place fails; nothing of it is there then.
+    pub async fn keep(mut self, small: u64) -> Result<Kept, BlobError> {
         let bytes = self.bytes;
-        if self.file.is_none() {
-            return Ok(Kept::Stored { hash: self.blobs.write(&self.rest)?, bytes });
+        if bytes <= small {
+            return Ok(Kept::Small(self.rest));
         }
-        self.write_piece()?;
-        let hash = *self.hasher.finalize().as_bytes();
-        let mut partial = self.file.take().expect("a file was begun with the first piece");
-        let path = partial.path.clone();
-        let wrong = |fault| io(&path, fault);
-        let head = codec::seal(Kind::LargeBlob, &bytes.to_le_bytes());
-        partial.file.seek(SeekFrom::Start(0)).map_err(wrong)?;
-        partial.file.write_all(&head).map_err(wrong)?;
-        partial.file.flush().map_err(wrong)?;
-        partial.file.get_ref().sync_all().map_err(wrong)?;
-        self.blobs.take_in(&hash, &mut |file| {
-            let folder = file.parent().unwrap_or(Path::new("."));
-            fs::rename(&path, file).and_then(|()| sync_folder(folder))
-        })?;
+        let blobs = self.blobs.clone();
+        if self.file.is_none() {
+            return Ok(Kept::Stored { hash: blobs.write(self.rest).await?, bytes });
+        }
+        let (partial, hash) = blocking(move || {
+            let partial = self.finish()?;
+            Ok((partial, *self.hasher.finalize().as_bytes()))
+        })
+        .await?;
+        blobs.take_in(&hash, async |name| blobs.place.bring(&partial.path, name).await).await?;
         Ok(Kept::Stored { hash, bytes })
+    }
+
+    /// Writes what is left of it, and its head.
+    fn finish(&mut self) -> Result<Partial, BlobError> {
+        self.write_piece()?;
+        let mut partial = self.file.take().expect("a file was begun with the first piece");
+        let head = codec::seal(Kind::LargeBlob, &self.bytes.to_le_bytes());
+        let file = &mut partial.file;
+        let written = (file.seek(SeekFrom::Start(0)))
+            .and_then(|_| file.write_all(&head))
+            .and_then(|()| file.flush());
+        let synced = written.and_then(|()| match self.blobs.place.as_bucket() {
+            // It moves to where it belongs.
+            None => file.get_ref().sync_all(),
+            Some(_) => Ok(()),
+        });
+        synced.map_err(|fault| io(&partial.path, fault))?;
+        Ok(partial)
     }
 
     fn write_piece(&mut self) -> Result<(), BlobError> {
@@ -135,7 +152,7 @@ impl Draft {
             Some(partial) => partial,
             none => {
                 let name = format!("{}.partial", Uuid::now_v7().simple());
-                let path = self.blobs.path.join(name);
+                let path = self.blobs.folder.join(name);
                 let mut file =
                     BufWriter::new(File::create(&path).map_err(|fault| io(&path, fault))?);
                 let room = file.write_all(&[0; HEAD_BYTES]);
@@ -156,43 +173,35 @@ impl Draft {
 }
 
 /// Reads a document in pieces.
-#[derive(Debug)]
 pub struct Reader {
-    path: PathBuf,
-    source: Source,
+    document: String,
+    body: Body,
     left: u64,
     hasher: blake3::Hasher,
     wanted: [u8; 32],
 }
 
-#[derive(Debug)]
-enum Source {
+enum Body {
     /// A document in one piece: it is read and checked already.
     Whole(Option<Vec<u8>>),
-    Pieces(BufReader<File>),
+    Pieces(Source),
 }
 
 impl Reader {
-    pub(super) fn whole(path: PathBuf, document: Vec<u8>, wanted: [u8; 32]) -> Reader {
-        let (left, hasher) = (document.len() as u64, blake3::Hasher::new());
-        Reader { path, source: Source::Whole(Some(document)), left, hasher, wanted }
+    pub(super) fn whole(document: String, whole: Vec<u8>, wanted: [u8; 32]) -> Reader {
+        let (left, hasher) = (whole.len() as u64, blake3::Hasher::new());
+        Reader { document, body: Body::Whole(Some(whole)), left, hasher, wanted }
     }
 
-    /// Reads on from a file behind whose head is `head`.
-    pub(super) fn pieces(
-        path: PathBuf,
-        mut file: File,
-        wanted: [u8; 32],
-    ) -> Result<Reader, BlobError> {
-        let damaged = |what: String| BlobError::Damaged { path: path.clone(), what };
-        let mut head = [0; HEAD_BYTES];
-        let read = file.seek(SeekFrom::Start(0)).and_then(|_| file.read_exact(&mut head));
-        read.map_err(|fault| damaged(fault.to_string()))?;
-        let body = codec::open(Kind::LargeBlob, &head).map_err(|why| damaged(why.to_string()))?;
+    /// Reads a document from its head on.
+    pub(super) async fn pieces(mut source: Source, wanted: [u8; 32]) -> Result<Reader, BlobError> {
+        let head = source.take(HEAD_BYTES).await?;
+        let body = codec::open(Kind::LargeBlob, &head);
+        let body = body.map_err(|why| source.damaged(why.to_string()))?;
         let left = body.as_ref().try_into().map(u64::from_le_bytes);
-        let left = left.map_err(|_| damaged("its head is too short".to_owned()))?;
-        let (source, hasher) = (Source::Pieces(BufReader::new(file)), blake3::Hasher::new());
-        Ok(Reader { path, source, left, hasher, wanted })
+        let left = left.map_err(|_| source.damaged("its head is too short".to_owned()))?;
+        let (document, hasher) = (source.document.clone(), blake3::Hasher::new());
+        Ok(Reader { document, body: Body::Pieces(source), left, hasher, wanted })
     }
 
     /// How much there is left to read.
@@ -201,145 +210,133 @@ impl Reader {
         self.left
     }
 
-    /// The next piece; `None` at the end.
+    /// The next piece; `None` at the end. Given up halfway, it must not be asked again.
     ///
     /// # Errors
-    /// When it is damaged, or the disk fails.
-    pub fn next_piece(&mut self) -> Result<Option<Vec<u8>>, BlobError> {
-        let file = match &mut self.source {
-            Source::Whole(document) => {
+    /// When it is damaged, or the place fails.
+    pub async fn next_piece(&mut self) -> Result<Option<Vec<u8>>, BlobError> {
+        let source = match &mut self.body {
+            Body::Whole(document) => {
                 self.left = 0;
                 return Ok(document.take().filter(|document| !document.is_empty()));
             }
-            Source::Pieces(_) if self.left == 0 => return Ok(None),
-            Source::Pieces(file) => file,
+            Body::Pieces(_) if self.left == 0 => return Ok(None),
+            Body::Pieces(source) => source,
         };
-        let path = &self.path;
-        let damaged = |what: String| BlobError::Damaged { path: path.clone(), what };
-        let piece = read_piece(file, path)?;
+        let length = source.take(4).await?.try_into().map(u32::from_le_bytes);
+        let length = usize::try_from(length.expect("it has four bytes")).unwrap_or(usize::MAX);
+        if length > SEALED_BYTES_MAX {
+            return Err(source.damaged(format!("a piece of it has {length} bytes")));
+        }
+        let sealed = source.take(length).await?;
+        let (document, mut hasher) = (self.document.clone(), std::mem::take(&mut self.hasher));
+        let (piece, hasher) = blocking(move || {
+            let piece = codec::open(Kind::LargeBlob, &sealed).map(|piece| piece.into_owned());
+            let damaged = |what| BlobError::Damaged { document, what };
+            let piece = piece.map_err(|why| damaged(why.to_string()))?;
+            hasher.update(&piece);
+            Ok((piece, hasher))
+        })
+        .await?;
+        self.hasher = hasher;
         self.left = (self.left)
             .checked_sub(piece.len() as u64)
             .filter(|_| !piece.is_empty())
-            .ok_or_else(|| damaged("its pieces are not as long as it is".to_owned()))?;
-        self.hasher.update(&piece);
+            .ok_or_else(|| source.damaged("its pieces are not as long as it is".to_owned()))?;
         if self.left == 0 {
             let found = self.hasher.finalize();
             if *found.as_bytes() != self.wanted {
-                return Err(damaged(format!("its hash is {found}")));
+                return Err(source.damaged(format!("its hash is {found}")));
             }
         }
         Ok(Some(piece))
     }
 
     /// All of it, if it is no larger than a document that is kept in one piece may be.
-    pub(super) fn read_whole(mut self) -> Result<Vec<u8>, BlobError> {
-        let bytes = usize::try_from(self.left).unwrap_or(usize::MAX);
-        if bytes > BLOB_BYTES_MAX {
-            return Err(BlobError::TooLarge { bytes });
+    pub(super) async fn read_whole(mut self) -> Result<Vec<u8>, BlobError> {
+        if let Body::Whole(document) = &mut self.body {
+            return Ok(document.take().unwrap_or_default());
         }
-        let mut document = Vec::with_capacity(bytes);
-        while let Some(piece) = self.next_piece()? {
+        if self.left > BLOB_BYTES_MAX as u64 {
+            return Err(too_large(self.left, BLOB_BYTES_MAX as u64));
+        }
+        let mut document = Vec::new();
+        while let Some(piece) = self.next_piece().await? {
             document.extend_from_slice(&piece);
         }
         Ok(document)
     }
 }
 
-fn read_piece(file: &mut BufReader<File>, path: &Path) -> Result<Vec<u8>, BlobError> {
-    let damaged = |what: String| BlobError::Damaged { path: path.to_owned(), what };
-    let mut length = [0; 4];
-    file.read_exact(&mut length).map_err(|fault| damaged(fault.to_string()))?;
-    let length = u64::from(u32::from_le_bytes(length));
-    if length > SEALED_BYTES_MAX {
-        return Err(damaged(format!("a piece of it has {length} bytes")));
-    }
-    let mut sealed = Vec::new();
-    file.take(length).read_to_end(&mut sealed).map_err(|fault| io(path, fault))?;
-    let piece = codec::open(Kind::LargeBlob, &sealed).map_err(|why| damaged(why.to_string()))?;
-    Ok(piece.into_owned())
+/// The bytes of an object, as they come.
+pub(super) struct Source {
+    document: String,
+    /// What has come and was not taken yet.
+    ahead: Vec<u8>,
+    more: More,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+enum More {
+    /// `None` while it is read, and at its end.
+    File(Option<File>),
+    Stream(BoxStream<'static, object_store::Result<Bytes>>),
+}
 
-    fn document(bytes: usize) -> Vec<u8> {
-        (0..bytes).map(|at| (at * at / 7 % 251) as u8).collect()
+impl Source {
+    pub(super) fn new(payload: GetResultPayload, document: String) -> Source {
+        let more = match payload {
+            GetResultPayload::File(file, _) => More::File(Some(file)),
+            GetResultPayload::Stream(stream) => More::Stream(stream),
+        };
+        Source { document, ahead: Vec::new(), more }
     }
 
-    fn kept(blobs: &Arc<Blobs>, document: &[u8], step: usize) -> Kept {
-        let mut draft = blobs.draft();
-        document.chunks(step).for_each(|piece| draft.append(piece).unwrap());
-        draft.keep(1_024).unwrap()
+    /// What was looked at and not taken yet.
+    pub(super) fn ahead(&self) -> &[u8] {
+        &self.ahead
     }
 
-    fn files(path: &Path) -> usize {
-        fs::read_dir(path).unwrap().filter(|entry| entry.as_ref().unwrap().path().is_file()).count()
-    }
-
-    #[test]
-    fn documents_of_any_size_come_back_in_pieces_and_whole() {
-        let folder = tempfile::tempdir().unwrap();
-        let blobs = Arc::new(Blobs::open(folder.path()).unwrap());
-        assert_eq!(kept(&blobs, &document(1_024), 100), Kept::Small(document(1_024)));
-        for bytes in [1_025, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 3 * PIECE_BYTES + 5] {
-            let written = document(bytes);
-            let hash = *blake3::hash(&written).as_bytes();
-            let wanted = Kept::Stored { hash, bytes: bytes as u64 };
-            assert_eq!(kept(&blobs, &written, 70_000), wanted, "{bytes}");
-            assert_eq!(kept(&blobs, &written, 5 << 20), wanted, "once more, in one go");
-            assert_eq!(blobs.write(&written).unwrap(), hash, "it is there already");
-            let mut reader = blobs.reader(&hash).unwrap();
-            assert_eq!(reader.left(), bytes as u64);
-            let mut read = Vec::new();
-            while let Some(piece) = reader.next_piece().unwrap() {
-                assert!(piece.len() <= PIECE_BYTES);
-                read.extend(piece);
+    /// Has the next `bytes` come, or as many as there are.
+    pub(super) async fn look(&mut self, bytes: usize) -> Result<(), BlobError> {
+        while self.ahead.len() < bytes {
+            match &mut self.more {
+                More::File(file) => {
+                    let Some(mut file) = file.take() else { return Ok(()) };
+                    let (mut ahead, least) = (std::mem::take(&mut self.ahead), READ_BYTES);
+                    let wanted = (bytes - ahead.len()).max(least) as u64;
+                    let path = PathBuf::from(&self.document);
+                    let (read, ahead, file) = blocking(move || {
+                        let read = (&mut file).take(wanted).read_to_end(&mut ahead);
+                        Ok((read.map_err(|fault| io(&path, fault))?, ahead, file))
+                    })
+                    .await?;
+                    self.ahead = ahead;
+                    self.more = More::File((read as u64 == wanted).then_some(file));
+                }
+                More::Stream(stream) => match stream.try_next().await {
+                    Ok(Some(more)) => self.ahead.extend_from_slice(&more),
+                    Ok(None) => return Ok(()),
+                    Err(fault) => {
+                        let (document, what) = (self.document.clone(), what(&fault));
+                        return Err(BlobError::Failed { document, what });
+                    }
+                },
             }
-            assert!(read == written && blobs.read(&hash).unwrap() == written, "{bytes}");
         }
-        assert_eq!(files(folder.path()), 0, "no partial file is left");
+        Ok(())
     }
 
-    #[test]
-    fn what_is_given_up_leaves_nothing_also_after_a_crash() {
-        let folder = tempfile::tempdir().unwrap();
-        let blobs = Arc::new(Blobs::open(folder.path()).unwrap());
-        let mut draft = blobs.draft();
-        draft.append(&document(2 * PIECE_BYTES)).unwrap();
-        assert_eq!(files(folder.path()), 1);
-        drop(draft);
-        assert_eq!(files(folder.path()), 0);
-        fs::write(folder.path().join("0190.partial"), b"x").unwrap();
-        drop(Blobs::open(folder.path()).unwrap());
-        assert_eq!(files(folder.path()), 0);
+    /// The next `bytes`.
+    pub(super) async fn take(&mut self, bytes: usize) -> Result<Vec<u8>, BlobError> {
+        self.look(bytes).await?;
+        if self.ahead.len() < bytes {
+            return Err(self.damaged("it ends too early".to_owned()));
+        }
+        let rest = self.ahead.split_off(bytes);
+        Ok(std::mem::replace(&mut self.ahead, rest))
     }
 
-    #[test]
-    fn what_is_damaged_anywhere_is_not_told_to_its_end() {
-        let folder = tempfile::tempdir().unwrap();
-        let blobs = Arc::new(Blobs::open(folder.path()).unwrap());
-        let Kept::Stored { hash, .. } = kept(&blobs, &document(2 * PIECE_BYTES + 9), 1 << 16)
-        else {
-            panic!("it is large");
-        };
-        let file = blobs.file(&hash);
-        let whole = fs::read(&file).unwrap();
-        let told = || {
-            let mut reader = blobs.reader(&hash)?;
-            while reader.next_piece()?.is_some() {}
-            Ok::<(), BlobError>(())
-        };
-        told().unwrap();
-        for at in [0, 3, 17, 25, 30, whole.len() / 2, whole.len() - 1] {
-            let mut altered = whole.clone();
-            altered[at] ^= 1;
-            fs::write(&file, altered).unwrap();
-            assert!(matches!(told(), Err(BlobError::Damaged { .. })), "byte {at}");
-        }
-        for cut in [0, 10, 30, whole.len() / 2, whole.len() - 1] {
-            fs::write(&file, &whole[..cut]).unwrap();
-            assert!(matches!(told(), Err(BlobError::Damaged { .. })), "cut at {cut}");
-        }
+    fn damaged(&self, what: String) -> BlobError {
+        BlobError::Damaged { document: self.document.clone(), what }
     }
 }

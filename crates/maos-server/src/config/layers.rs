@@ -67,8 +67,9 @@ const NOT_BUILT: [(&str, &str); 8] = [
 ];
 
 /// Sections whose keys variables can set.
-const SECTIONS: [&str; 12] = [
+const SECTIONS: [&str; 13] = [
     "api",
+    "blobs",
     "checkpoints",
     "files",
     "log",

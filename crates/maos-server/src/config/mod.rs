@@ -3,6 +3,7 @@
 //! Every key has an effect; an unknown one is an error; what is not built yet makes the server
 //! refuse to start and say so. It must not know who uses it.
 
+mod blobs;
 mod layers;
 #[cfg(test)]
 mod reference;
@@ -15,6 +16,7 @@ use maos_core::limits;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use blobs::{Blobs, Bucket};
 pub use layers::{Layers, Origin, Shown};
 
 use crate::agents::command::CommandConfig;
@@ -33,6 +35,8 @@ pub struct Config {
     pub scheduling: Scheduling,
     /// How long what has ended is kept.
     pub store: Store,
+    /// Where large documents are kept.
+    pub blobs: Blobs,
     /// Copies of the state that it makes by itself.
     pub checkpoints: Checkpoints,
     /// What agents have to say about their work.
@@ -373,6 +377,7 @@ impl Default for Config {
             files: Files { roots: Vec::new() },
             scheduling: Scheduling::default(),
             store: Store::default(),
+            blobs: Blobs::default(),
             checkpoints: Checkpoints::default(),
             logs: Logs::default(),
             message_bus: MessageBus::default(),
@@ -431,6 +436,7 @@ impl Config {
         bounds("api.max_concurrent_tasks", api.max_concurrent_tasks.into(), 1, 1_000_000)?;
         bounds("api.shutdown_grace", api.shutdown_grace, 0, 3_600)?;
         bounds("api.artifact_bytes_max", api.artifact_bytes_max, 1, 1 << 50)?;
+        self.blobs.check(api.artifact_bytes_max)?;
         bounds("store.keep_days", self.store.keep_days.into(), 0, 36_600)?;
         bounds("store.keep_tasks", self.store.keep_tasks, 0, 1_000_000_000_000)?;
         bounds("checkpoints.every_seconds", self.checkpoints.every_seconds, 0, 366 * 86_400)?;

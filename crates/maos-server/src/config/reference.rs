@@ -24,6 +24,20 @@ const KEYS: &[(&str, &str)] = &[
     ("api.shutdown_grace", "Seconds for running attempts when the server stops."),
     ("api.artifact_bytes_max", "Bytes of one file that is kept with a task."),
     (
+        "blobs.url",
+        "Where large documents are kept: `s3://bucket/prefix`, or nothing for the folder `blobs` \
+         of the data directory: `docs/blobs.md`.",
+    ),
+    (
+        "blobs.endpoint",
+        "Who keeps that bucket, such as `https://minio.example.org:9000`; empty: Amazon.",
+    ),
+    ("blobs.region", "The region of that bucket; empty: `us-east-1`."),
+    (
+        "blobs.allow_http",
+        "Whether `blobs.endpoint` may begin with `http://`: documents then travel in the clear.",
+    ),
+    (
         "checkpoints.every_seconds",
         "Seconds between two checkpoints that are made without being asked for, and fifty times \
          what the last one took at least; 0: none are. Nothing is written while nothing changes.",

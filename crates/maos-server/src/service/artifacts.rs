@@ -214,12 +214,7 @@ impl Download {
                 Ok(file.map(|file| Bytes::copy_from_slice(&file)).filter(|file| !file.is_empty()))
             }
             Source::Stored(mut reader) => {
-                let (reader, piece) = blocking(move || {
-                    let piece = reader.next_piece();
-                    (reader, piece)
-                })
-                .await;
-                let piece = piece.map_err(|why| self.service.storage(&why))?;
+                let piece = reader.next_piece().await.map_err(|why| self.service.storage(&why))?;
                 self.source = Source::Stored(reader);
                 Ok(piece.map(Bytes::from))
             }

@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 use maos_core::ids::TaskId;
 use maos_core::node::{Answer, Query};
 use maos_core::time::WallTime;
+use tokio::runtime::Handle as Runtime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use super::tasks::blocking;
@@ -38,6 +40,7 @@ const LOGS_AT_ONCE: u32 = 1_000;
 pub(super) struct Keeper {
     task: JoinHandle<()>,
     stop: CancellationToken,
+    collecting: TaskTracker,
 }
 
 struct Rounds {
@@ -53,6 +56,9 @@ struct Rounds {
     doomed: HashSet<[u8; 32]>,
     /// Plans went since then.
     removed: bool,
+    stop: CancellationToken,
+    /// A removal that has begun is told to its end: whoever keeps the same document waits for it.
+    collecting: TaskTracker,
 }
 
 impl Keeper {
@@ -69,8 +75,20 @@ impl Keeper {
         let doomed = HashSet::new();
         let orphans = HashSet::new();
         let removed = true;
-        let rounds =
-            Rounds { driver, store, blobs, logs, keep, checkpoints, orphans, doomed, removed };
+        let collecting = TaskTracker::new();
+        let rounds = Rounds {
+            driver,
+            store,
+            blobs,
+            logs,
+            keep,
+            checkpoints,
+            orphans,
+            doomed,
+            removed,
+            stop: stop.clone(),
+            collecting: collecting.clone(),
+        };
         let task = tokio::spawn(async move {
             tokio::select! {
                 biased;
@@ -78,7 +96,7 @@ impl Keeper {
                 () = rounds.run() => {}
             }
         });
-        Keeper { task, stop }
+        Keeper { task, stop, collecting }
     }
 
     /// Ends it; what it has begun is finished by the store itself.
@@ -87,6 +105,8 @@ impl Keeper {
         if let Err(why) = self.task.await {
             warn!("the housekeeper did not end well: {why}");
         }
+        self.collecting.close();
+        self.collecting.wait().await;
     }
 }
 
@@ -159,12 +179,13 @@ impl Rounds {
         let (store, blobs) = (self.store.clone(), self.blobs.clone());
         let doomed = std::mem::take(&mut self.doomed);
         let checkpoints = self.checkpoints.clone();
-        let collected = blocking(move || {
+        let stop = self.stop.clone();
+        let collected = self.collecting.spawn_blocking(move || {
             let kept = checkpoints.documents()?;
-            collect(&store, &blobs, &doomed, &kept)
+            collect(&store, &blobs, &doomed, &kept, &stop)
         });
         let collected = collected.await;
-        match collected {
+        match collected.expect("collecting does not panic") {
             Ok((gone, found)) => {
                 if gone > 0 {
                     info!("{gone} documents that no task refers to were removed");
@@ -211,25 +232,27 @@ fn created_us(task: TaskId) -> u64 {
 }
 
 /// Removes those of `doomed` that still nobody refers to and that are not `kept`; says how many
-/// went, and which others nobody refers to.
+/// went, and which others nobody refers to. Blocks, within a runtime; ends early when it is
+/// stopped.
 fn collect(
     store: &Store,
     blobs: &Blobs,
     doomed: &HashSet<[u8; 32]>,
     kept: &HashSet<[u8; 32]>,
+    stop: &CancellationToken,
 ) -> Result<(u64, HashSet<[u8; 32]>), crate::store::StoreError> {
+    let runtime = Runtime::current();
     let mut gone = 0;
-    for hash in doomed {
-        if !kept.contains(hash) && !store.refers_to(hash)? && blobs.remove_quiet(hash, HOUR)? {
+    for hash in doomed.iter().take_while(|_| !stop.is_cancelled()) {
+        if !kept.contains(hash)
+            && !store.refers_to(hash)?
+            && runtime.block_on(blobs.remove_quiet(hash, HOUR))?
+        {
             gone += 1;
         }
     }
-    let mut quiet = Vec::new();
-    blobs.visit_quiet(HOUR, &mut |hash| {
-        if quiet.len() < FOUND_MAX {
-            quiet.push(hash);
-        }
-    })?;
+    let listing = stop.run_until_cancelled(blobs.quiet(HOUR, FOUND_MAX));
+    let quiet = runtime.block_on(listing).transpose()?.unwrap_or_default();
     let mut found = HashSet::new();
     for hash in quiet {
         if !kept.contains(&hash) && !store.refers_to(&hash)? {
@@ -281,27 +304,37 @@ mod tests {
         store.close();
     }
 
-    #[test]
-    fn a_document_goes_in_the_second_round_that_finds_it_without_a_task() {
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_document_goes_in_the_second_round_that_finds_it_without_a_task() {
         let folder = tempfile::tempdir().unwrap();
         let dir = Arc::new(DataDir::open(folder.path()).unwrap());
         let (store, Rows { .. }) = Store::open(&dir).unwrap();
-        let blobs = Blobs::open(&dir.blobs()).unwrap();
-        let [old, kept_again] = [b"old...", b"again."].map(|document| {
-            let hash = blobs.write(document).unwrap();
-            let name = blake3::Hash::from_bytes(hash).to_hex();
-            let file = dir.blobs().join(&name[..2]).join(&name[2..]);
-            let file = std::fs::File::options().write(true).open(file).unwrap();
-            file.set_modified(SystemTime::now() - 2 * HOUR).unwrap();
-            hash
-        });
-        let (gone, found) = collect(&store, &blobs, &HashSet::new(), &HashSet::new()).unwrap();
+        let blobs = Arc::new(Blobs::local(&dir.blobs()).unwrap());
+        let [old, kept_again] = [b"old...", b"again."].map(|document| document.to_vec());
+        let old = aged(&blobs, &dir, old).await;
+        let kept_again = aged(&blobs, &dir, kept_again).await;
+        let collect = async |doomed: HashSet<[u8; 32]>| {
+            let (store, blobs) = (store.clone(), blobs.clone());
+            let stop = CancellationToken::new();
+            let round = move || collect(&store, &blobs, &doomed, &HashSet::new(), &stop);
+            blocking(round).await.unwrap()
+        };
+        let (gone, found) = collect(HashSet::new()).await;
         assert_eq!((gone, &found), (0, &HashSet::from([old, kept_again])));
         // Meanwhile somebody submits one of them again.
-        blobs.write(b"again.").unwrap();
-        let (gone, found) = collect(&store, &blobs, &found, &HashSet::new()).unwrap();
-        assert_eq!((gone, found), (1, HashSet::new()));
-        assert!(blobs.read(&old).is_err() && blobs.read(&kept_again).is_ok());
+        blobs.write(b"again.".to_vec()).await.unwrap();
+        assert_eq!(collect(found).await, (1, HashSet::new()));
+        assert!(blobs.read(&old).await.is_err() && blobs.read(&kept_again).await.is_ok());
         store.close();
+    }
+
+    /// A document that was kept two hours ago.
+    async fn aged(blobs: &Blobs, dir: &DataDir, document: Vec<u8>) -> [u8; 32] {
+        let hash = blobs.write(document).await.unwrap();
+        let name = blake3::Hash::from_bytes(hash).to_hex();
+        let file = dir.blobs().join(&name[..2]).join(&name[2..]);
+        let file = std::fs::File::options().write(true).open(file).unwrap();
+        file.set_modified(SystemTime::now() - 2 * HOUR).unwrap();
+        hash
     }
 }

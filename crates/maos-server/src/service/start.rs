@@ -17,6 +17,7 @@ use maos_core::ids::{AgentId, Epoch, NodeId, Sequence};
 use maos_core::node::{Echo, Node};
 use maos_core::spec::{AgentSpec, Amounts, Name, Names, Policy, Runtime};
 use thiserror::Error;
+use tokio::runtime::Handle as TokioRuntime;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
@@ -32,8 +33,9 @@ use crate::agents::command::Commands;
 use crate::agents::http::{HttpAgents, NoSecret, POOL};
 use crate::agents::worker::Workers;
 use crate::agents::{AllowedRoots, Order, Roster, Runtimes, Sinks};
+use crate::blobs::Blobs;
 use crate::config::{Config, PoolConfig, SchedulingPolicy};
-use crate::data_dir::{LOGS, MESSAGES};
+use crate::data_dir::{DataDir, LOGS, MESSAGES};
 use crate::driver::{self, Ports, Refused, Running, Waiting};
 use crate::feed::Feed;
 use crate::journal::{Journal, JournalError};
@@ -42,6 +44,7 @@ use crate::messages::Bus;
 use crate::outbound::Outbound;
 use crate::payloads::Payloads;
 use crate::store::checkpoint::Checkpoints;
+use crate::store::recovery::Opened;
 use crate::store::{self, StoreError};
 use crate::streams::StreamError;
 use crate::supervisor::{Supervisor, SupervisorError};
@@ -217,7 +220,12 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
 async fn recovered(data_dir: &Path, config: &Config) -> Result<Recovered, StartError> {
     let (started, opened) = (Instant::now(), data_dir.to_owned());
     let (policy, own_max) = (config.scheduling.policy, config.api.max_concurrent_tasks);
-    let recovered = tokio::task::spawn_blocking(move || recover(&opened, policy, own_max));
+    let (runtime, blobs) = (TokioRuntime::current(), config.blobs.clone());
+    let recovered = tokio::task::spawn_blocking(move || {
+        let documents =
+            |dir: &DataDir| runtime.block_on(Blobs::open(&dir.blobs(), &blobs, dir.node()));
+        recover(store::recovery::open_with(&opened, documents)?, policy, own_max)
+    });
     let recovered = recovered.await.expect("recovery does not panic")?;
     tell_recovery(&recovered.state, started, data_dir);
     Ok(recovered)
@@ -369,20 +377,19 @@ impl Server {
 struct Recovered {
     store: store::Store,
     journal: Box<dyn crate::journal::Journal>,
-    blobs: Arc<crate::blobs::Blobs>,
+    blobs: Arc<Blobs>,
     node: NodeId,
     state: State,
     /// Whether the state is that of a checkpoint, as of now.
     restored: bool,
 }
 
-/// Opens a data directory and brings the engine back to its last durable step.
+/// Brings the engine of an opened data directory back to its last durable step.
 fn recover(
-    data_dir: &Path,
+    mut opened: Opened,
     policy: SchedulingPolicy,
     own_max: u32,
 ) -> Result<Recovered, StartError> {
-    let mut opened = store::recovery::open(data_dir)?;
     let mut state = State::recover(std::mem::take(&mut opened.rows));
     state.set_own_max(own_max.into());
     state.set_policy(match policy {

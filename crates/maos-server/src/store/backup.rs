@@ -160,13 +160,23 @@ fn copy_database(from: &Connection, to: &Path) -> Result<(), StoreError> {
     fs::File::open(to).and_then(|file| file.sync_all()).map_err(|fault| io(to, fault))
 }
 
-/// The names of all documents, from the data directory on.
+/// The names of all documents, from the data directory on; or of what says in which bucket they
+/// are.
 fn documents(from: &Path) -> Result<Vec<String>, StoreError> {
+    let is_hex =
+        |name: &str, digits| name.len() == digits && name.bytes().all(|c| c.is_ascii_hexdigit());
     let mut names = Vec::new();
     let blobs = from.join("blobs");
     for folder in list(&blobs)? {
+        if folder == "url" {
+            names.push(format!("blobs/{folder}"));
+        }
+        if !is_hex(&folder, 2) {
+            // A draft.
+            continue;
+        }
         for name in list(&blobs.join(&folder))? {
-            if !name.ends_with(".partial") {
+            if is_hex(&name, 62) {
                 names.push(format!("blobs/{folder}/{name}"));
             }
         }

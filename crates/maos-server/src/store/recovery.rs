@@ -11,7 +11,7 @@ use maos_core::ids::{NodeId, Position, Sequence};
 use maos_core::record::TaskRecord;
 
 use super::{Store, StoreError, checkpoint};
-use crate::blobs::Blobs;
+use crate::blobs::{BlobError, Blobs};
 use crate::codec;
 use crate::data_dir::DataDir;
 use crate::journal::{Journal, JournalError, SqliteJournal};
@@ -42,10 +42,21 @@ pub struct Opened {
 /// When another process has it, when something is damaged or of a newer release, when journal and
 /// store do not belong together, or the disk fails.
 pub fn open(path: &Path) -> Result<Opened, StoreError> {
+    open_with(path, |dir| Blobs::local(&dir.blobs()))
+}
+
+/// The same with documents that may be elsewhere.
+///
+/// # Errors
+/// As `open`, and why the documents cannot be had.
+pub fn open_with(
+    path: &Path,
+    documents: impl FnOnce(&DataDir) -> Result<Blobs, BlobError>,
+) -> Result<Opened, StoreError> {
     let dir = Arc::new(DataDir::open(path)?);
     let restored = checkpoint::finish(&dir)?;
     let journal = SqliteJournal::open(&dir)?;
-    let blobs = Blobs::open(&dir.blobs())?;
+    let blobs = documents(&dir)?;
     let (store, rows) = Store::open(&dir)?;
     let from = rows.engine.position;
     let opened = Opened {

@@ -82,6 +82,7 @@ const ROWS: &[Row] = &rows! {
         "MAOS_API_MAX_TASK_TIMEOUT" = "400" => an_attempt_has_400_seconds_at_most,
         "MAOS_API_SHUTDOWN_GRACE" = "0" => an_attempt_is_given_no_time_at_the_end,
         "MAOS_API_ARTIFACT_BYTES_MAX" = "10" => a_file_has_ten_bytes_at_most,
+        "MAOS_BLOBS_URL" = "s3://maos-test/a" => documents_belong_in_a_bucket,
         "MAOS_CHECKPOINTS_EVERY_SECONDS" = "1" => checkpoints_make_themselves,
         "MAOS_CHECKPOINTS_KEEP" = "1" => one_checkpoint_is_kept,
         "MAOS_FILES_ROOTS" = concat!("[\"", env!("CARGO_MANIFEST_DIR"), "\"]") => a_file_is_read,
@@ -127,6 +128,10 @@ const ROWS: &[Row] = &rows! {
         "REDIS_DB" = "1" => "cannot do that yet: Redis",
         "REDIS_URL" = "redis://localhost" => "cannot do that yet: Redis",
         "MAOS_API_PROT" = "1" => "unknown field `prot`",
+        // With a bucket they say where it is: the tests of the blob store show that.
+        "MAOS_BLOBS_ENDPOINT" = "https://a" => "must be empty while `blobs.url` is",
+        "MAOS_BLOBS_REGION" = "eu-west-1" => "must be empty while `blobs.url` is",
+        "MAOS_BLOBS_ALLOW_HTTP" = "true" => "must be false while `blobs.url` is empty",
     }
 };
 
@@ -224,7 +229,9 @@ async fn try_one(row: &'static Row) {
         Shows::Effect(trial) => trial(config.unwrap()).await,
         Shows::Refusal(words) => {
             let refusal = config.unwrap_err();
-            assert!(refusal.contains(row.variable) && refusal.contains(words), "{refusal}");
+            let key = row.variable.trim_start_matches("MAOS_").to_lowercase().replacen('_', ".", 1);
+            let is_named = refusal.contains(row.variable) || refusal.contains(&format!("`{key}`"));
+            assert!(is_named && refusal.contains(words), "{refusal}");
         }
     }
 }
@@ -522,6 +529,17 @@ async fn a_file_is_read(config: Config) {
     assert_eq!(house.run(&read).await["status"], "completed");
     let house = House::open().await;
     assert_eq!(house.run(&read).await["status"], "failed");
+}
+
+/// A server whose documents are in a folder still does not start without them.
+async fn documents_belong_in_a_bucket(config: Config) {
+    let folder = tempfile::tempdir().unwrap();
+    let documents = folder.path().join("data/blobs/ab");
+    std::fs::create_dir_all(&documents).unwrap();
+    std::fs::write(documents.join("cd"), "a document").unwrap();
+    let started = maos_server::service::start(config, setup(folder.path().into())).await;
+    let refused = started.err().unwrap().to_string();
+    assert!(refused.contains("and `blobs.url` says `s3://maos-test/a`\nhint: copy"), "{refused}");
 }
 
 async fn lines(house: &House, id: &str) -> Vec<String> {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use maos_server::blobs;
 use maos_server::store::backup;
 use serde_json::json;
 
@@ -32,10 +33,14 @@ pub(crate) fn run(arguments: &Backup) -> anyhow::Result<ExitCode> {
         );
     }
     backup::backup(from, to)?;
+    let bucket = blobs::bucket_of(&from.join("blobs"))?;
     if arguments.json {
-        words::print_json(&json!({ "data_dir": from, "backup": to }))?;
+        words::print_json(&json!({ "data_dir": from, "backup": to, "documents": bucket }))?;
     } else {
         words::print(&format!("copied `{}` to `{}`", from.display(), to.display()))?;
+        if let Some(bucket) = bucket {
+            words::say(&format!("its documents stay in `{bucket}`: docs/blobs.md"));
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Args;
+use maos_server::blobs::Blobs;
 use maos_server::config::{self, Config, Layers};
 use serde_json::json;
 
@@ -237,6 +238,7 @@ fn configuration(named: Option<&Path>) -> anyhow::Result<Vec<Checked>> {
         None => "defaults: there is no `maos.toml`".to_owned(),
     };
     let mut checks = vec![fit("configuration", found)];
+    checks.extend(documents(&config.blobs)?);
     for (name, command) in &config.commands {
         let Some(program) = command.command.first() else { continue };
         let there = find(program.as_ref(), &command.folder).is_some();
@@ -258,6 +260,23 @@ fn configuration(named: Option<&Path>) -> anyhow::Result<Vec<Checked>> {
         });
     }
     Ok(checks)
+}
+
+/// Whether the bucket for documents can be used, if one is named.
+fn documents(settings: &config::Blobs) -> anyhow::Result<Option<Checked>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(match runtime.block_on(Blobs::check(settings)) {
+        Ok(None) => None,
+        Ok(Some(time)) => {
+            let found = format!("`{}`, {:.0} ms", settings.url, time.as_secs_f64() * 1_000.0);
+            Some(fit("documents", found))
+        }
+        Err(why) => {
+            let text = why.to_string();
+            let (found, hint) = text.split_once("\nhint: ").unwrap_or((&text, "correct it"));
+            Some(unfit("documents", found, hint))
+        }
+    })
 }
 
 fn program(name: &'static str, purpose: &str) -> Checked {

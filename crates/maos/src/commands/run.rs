@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use maos_api::task::{Task, TaskStatus};
+use maos_server::blobs;
 use maos_server::config::{self, Config, Layers, Level};
 use maos_server::service::{Server, SubmitOptions};
 use maos_server::{host, service, telemetry};
@@ -62,6 +63,10 @@ pub(crate) fn run(arguments: &Run) -> anyhow::Result<ExitCode> {
     telemetry::start(&config.log, None)?;
     let named = arguments.data_dir.clone();
     let data_dir = std::path::absolute(named.clone().unwrap_or_else(|| run_folder(&content)))?;
+    if blobs::bucket_of(&data_dir.join("blobs"))?.is_none() {
+        // A bucket belongs to one data directory, and a run has one of its own.
+        config.blobs = config::Blobs::default();
+    }
     let root = std::env::current_dir().context("the working directory cannot be read")?;
     let program = std::env::current_exe().context("this program's path cannot be read")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
