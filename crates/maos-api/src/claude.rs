@@ -284,7 +284,7 @@ pub struct ClaudeOrchestratorStatus {
     pub components: BTreeMap<String, String>,
     /// Running attempts.
     pub active_executions: u64,
-    /// Tasks with the tag `claude_code`, subtasks that inherited it included.
+    /// Tasks that came in by `POST /api/v1/claude/tasks` and are known; not their subtasks.
     pub total_claude_tasks: u64,
     /// Each component.
     pub health: BTreeMap<String, ComponentHealth>,

@@ -47,6 +47,21 @@ impl ApiError {
         ApiError { code, message: message.into(), details: Map::new() }
     }
 
+    /// That one field is not valid; `what` says what was wanted and what was found.
+    #[must_use]
+    pub fn invalid(field: &str, what: impl Into<String>) -> ApiError {
+        let what = what.into();
+        let message = format!("`{field}` {what}");
+        ApiError::new(ErrorCode::ValidationFailed, message).with_field(field, what)
+    }
+
+    /// The same, which names the field that is at fault.
+    #[must_use]
+    pub fn with_field(self, field: &str, what: impl Into<Value>) -> ApiError {
+        let fields = Map::from_iter([(field.to_owned(), what.into())]);
+        self.with("fields", fields)
+    }
+
     /// The same with one more detail.
     #[must_use]
     pub fn with(mut self, name: &str, detail: impl Into<Value>) -> ApiError {

@@ -205,7 +205,7 @@ pub(crate) fn some_plan(rng: &mut Rng, now: Timestamp, next_id: &mut u64) -> Pla
     let tasks = drawing.tasks;
     let key = rng
         .once_in(4)
-        .then(|| IdempotencyKey { key: format!("key {}", *next_id).into(), body_hash: [7; 32] });
+        .then(|| IdempotencyKey { key: format!("key {}", *next_id).into(), body_hash: [7; 32], part: None });
     plan_of(tasks, key)
 }
 

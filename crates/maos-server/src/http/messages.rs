@@ -8,11 +8,11 @@ use maos_api::messages::{
 
 use super::answer::{Answered, Json};
 use super::parts::Params;
-use super::routes::body_of;
+use super::routes::{body_of, submission_of};
 use crate::service::Service;
 
 pub(super) async fn send(State(service): State<Service>, request: Request) -> Answered<Receipt> {
-    let (options, body) = body_of(request, REQUEST_BYTES_MAX).await?;
+    let (options, body) = submission_of(request, REQUEST_BYTES_MAX).await?;
     Ok(Json(service.send_message(&body, options).await?))
 }
 
@@ -27,7 +27,7 @@ pub(super) async fn acknowledge(
     State(service): State<Service>,
     request: Request,
 ) -> Answered<AckAnswer> {
-    let (_, body) = body_of(request, REQUEST_BYTES_MAX).await?;
+    let body = body_of(request, REQUEST_BYTES_MAX).await?;
     Ok(Json(service.acknowledge_messages(&body).await?))
 }
 

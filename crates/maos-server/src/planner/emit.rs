@@ -104,6 +104,7 @@ fn spec(
         key: (!draft.key.is_empty()).then(|| (&*draft.key).into()),
         trace: drafts.ctx.trace.clone(),
         plans: draft.plans.then(|| Box::new(inherited(&draft.settings))),
+        origin: drafts.ctx.origin.filter(|_| index == 0).map(Into::into),
     };
     TaskSpec {
         name: draft.name.clone(),

@@ -97,6 +97,8 @@ pub struct PlanContext<'c> {
     pub idempotency: Option<IdempotencyKey>,
     /// Where it came from, for tracing.
     pub trace: Option<TraceContext>,
+    /// The door that it came in by; `None`: the usual one.
+    pub origin: Option<&'static str>,
     /// The capability of a built-in action; `None` for everything else.
     pub action_capability: &'c dyn Fn(&str) -> Option<&'static str>,
     /// All built-in actions, for messages.

@@ -38,6 +38,8 @@ pub(super) struct Planning {
 pub(super) struct Envelope {
     pub(super) idempotency: Option<IdempotencyKey>,
     pub(super) trace: Option<TraceContext>,
+    /// The door that it came in by; `None`: the usual one.
+    pub(super) origin: Option<&'static str>,
 }
 
 impl Planning {
@@ -122,6 +124,7 @@ impl Planning {
             submitter: "",
             idempotency: envelope.idempotency,
             trace: envelope.trace,
+            origin: envelope.origin,
             action_capability: &builtin::capability_of,
             known_actions: &self.known_actions,
             agent_runtime: &|agent| self.runtime_of(agent),

@@ -69,7 +69,8 @@ impl Service {
         body: &[u8],
         options: SubmitOptions,
     ) -> Result<TaskEnvelope, ApiError> {
-        let (accepted, _) = self.submit_and_call_back(body, options, None).await?;
+        self.check_intake()?;
+        let (accepted, _) = self.accept(self.plan(body, options)?, None).await?;
         Ok(accepted)
     }
 
@@ -116,16 +117,13 @@ impl Service {
         Ok(TaskEnvelope { warnings, ..envelope })
     }
 
-    /// The same with somebody who is told of its end; says who that is: of a task that was accepted
-    /// before, as it was said then.
-    pub(super) async fn submit_and_call_back(
+    /// Accepts a plan, with somebody who is told of its end; says who that is: of a task that was
+    /// accepted before, as it was said then.
+    pub(super) async fn accept(
         &self,
-        body: &[u8],
-        options: SubmitOptions,
+        planned: planner::Planned,
         callback: Option<Callback>,
     ) -> Result<(TaskEnvelope, Option<Callback>), ApiError> {
-        self.check_intake()?;
-        let planned = self.plan(body, options)?;
         self.inner.payloads.keep_all(planned.blobs).await.map_err(|why| self.storage(&why))?;
         let (plan, warnings) = (Arc::new(planned.plan), planned.warnings);
         let plan_id = Uuid::from_u128(plan.id.0);
@@ -173,8 +171,10 @@ impl Service {
         let idempotency = options.idempotency_key.map(|key| IdempotencyKey {
             key: key.into(),
             body_hash: *blake3::hash(body).as_bytes(),
+            part: None,
         });
-        self.inner.planning.plan(body, Envelope { idempotency, trace: options.trace })
+        let envelope = Envelope { idempotency, trace: options.trace, ..Envelope::default() };
+        self.inner.planning.plan(body, envelope)
     }
 
     /// A task as it is; with a wait, once it has ended or the wait is over.
@@ -405,7 +405,7 @@ impl Service {
         Ok(TaskEnvelope { task, execution_plan_id, message, warnings: Vec::new() })
     }
 
-    async fn present(&self, record: &TaskRecord) -> Result<Task, ApiError> {
+    pub(super) async fn present(&self, record: &TaskRecord) -> Result<Task, ApiError> {
         let documents = present::Documents {
             parameters: self.document(&record.spec.parameters).await?,
             metadata: match &record.spec.metadata {

@@ -206,3 +206,23 @@ async fn more_agents_than_allowed_are_refused() {
     check(&refused, 429, "QUEUE_FULL");
     assert!(refused.body["error"].as_str().unwrap().contains("api.max_agents"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idempotency_key_is_refused_where_it_would_do_nothing() {
+    let house = House::open().await;
+    for (path, body) in [
+        ("/api/v1/schedules", json!({"name": "s", "cron": "0 0 1 1 *", "task": {"name": "n"}})),
+        ("/api/v1/agents", json!({"agent_type": "a", "capabilities": ["computation"]})),
+        ("/api/v1/checkpoints", json!({})),
+        ("/api/v1/resources", json!({"resource_type": "custom", "name": "n", "capacity": 1})),
+    ] {
+        let answer = house.keyed(path, "k", &body).await;
+        check(&answer, 422, "VALIDATION_FAILED");
+        let what = answer.body["details"]["fields"]["Idempotency-Key"].as_str().unwrap();
+        assert!(what.contains("batches"), "{what}");
+        assert_eq!(house.call("POST", path, Some(&body)).await.status, 200, "{path}");
+    }
+    let blank = house.keyed("/api/v1/tasks", " ", &json!({"name": "n"})).await;
+    check(&blank, 422, "VALIDATION_FAILED");
+    assert!(blank.body["details"]["fields"]["Idempotency-Key"].is_string(), "{}", blank.body);
+}
