@@ -141,10 +141,23 @@ async fn agents_are_created_listed_and_ended() {
     assert_eq!(all["total_items"], 6, "five default agents and this one");
     let ended = house.call("DELETE", &format!("/api/v1/agents/{id}"), None).await;
     assert_eq!(ended.status, 200);
+    let path = format!("/api/v1/agents/{id}");
+    let house = ended_agent_is_there(house, &path).await.reopen().await;
+    let house = ended_agent_is_there(house, &path).await;
     for runtime in ["command", "http"] {
         let body = json!({"agent_type": "x", "capabilities": ["y"], "runtime": runtime});
         check(&house.call("POST", "/api/v1/agents", Some(&body)).await, 422, "VALIDATION_FAILED");
     }
+}
+
+/// Who has ended is shown, and changes no more.
+async fn ended_agent_is_there(house: House, path: &str) -> House {
+    let shown = house.get(path).await;
+    assert_eq!((shown.status, &shown.body["agent"]["status"]), (200, &json!("terminated")));
+    check(&house.call("DELETE", path, None).await, 409, "AGENT_ENDED");
+    let other = json!({"tags": ["t"]});
+    check(&house.call("PATCH", path, Some(&other)).await, 409, "AGENT_ENDED");
+    house
 }
 
 #[tokio::test(flavor = "multi_thread")]
