@@ -10,6 +10,7 @@ use maos_api::system::{
 use maos_core::node::{Answer, Figures, Query};
 use serde_json::{Map, Value, json};
 
+use super::tasks::blocking;
 use super::{Service, faults, now, present};
 
 impl Service {
@@ -77,6 +78,10 @@ impl Service {
     /// Why it cannot be told.
     pub async fn status(&self) -> Result<SystemStatus, ApiError> {
         let figures = self.figures().await?;
+        let store = self.inner.store.clone();
+        let gone = blocking(move || store.gone()).await;
+        let (tasks_gone, plans_gone) = gone.map_err(|why| self.storage(&why))?;
+        let counters = &figures.counters;
         let health = self.detailed_health().await;
         let components = health.components.into_iter().map(|(name, part)| (name, part.status));
         Ok(SystemStatus {
@@ -85,8 +90,9 @@ impl Service {
             startup_time: self.inner.started_at,
             components: components.collect(),
             active_executions: figures.held,
-            execution_plans: figures.counters.plans_created,
-            total_tasks: figures.counters.tasks_submitted,
+            // What goes between the two looks is in neither: the engine is asked first.
+            execution_plans: counters.plans_created.saturating_sub(plans_gone),
+            total_tasks: counters.tasks_submitted.saturating_sub(tasks_gone),
             total_agents: figures.agents.0,
             total_resources: figures.pools.len() as u64,
         })

@@ -117,3 +117,27 @@ async fn an_application_has_its_own_route_beside_the_servers() {
     assert_eq!(ask("GET", &path, "").await.1["task"]["name"], "order of tea");
     assert_eq!(ask("GET", "/nothing", "").await.1["error_code"], "PATH_NOT_FOUND");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_deleted_is_no_longer_counted_as_known() {
+    let house = House::open().await;
+    let noop = json!({"name": "a", "parameters": {"action": "noop"}});
+    let plan = json!({"name": "many", "decomposition_strategy": "parallel",
+        "parameters": {"action": "noop", "items": [1, 2, 3]}});
+    house.run(&noop).await;
+    let gone = house.run(&plan).await["id"].clone();
+    let known = async |house: &House| {
+        let status = house.get("/api/v1/system/status").await.body;
+        (status["total_tasks"].clone(), status["execution_plans"].clone())
+    };
+    assert_eq!(known(&house).await, (json!(5), json!(2)));
+    let delete = json!({"operation": "delete", "task_ids": [gone]});
+    let answer = house.call("POST", "/api/v1/tasks/bulk", Some(&delete)).await.body;
+    assert_eq!(answer["successful_operations"], 1, "{answer}");
+    assert_eq!(known(&house).await, (json!(1), json!(1)));
+    let house = house.reopen().await;
+    house.run(&noop).await;
+    assert_eq!(known(&house).await, (json!(2), json!(2)));
+    let metrics = house.get("/api/v1/system/metrics").await.body;
+    assert_eq!(metrics["orchestrator"]["tasks_submitted"], 6);
+}
