@@ -22,7 +22,7 @@ impl Service {
             timestamp: now(),
             service: "maos".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            uptime_seconds: self.inner.started.elapsed().as_secs(),
+            uptime_seconds: self.inner.reign.seconds(),
         }
     }
 
@@ -31,45 +31,55 @@ impl Service {
         let patience = std::time::Duration::from_secs(2);
         let figures = tokio::time::timeout(patience, self.figures()).await;
         let figures = figures.ok().and_then(Result::ok);
-        let store = self.inner.store.health();
-        let engine = match (&figures, self.stopping()) {
-            (Some(_), false) => Ok("running"),
-            (Some(_), true) => Err("shutting down".to_owned()),
-            (None, _) => Err("the engine or its journal does not answer".to_owned()),
-        };
-        let mut components = BTreeMap::new();
-        for name in COMPONENTS {
-            let state = match name {
-                "state_manager" => {
-                    engine.clone().and_then(|running| store.clone().map(|()| running))
-                }
-                _ => engine.clone(),
-            };
-            let (healthy, status) = match state {
-                Ok(status) => (true, status.to_owned()),
-                Err(status) => (false, status),
-            };
-            // A target that is away is no fault of this server's, but whoever looks should see it.
-            let away = match name {
-                "agent_manager" => self.inner.http_agents.all_out_of_reach(),
-                _ => Map::new(),
-            };
-            let away = (!away.is_empty()).then(|| ("http_agents_away".to_owned(), away.into()));
-            let more = away.into_iter().collect();
-            components.insert(name.to_owned(), ComponentHealth { healthy, status, more });
-        }
-        let status = match (engine.is_ok(), store.is_ok()) {
-            (true, true) => HealthStatus::Healthy,
-            (true, false) => HealthStatus::Degraded,
-            (false, _) => HealthStatus::Unhealthy,
+        let components: BTreeMap<String, ComponentHealth> = COMPONENTS
+            .into_iter()
+            .map(|name| (name.to_owned(), self.component(name, figures.is_some())))
+            .collect();
+        let status = match components.values().filter(|part| !part.healthy).count() {
+            0 => HealthStatus::Healthy,
+            _ if figures.is_none() || self.stopping() => HealthStatus::Unhealthy,
+            _ => HealthStatus::Degraded,
         };
         DetailedHealth {
             status,
             timestamp: now(),
-            uptime_seconds: self.inner.started.elapsed().as_secs(),
+            uptime_seconds: self.inner.reign.seconds(),
             active_executions: figures.map_or(0, |figures| figures.held),
             components,
         }
+    }
+
+    /// How one of [`COMPONENTS`] is, by whether it can do its own part.
+    fn component(&self, name: &str, engine_answers: bool) -> ComponentHealth {
+        let inner = &self.inner;
+        let engine = || match engine_answers {
+            true => Ok(()),
+            false => Err("the engine or its journal does not answer".to_owned()),
+        };
+        let state = match name {
+            _ if self.stopping() => Err("shutting down".to_owned()),
+            // Who plans needs nobody.
+            "task_planner" => Ok(()),
+            "agent_manager" => engine().and_then(|()| inner.supervisor.health()),
+            "state_manager" => {
+                engine().and_then(|()| inner.store.health()).and_then(|()| inner.logs.health())
+            }
+            "message_bus" => inner.bus.health().and_then(|()| inner.subscriptions.health()),
+            _ => engine(),
+        };
+        // A target that is away is no fault of this server's, but whoever looks should see it.
+        let away = match name {
+            "agent_manager" => ("http_agents_away", inner.http_agents.all_out_of_reach()),
+            "message_bus" => ("subscriptions_away", inner.subscriptions.all_out_of_reach()),
+            _ => ("", Map::new()),
+        };
+        let more = match away {
+            (_, away) if away.is_empty() => Map::new(),
+            (what, away) => Map::from_iter([(what.to_owned(), away.into())]),
+        };
+        let healthy = state.is_ok();
+        let status = state.err().unwrap_or_else(|| "running".to_owned());
+        ComponentHealth { healthy, status, more }
     }
 
     /// `GET /system/status`.
@@ -86,8 +96,8 @@ impl Service {
         let components = health.components.into_iter().map(|(name, part)| (name, part.status));
         Ok(SystemStatus {
             running: !self.stopping(),
-            uptime_seconds: self.inner.started.elapsed().as_secs(),
-            startup_time: self.inner.started_at,
+            uptime_seconds: self.inner.reign.seconds(),
+            startup_time: self.inner.reign.started_at,
             components: components.collect(),
             active_executions: figures.held,
             // What goes between the two looks is in neither: the engine is asked first.

@@ -36,7 +36,6 @@ mod workers;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 use maos_api::error::{ApiError, ErrorCode};
 use maos_api::submission::Bounds;
@@ -58,6 +57,7 @@ use crate::messages::Bus;
 use crate::payloads::Payloads;
 use crate::store::Store;
 use crate::store::checkpoint::Checkpoints;
+use crate::supervisor::Supervisor;
 use crate::webhooks::{Subscriptions, Webhooks};
 
 pub use artifacts::{Download, Upload};
@@ -65,6 +65,7 @@ pub use events::Events;
 pub use keys::KeyKind;
 pub use logs::{Followed, Follower};
 pub(crate) use outcomes::OUTCOME_BYTES_MAX;
+pub(crate) use start::{Reign, start_under};
 pub use start::{Server, Setup, StartError, start};
 pub use tasks::{ACCEPTED, Snapshot, SubmitOptions};
 
@@ -82,8 +83,7 @@ struct Inner {
     planning: Arc<planning::Planning>,
     node: NodeId,
     epoch: Epoch,
-    started: Instant,
-    started_at: UtcTime,
+    reign: Reign,
     feed: Feed,
     logs: Logs,
     bus: Bus,
@@ -92,6 +92,7 @@ struct Inner {
     room: Room,
     ending: Ending,
     progress: tasks::ProgressBoard,
+    supervisor: Arc<Supervisor>,
     workers: Arc<Workers>,
     http_agents: Arc<HttpAgents>,
     sinks: Sinks,
@@ -144,6 +145,10 @@ impl Service {
     #[must_use]
     pub fn bounds(&self) -> &Bounds {
         &self.inner.planning.bounds
+    }
+
+    pub(crate) fn reign(&self) -> Reign {
+        self.inner.reign.clone()
     }
 
     /// Takes nothing new from now on; what runs goes on.

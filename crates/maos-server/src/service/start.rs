@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use maos_api::error::ApiError;
 use maos_api::logs::{LogLevel, LogSource};
 use maos_api::resource::Resource;
+use maos_api::time::UtcTime;
 use maos_core::change::Change;
 use maos_core::command::Command;
 use maos_core::engine::State;
@@ -38,14 +39,14 @@ use crate::driver::{self, Ports, Refused, Running, Waiting};
 use crate::feed::Feed;
 use crate::journal::{Journal, JournalError};
 use crate::logs::{Line, Logs};
-use crate::messages::Bus;
+use crate::messages::{Bus, Counts};
 use crate::outbound::Outbound;
 use crate::payloads::Payloads;
 use crate::store::checkpoint::Checkpoints;
 use crate::store::{self, StoreError};
 use crate::streams::StreamError;
 use crate::supervisor::{Supervisor, SupervisorError};
-use crate::webhooks::{Subscriptions, Webhooks};
+use crate::webhooks::{Subscriptions, WebhookCounts, Webhooks};
 
 /// Requests that may wait in the driver's mailbox.
 const MAILBOX_MAX: usize = 16_384;
@@ -139,15 +140,44 @@ impl Attendants {
     }
 }
 
+/// What goes on while one service takes the place of another: the process, and what it counts.
+#[derive(Clone)]
+pub(crate) struct Reign {
+    started: Instant,
+    pub(super) started_at: UtcTime,
+    counts: Arc<Counts>,
+    webhook_counts: Arc<WebhookCounts>,
+}
+
+impl Reign {
+    fn begin() -> Reign {
+        let (counts, webhook_counts) = Default::default();
+        Reign { started: Instant::now(), started_at: now(), counts, webhook_counts }
+    }
+
+    /// How long it has been.
+    pub(super) fn seconds(&self) -> u64 {
+        self.started.elapsed().as_secs()
+    }
+}
+
 /// Starts everything below HTTP.
 ///
 /// # Errors
 /// What could not be opened, recovered or set up.
 pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
-    let started = Instant::now();
+    start_under(Reign::begin(), config, setup).await
+}
+
+/// The same in the place of a service that was there before in this process.
+pub(crate) async fn start_under(
+    reign: Reign,
+    config: Config,
+    setup: Setup,
+) -> Result<Server, StartError> {
     let recovered = recovered(&setup.data_dir, &config).await?;
     let Recovered { store, journal, blobs, node, state, restored } = recovered;
-    let (logs, bus) = beside(&setup.data_dir, &config, &store)?;
+    let (logs, bus) = beside(&setup.data_dir, &config, &store, &reign)?;
     let epoch = Epoch(journal.epoch().0);
     let payloads = Payloads::new(blobs.clone());
     let supervisor = Arc::new(Supervisor::start(&setup.supervisor, &setup.data_dir).await?);
@@ -180,8 +210,9 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
     let checkpoints = Arc::new(Checkpoints::open(&setup.data_dir)?);
     let beside = (logs.clone(), checkpoints.clone());
     let keeper = Keeper::start(handle.clone(), store.clone(), blobs, beside, config.store);
-    let webhooks =
-        Webhooks::new(config.webhooks.clone(), config.message_bus.worker_count, outbound);
+    let at_once = config.message_bus.worker_count;
+    let counts = reign.webhook_counts.clone();
+    let webhooks = Webhooks::new(config.webhooks.clone(), at_once, outbound, counts);
     let subscriptions = Subscriptions::open(bus.clone(), webhooks.clone()).await?;
     let inner = Inner {
         driver: handle,
@@ -190,8 +221,7 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
         config,
         node,
         epoch,
-        started,
-        started_at: now(),
+        reign,
         feed,
         logs,
         bus,
@@ -201,6 +231,7 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
         ending: Ending::default(),
         progress,
         planning,
+        supervisor: supervisor.clone(),
         workers,
         http_agents,
         sinks,
@@ -251,9 +282,11 @@ fn beside(
     data_dir: &Path,
     config: &Config,
     store: &store::Store,
+    reign: &Reign,
 ) -> Result<(Logs, Bus), StreamError> {
     let logs = Logs::open(&data_dir.join(LOGS), config.logs)?;
-    let bus = Bus::open(&data_dir.join(MESSAGES), config.message_bus)?;
+    let counts = reign.counts.clone();
+    let bus = Bus::open_counting(&data_dir.join(MESSAGES), config.message_bus, counts)?;
     let (logged, told) = (logs.clone(), bus.clone());
     store.on_removed(Box::new(move |tasks| {
         logged.forget(tasks);

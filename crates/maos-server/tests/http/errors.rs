@@ -186,6 +186,52 @@ async fn health_status_and_metrics_have_the_contracts_fields() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_component_that_is_broken_says_so() {
+    let house = House::open().await;
+    let message = json!({"to": {"topic": "t"}, "body": 1});
+    assert_eq!(house.call("POST", "/api/v1/messages", Some(&message)).await.status, 200);
+    let db = rusqlite::Connection::open(house.data_dir().join("messages.db")).unwrap();
+    db.execute_batch("ALTER TABLE entries RENAME TO hidden").unwrap();
+    let refused = house.call("POST", "/api/v1/messages", Some(&message)).await;
+    check(&refused, 503, "STORAGE_UNAVAILABLE");
+    let health = house.get("/health/detailed").await;
+    assert_eq!((health.status, &health.body["status"]), (503, &json!("degraded")));
+    for (name, part) in health.body["components"].as_object().unwrap() {
+        assert_eq!(part["healthy"], json!(name != "message_bus"), "{name}: {part}");
+    }
+    let status = house.get("/api/v1/system/status").await.body;
+    assert!(status["components"]["message_bus"].as_str().unwrap().contains("messages.db"));
+    db.execute_batch("ALTER TABLE hidden RENAME TO entries").unwrap();
+    assert_eq!(house.call("POST", "/api/v1/messages", Some(&message)).await.status, 200);
+    assert_eq!(house.get("/health/detailed").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_process_that_runs_programs_is_told() {
+    let mut config = maos_server::config::Config::default();
+    let program = json!({"command": ["true"], "capabilities": ["running"]});
+    config.commands.insert("runner".to_owned(), serde_json::from_value(program).unwrap());
+    let house = House::open_with(config).await;
+    assert_eq!(house.get("/health/detailed").await.status, 200);
+    // The supervisor of these tests is a program that ends at once.
+    house.submit(&json!({"name": "n", "required_capabilities": ["running"]})).await;
+    let broken = async || {
+        loop {
+            let health = house.get("/health/detailed").await;
+            if health.status == 503 {
+                return health.body;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    let patience = std::time::Duration::from_secs(30);
+    let health = tokio::time::timeout(patience, broken()).await.expect("it is told");
+    let part = &health["components"]["agent_manager"];
+    assert_eq!(part["healthy"], false);
+    assert!(part["status"].as_str().unwrap().contains("runs programs"), "{part}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_stops_takes_nothing_new() {
     let house = House::open().await;
     house.server.as_ref().unwrap().service.stop_intake();
