@@ -228,6 +228,12 @@ pub struct Rare {
     /// it.
     #[n(10)]
     pub origin: Option<Name>,
+    /// `start_at` as the calendar showed it, for people; of a parent, too.
+    #[n(11)]
+    pub run_at: Option<WallTime>,
+    /// `deadline` as the calendar showed it, for people.
+    #[n(12)]
+    pub ends_by: Option<WallTime>,
 }
 
 static NOTHING_RARE: Rare = Rare {
@@ -242,6 +248,8 @@ static NOTHING_RARE: Rare = Rare {
     trace: None,
     plans: None,
     origin: None,
+    run_at: None,
+    ends_by: None,
 };
 
 impl Rare {

@@ -31,6 +31,7 @@ use maos_core::time::{Timestamp, WallTime};
 use serde_json::value::RawValue;
 
 pub use draft::priority;
+pub use emit::DEFAULT_CAPABILITY;
 pub use reference::{ResolveError, resolve};
 
 /// The keys that parameters refer to with `$from`.

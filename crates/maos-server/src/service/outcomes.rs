@@ -139,6 +139,7 @@ impl Service {
             since,
             held_by: agents.iter().map(|agent| Uuid::from_u128(agent.0)).collect(),
             unblock: "an answer of the agent's target, or another agent".to_owned(),
+            until: None,
         };
         found.into_iter().map(blocker).collect()
     }

@@ -13,7 +13,7 @@ use maos_core::node::{Answer, Echo, Query};
 use maos_core::outcome::{Outcome, Source};
 use maos_core::payload::Payload;
 use maos_core::record::{Stage, TaskRecord};
-use maos_core::spec::{IdempotencyKey, TraceContext};
+use maos_core::spec::{IdempotencyKey, TraceContext, Work};
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -451,15 +451,34 @@ impl Service {
 
     fn what_would_serve(&self, record: &TaskRecord) -> String {
         let demand = &record.spec.demand;
-        let wanted: Vec<String> =
+        let names: Vec<String> =
             demand.capabilities.iter().map(|name| format!("`{name}`")).collect();
+        let mut wanted = match demand.agent {
+            Some(agent) => format!("the agent `{agent}`"),
+            None => "an agent".to_owned(),
+        };
+        if let Some(kind) = &demand.agent_type {
+            wanted = format!("{wanted} of the type `{kind}`");
+        }
+        if !names.is_empty() {
+            wanted = format!("{wanted} with {}", names.join(", "));
+        }
+        if demand.agent.is_some() {
+            return format!("{wanted}, which has ended or cannot do it: submit it for another one");
+        }
+        if demand.work != Work::FreeForm {
+            return format!("{wanted}: create one (`POST /api/v1/agents`), or enlarge its pool");
+        }
+        let outside = format!(
+            "{wanted}: start a worker, or configure a program under [commands] or a URL under \
+             [http_agents] in maos.toml"
+        );
+        if demand.agent_type.is_some() || !present::implied(demand) {
+            return outside;
+        }
         let known: Vec<&str> = builtin::ACTIONS.iter().map(|action| action.name).collect();
-        format!(
-            "an agent with {}: start a worker, configure a command under [commands] in maos.toml, \
-             or submit with a built-in `action` in `parameters` ({})",
-            wanted.join(", "),
-            known.join(", ")
-        )
+        let known = known.join(", ");
+        format!("{outside}; or submit with a built-in `action` in `parameters` ({known})")
     }
 
     pub(super) fn storage(&self, fault: &dyn std::fmt::Display) -> ApiError {

@@ -43,6 +43,13 @@ async fn wrong_submissions_are_refused_and_change_nothing() {
         (r#"{"name": "  "}"#.to_owned(), 422, "VALIDATION_FAILED"),
         (r#"{"name": "a", "timeout_seconds": 0}"#.to_owned(), 422, "VALIDATION_FAILED"),
         (r#"{"name": "a", "timeout_seconds": 3601}"#.to_owned(), 400, "TIMEOUT_TOO_LONG"),
+        (r#"{"name": "a", "timeout_seconds": 3601.0}"#.to_owned(), 400, "TIMEOUT_TOO_LONG"),
+        (r#"{"name": "a", "timeout_seconds": 1e30}"#.to_owned(), 400, "TIMEOUT_TOO_LONG"),
+        (
+            r#"{"name":"a","timeout_seconds":18446744073709551616}"#.to_owned(),
+            400,
+            "TIMEOUT_TOO_LONG",
+        ),
         (r#"{"name": "a\u0000"}"#.to_owned(), 422, "VALIDATION_FAILED"),
         (r#"{"name": "\ud800"}"#.to_owned(), 422, "VALIDATION_FAILED"),
         (r#"{"name": "a", "parameters": {"x": "\ud800"}}"#.to_owned(), 422, "VALIDATION_FAILED"),
@@ -62,6 +69,8 @@ async fn wrong_submissions_are_refused_and_change_nothing() {
         assert_eq!(answer.status, status, "{shown}: {}", answer.body);
         check(&answer, status, code);
     }
+    let over = post(&house, over.to_string()).await.body;
+    assert!(over["error"].as_str().unwrap().contains("hint: ask for less"), "{over}");
     let large = vec![b' '; (4 << 20) + 1];
     check(&post(&house, large).await, 413, "BODY_TOO_LARGE");
     let metrics = house.get("/api/v1/system/metrics").await.body;

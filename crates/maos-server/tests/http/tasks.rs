@@ -141,3 +141,82 @@ async fn what_was_deleted_is_no_longer_counted_as_known() {
     let metrics = house.get("/api/v1/system/metrics").await.body;
     assert_eq!(metrics["orchestrator"]["tasks_submitted"], 6);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_shows_what_was_asked_of_it() {
+    let house = House::open().await;
+    let asked = json!({"required_capabilities": ["poetry"], "agent_type": "poet",
+        "queue_timeout_seconds": 60, "no_progress_seconds": 50, "deadline": "2100-01-01T00:00:00Z",
+        "run_at": "2099-01-01T00:00:00Z", "on_failure": "continue", "concurrency_key": "c",
+        "fairness_key": "f", "decomposition_strategy": "sequential"});
+    let mut body = asked.clone();
+    body["name"] = "n".into();
+    body["parameters"] = json!({"steps": ["a"]});
+    let root = house.submit(&body).await["task"].clone();
+    for (field, value) in asked.as_object().unwrap() {
+        assert_eq!(&root[field], value, "{field}");
+    }
+    let house = house.reopen().await;
+    let step = format!("/api/v1/tasks/{}", root["subtasks"][0].as_str().unwrap());
+    let step = house.get(&step).await.body["task"].clone();
+    for (field, value) in asked.as_object().unwrap() {
+        let own = matches!(&**field, "deadline" | "decomposition_strategy");
+        assert_eq!(&step[field], if own { &Value::Null } else { value }, "{field}");
+    }
+    let plain = house.submit(&json!({"name": "n", "parameters": {"action": "noop"}})).await;
+    for field in asked.as_object().unwrap().keys() {
+        assert!(plain["task"].get(field).is_none(), "{field}: {plain}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_waits_for_a_time_names_it() {
+    let house = House::open().await;
+    let delayed = house.submit(&json!({"name": "n", "run_at": "2099-01-01T00:00:00Z"})).await;
+    let why = explained(&house, &delayed).await;
+    assert_eq!((&why["kind"], &why["until"]), (&json!("parked"), &json!("2099-01-01T00:00:00Z")));
+    assert_eq!(why["unblock"], "its start time, at 2099-01-01T00:00:00Z");
+    let limit = json!({"running_max": 5, "starts_per_minute": 1});
+    let path = "/api/v1/keys/concurrency/k";
+    assert_eq!(house.call("PUT", path, Some(&limit)).await.status, 200);
+    let noop = json!({"name": "n", "concurrency_key": "k", "parameters": {"action": "noop"}});
+    let first = house.run(&noop).await;
+    let why = explained(&house, &house.submit(&noop).await).await;
+    let next: jiff::Timestamp = why["until"].as_str().unwrap().parse().unwrap();
+    let started: jiff::Timestamp = first["started_at"].as_str().unwrap().parse().unwrap();
+    let pause = (next - started).get_seconds();
+    assert!((55..=65).contains(&pause), "{why}");
+    assert!(why["unblock"].as_str().unwrap().contains("the next start, at 2"), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_would_unblock_a_task_is_said_in_its_own_words() {
+    let house = House::open().await;
+    for (body, said, unsaid) in [
+        (json!({"agent_type": "poet"}), "an agent of the type `poet`: start a worker", "noop"),
+        (json!({"required_capabilities": ["video"]}), "an agent with `video`: start", "noop"),
+        (json!({}), "`action` in `parameters` (noop", "type"),
+        (
+            json!({"agent_type": "poet", "parameters": {"action": "noop"}}),
+            "an agent of the type `poet`: create one",
+            "maos.toml",
+        ),
+    ] {
+        let mut body = body;
+        body["name"] = "n".into();
+        let why = explained(&house, &house.submit(&body).await).await;
+        let unblock = why["unblock"].as_str().unwrap();
+        assert!(unblock.contains(said) && !unblock.contains(unsaid), "{body}: {unblock}");
+    }
+    let path = "/api/v1/keys/concurrency/k";
+    assert_eq!(house.call("PUT", path, Some(&json!({"running_max": 0}))).await.status, 200);
+    let noop = json!({"name": "n", "concurrency_key": "k", "parameters": {"action": "noop"}});
+    let why = explained(&house, &house.submit(&noop).await).await;
+    assert_eq!(why["unblock"], "a `running_max` above 0 for the key");
+}
+
+/// The first blocker of a task.
+async fn explained(house: &House, submitted: &Value) -> Value {
+    let path = format!("/api/v1/tasks/{}/explain", id_of(submitted));
+    house.get(&path).await.body["blockers"][0].clone()
+}
