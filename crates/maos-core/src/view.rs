@@ -358,7 +358,8 @@ impl State {
         let key = &gate.key;
         let starts = (gate.running < gate.running_max()).then(|| gate.next_start()).flatten();
         let (message, unblock) = if gate.running_max() == 0 {
-            let message = format!("tasks with the concurrency key `{key}` may not run at the moment");
+            let message =
+                format!("tasks with the concurrency key `{key}` may not run at the moment");
             (message, "a `running_max` above 0 for the key")
         } else if starts.is_some() {
             let rate = gate.limit.and_then(|limit| limit.starts_per_minute).unwrap_or_default();
@@ -401,12 +402,7 @@ impl State {
         }
     }
 
-    fn explain_parked(
-        &self,
-        task: &Task,
-        reason: ParkReason,
-        until: Option<Timestamp>,
-    ) -> Blocker {
+    fn explain_parked(&self, task: &Task, reason: ParkReason, until: Option<Timestamp>) -> Blocker {
         let asked = task.spec.rare().run_at.filter(|_| reason == ParkReason::StartTime);
         let (message, unblock) = match reason {
             ParkReason::StartTime => ("its start time has not come", "its start time"),

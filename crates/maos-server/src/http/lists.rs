@@ -7,7 +7,7 @@ use maos_api::plan::ExecutionPlan;
 use maos_api::task::{BulkAnswer, TaskPage};
 
 use super::answer::{Answered, Json};
-use super::parts::{Id, Filters};
+use super::parts::{Filters, Id};
 use super::routes::body_of;
 use crate::service::Service;
 

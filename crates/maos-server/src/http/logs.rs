@@ -14,7 +14,7 @@ use maos_api::logs::{LogQuery, RawLogQuery};
 use serde::Serialize;
 
 use super::answer::{Failed, Json};
-use super::parts::{Id, Filters, bad_query};
+use super::parts::{Filters, Id, bad_query};
 use crate::service::{Followed, Follower, Service};
 
 /// A comment is sent after so much silence, so that a connection that is gone is noticed.

@@ -121,7 +121,9 @@ mod tests {
             .route("/panics", get(async || -> String { panic!("a bug with a name") }))
             .route(
                 "/fails",
-                get(async || answer::Failed(ApiError::new(ErrorCode::StorageUnavailable, "no disk"))),
+                get(async || {
+                    answer::Failed(ApiError::new(ErrorCode::StorageUnavailable, "no disk"))
+                }),
             );
         let log = Log::default();
         let written = log.clone();

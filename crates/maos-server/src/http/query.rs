@@ -73,7 +73,9 @@ impl<'de> Deserializer<'de> for Pairs {
             let what = || Value::from("is not known");
             let fields: Map<_, _> = strange.into_iter().map(|name| (name, what())).collect();
             let error = ApiError::new(ErrorCode::ValidationFailed, message);
-            return Err(Refused(Box::new(error.with("fields", fields).with("known", known.to_vec()))));
+            return Err(Refused(Box::new(
+                error.with("fields", fields).with("known", known.to_vec()),
+            )));
         }
         self.deserialize_any(visitor)
     }

@@ -259,7 +259,9 @@ impl<'a, 'c> Drafts<'a, 'c> {
         if self.passed_count > PASSED_ON_MAX {
             let message =
                 format!("the plan's subtasks inherit more than {PASSED_ON_MAX} parameters");
-            return Err(ApiError::new(ErrorCode::PlanTooLarge, message));
+            let what = format!("is passed on more than {PASSED_ON_MAX} times");
+            let error = ApiError::new(ErrorCode::PlanTooLarge, message);
+            return Err(error.with_field("parameters", what));
         }
         Ok(passed)
     }
@@ -448,12 +450,12 @@ impl<'a, 'c> Drafts<'a, 'c> {
 fn check_size(index: usize, depth: u32, at: &str) -> Result<(), ApiError> {
     if u32::try_from(index).is_ok_and(|count| count > PLAN_TASKS_MAX) {
         let message = format!("the plan has more than {PLAN_TASKS_MAX} subtasks, at `{at}`");
-        let error = ApiError::new(ErrorCode::PlanTooLarge, message);
+        let error = ApiError::new(ErrorCode::PlanTooLarge, message).with_field(at, "is too many");
         return Err(error.with("field", at).with("maximum", PLAN_TASKS_MAX));
     }
     if depth > PLAN_DEPTH_MAX {
         let message = format!("subtasks nest at most {PLAN_DEPTH_MAX} deep, `{at}` is deeper");
-        let error = ApiError::new(ErrorCode::PlanTooDeep, message);
+        let error = ApiError::new(ErrorCode::PlanTooDeep, message).with_field(at, "is too deep");
         return Err(error.with("field", at).with("maximum", PLAN_DEPTH_MAX));
     }
     Ok(())

@@ -189,7 +189,7 @@ pub fn expand(
     let missing = || {
         let message = "the answer holds no `subtasks`: `{\"subtasks\": [..]}` is wanted, with \
                        at least one entry";
-        ApiError::new(ErrorCode::ValidationFailed, message)
+        ApiError::new(ErrorCode::ValidationFailed, message).with_field("subtasks", "are missing")
     };
     drafts.split_explicit(0, subtasks.ok_or_else(missing)?, &draft::PassedOn::default())?;
     let graph = graph::link(&mut drafts)?;
@@ -200,7 +200,10 @@ pub fn expand(
     }
     if u32::try_from(added).is_ok_and(|added| added > most) {
         let message = format!("the answer holds {added} subtasks, at most {most} are allowed");
-        return Err(ApiError::new(ErrorCode::PlanTooLarge, message));
+        let error = ApiError::new(ErrorCode::PlanTooLarge, message);
+        return Err(
+            error.with_field("subtasks", format!("are {added}, at most {most} are allowed"))
+        );
     }
     Ok(Expanded { expansion: below_root(plan), blobs })
 }

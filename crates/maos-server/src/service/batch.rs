@@ -88,6 +88,8 @@ impl Service {
                 let message =
                     format!("the body holds {count} submissions, at most {most} are taken");
                 let error = ApiError::new(ErrorCode::ValidationFailed, message);
+                let what = format!("has {count} entries, at most {most} are taken");
+                let error = error.with_field("body", what);
                 return Err(error.with("maximum", most).with("found", count));
             }
             None => return Err(no_list(body)),

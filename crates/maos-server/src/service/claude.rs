@@ -42,8 +42,7 @@ impl Service {
             body_hash: hash(body),
             part: None,
         });
-        let envelope =
-            Envelope { idempotency, trace: options.trace, origin: Some(claude::SOURCE) };
+        let envelope = Envelope { idempotency, trace: options.trace, origin: Some(claude::SOURCE) };
         let planned = self.inner.planning.plan(submission.as_bytes(), envelope)?;
         let (accepted, callback) = self.accept(planned, callback).await?;
         Ok(ClaudeAccepted {

@@ -48,8 +48,10 @@ pub(super) fn rejected(rejection: &Rejection) -> ApiError {
             let (wanted, capacity) =
                 (super::present::milli(*wanted_milli), super::present::milli(*capacity_milli));
             let what = format!("`{kind}`: {wanted} is wanted, there is {capacity} in all");
-            let message = format!("{what}\nhint: ask for less, or raise its capacity: \
-                 `[resources]` of the configuration, or `PATCH /api/v1/resources/{{id}}`");
+            let message = format!(
+                "{what}\nhint: ask for less, or raise its capacity: \
+                 `[resources]` of the configuration, or `PATCH /api/v1/resources/{{id}}`"
+            );
             let fields = serde_json::json!({ format!("resource_requirements.{kind}"): what });
             ApiError::new(ErrorCode::OverCapacity, message)
                 .with("fields", fields)

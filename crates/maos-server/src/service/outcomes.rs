@@ -79,7 +79,10 @@ impl Service {
             }
         }
         match refused {
-            Some(fault) => Err(ApiError::new(ErrorCode::ResultRefused, fault)),
+            Some(fault) => {
+                let error = ApiError::new(ErrorCode::ResultRefused, fault.clone());
+                Err(error.with_field("result", &*fault))
+            }
             None => Ok(answer("outcome taken")),
         }
     }

@@ -315,7 +315,10 @@ impl Streams {
     pub fn health(&self) -> Result<(), String> {
         let ended = self.writer().as_ref().is_some_and(writer::Writer::has_ended);
         if ended && !self.inner.closed.load(Ordering::Acquire) {
-            return Err(format!("the thread that writes `{}` has ended", self.inner.path.display()));
+            return Err(format!(
+                "the thread that writes `{}` has ended",
+                self.inner.path.display()
+            ));
         }
         self.inner.fault.last().map_or(Ok(()), |why| Err(why.to_string()))
     }

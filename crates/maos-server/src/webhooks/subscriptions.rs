@@ -206,9 +206,7 @@ impl Subscriptions {
     /// For which subscription nobody does.
     pub fn health(&self) -> Result<(), String> {
         let held = self.held();
-        let ended = |running: &Running| {
-            running.task.is_finished() && !running.stop.is_cancelled()
-        };
+        let ended = |running: &Running| running.task.is_finished() && !running.stop.is_cancelled();
         match held.iter().find(|(_, running)| ended(running)) {
             Some((name, _)) => Err(format!("nobody delivers for the subscription `{name}`")),
             None => Ok(()),

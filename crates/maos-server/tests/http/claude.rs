@@ -127,8 +127,10 @@ async fn a_task_stays_what_it_is_whatever_its_tags_and_metadata_become() {
     let accepted = send(&house, &body).await;
     let waits = send(&house, &json!({"name": "n", "required_capabilities": ["none"]})).await;
     shown(&house, &accepted).await;
-    house.run(&json!({"name": "n", "tags": ["claude_code"], "parameters": {"action": "noop"},
-        "metadata": {"source": "claude_code"}})).await;
+    house
+        .run(&json!({"name": "n", "tags": ["claude_code"], "parameters": {"action": "noop"},
+        "metadata": {"source": "claude_code"}}))
+        .await;
     let count = async |house: &House| {
         house.get("/api/v1/claude/orchestrator/status").await.body["total_claude_tasks"].clone()
     };
@@ -138,7 +140,10 @@ async fn a_task_stays_what_it_is_whatever_its_tags_and_metadata_become() {
         let other = json!({"tags": ["other"], "metadata": {}});
         assert_eq!(house.call("PATCH", &path, Some(&other)).await.status, 200);
         let task = shown(&house, accepted).await;
-        assert_eq!((&task["id"], &task["tags"]), (&accepted.body["claude_task_id"], &json!(["other"])));
+        assert_eq!(
+            (&task["id"], &task["tags"]),
+            (&accepted.body["claude_task_id"], &json!(["other"]))
+        );
     }
     let house = house.reopen().await;
     let path = |accepted: &Answer| {
@@ -164,7 +169,10 @@ async fn a_key_covers_all_that_was_sent_with_it() {
     assert_eq!(first.body["callback_secret"], again.body["callback_secret"]);
     let other = json!({"name": "n", "callback_url": "http://127.0.0.1:9/b"});
     let refused = house.keyed(TASKS, "k", &other).await;
-    assert_eq!((refused.status, &refused.body["error_code"]), (409, &json!("IDEMPOTENCY_CONFLICT")));
+    assert_eq!(
+        (refused.status, &refused.body["error_code"]),
+        (409, &json!("IDEMPOTENCY_CONFLICT"))
+    );
     let plain = json!({"name": "n"});
     assert_eq!(house.keyed("/api/v1/tasks", "p", &plain).await.status, 200);
     assert_eq!(house.keyed(TASKS, "p", &plain).await.status, 409, "another kind of task");

@@ -294,3 +294,32 @@ async fn an_idempotency_key_is_refused_where_it_would_do_nothing() {
     check(&blank, 422, "VALIDATION_FAILED");
     assert!(blank.body["details"]["fields"]["Idempotency-Key"].is_string(), "{}", blank.body);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_that_is_none_is_refused_by_its_own_code_and_names_the_place() {
+    let house = House::open().await;
+    let refers = json!({"x": {"$from": "a", "pointer": 7}});
+    for (subtasks, code, field) in [
+        (
+            json!([{"key": "a", "depends_on": ["b"]}, {"key": "b", "depends_on": ["a"]}]),
+            "PLAN_CYCLE",
+            "subtasks[0].depends_on",
+        ),
+        (json!([{"key": "a"}, {"key": "a"}]), "DUPLICATE_KEY", "subtasks[1].key"),
+        (json!([{"key": "a", "depends_on": ["z"]}]), "UNKNOWN_KEY", "subtasks[0].depends_on"),
+        (
+            json!([{"key": "a"}, {"key": "b", "parameters": refers}]),
+            "BAD_REFERENCE",
+            "subtasks[1].parameters",
+        ),
+    ] {
+        let answer = post(&house, json!({"name": "n", "subtasks": subtasks}).to_string()).await;
+        check(&answer, 422, code);
+        let fields = &answer.body["details"]["fields"];
+        assert!(fields[field].is_string(), "{code} names {fields}");
+    }
+    let nobody = json!({"name": "n", "agent_id": "00000000-0000-7000-8000-000000000000"});
+    let answer = post(&house, nobody.to_string()).await;
+    check(&answer, 404, "AGENT_NOT_FOUND");
+    assert!(answer.body["details"]["fields"]["agent_id"].is_string(), "{}", answer.body);
+}
