@@ -12,7 +12,7 @@ use crate::ids::{AgentId, Attempt, TaskId};
 use crate::outcome::Outcome;
 use crate::record::{ParkReason, Stage};
 use crate::slab::Slot;
-use crate::spec::{AgentSpec, Limit, Name, TaskSpec, Work};
+use crate::spec::{AgentSpec, Demand, Limit, Name, TaskSpec, Work};
 use crate::task::Task;
 use crate::time::{Timestamp, WallTime};
 
@@ -293,20 +293,9 @@ impl State {
     }
 
     fn explain_no_agent(&self, task: &Task, since: WallTime) -> Blocker {
-        let demand = &task.spec.demand;
-        let mut wanted: Vec<String> =
-            demand.capabilities.iter().map(|name| format!("capability `{name}`")).collect();
-        wanted.extend(demand.agent_type.as_ref().map(|kind| format!("type `{kind}`")));
-        wanted.extend(demand.agent.map(|id| format!("id `{id}`")));
-        let free_form = demand.work == Work::FreeForm;
-        let note = if free_form {
-            "; no built-in agent knows its action, so it needs a command, http or worker agent"
-        } else {
-            ""
-        };
         Blocker {
             kind: BlockerKind::NoAgent,
-            message: format!("no agent has {}{note}", wanted.join(" and ")),
+            message: task.spec.demand.unmet(),
             since,
             held_by: Vec::new(),
             unblock: "an agent that has it".into(),
@@ -423,6 +412,32 @@ impl State {
     /// What the calendar will show then, as far as its clock and the engine's go alike.
     fn wall_of(&self, then: Timestamp) -> WallTime {
         WallTime(self.moment.wall.0.saturating_add(then.0.saturating_sub(self.at().0)))
+    }
+}
+
+impl AgentSpec {
+    /// Whether it could do what is asked for, whatever it is doing at the moment.
+    #[must_use]
+    pub fn can_do(&self, namespace: &str, demand: &Demand) -> bool {
+        can_serve(self, namespace, demand)
+    }
+}
+
+impl Demand {
+    /// That nobody can do it, in words.
+    #[must_use]
+    pub fn unmet(&self) -> String {
+        let mut wanted: Vec<String> =
+            self.capabilities.iter().map(|name| format!("capability `{name}`")).collect();
+        wanted.extend(self.agent_type.as_ref().map(|kind| format!("type `{kind}`")));
+        wanted.extend(self.agent.map(|id| format!("id `{id}`")));
+        let free_form = self.work == Work::FreeForm;
+        let note = if free_form {
+            "; no built-in agent knows its action, so it needs a command, http or worker agent"
+        } else {
+            ""
+        };
+        format!("no agent has {}{note}", wanted.join(" and "))
     }
 }
 

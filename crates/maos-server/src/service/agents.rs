@@ -80,9 +80,9 @@ impl Service {
             ),
             tags: Names::new(parsed.tags.into_iter().map(Into::into)),
         });
-        let command = Command::RegisterAgent { agent: spec };
+        let command = Command::RegisterAgent { agent: spec.clone() };
         self.inner.driver.run(command, Echo::Id).await.map_err(faults::refused)?;
-        self.inner.planning.note_agent(AgentId(id), Some(runtime));
+        self.inner.planning.note_agent(&spec);
         let message = if known.is_some() { "agent was there already" } else { "agent created" };
         let agent = self.agent_state(AgentId(id)).await?;
         let agent = self.shown(&agent, super::now());
@@ -114,7 +114,7 @@ impl Service {
             }
             ended => ended.map_err(faults::refused)?,
         };
-        self.inner.planning.note_agent(agent, None);
+        self.inner.planning.forget_agent(agent);
         self.inner.workers.end(agent);
         Ok(TerminateAnswer { message: "agent terminated".to_owned(), agent_id: id })
     }

@@ -99,8 +99,10 @@ impl Service {
             tags: given.tags.map_or(old.tags, names),
             ..old
         };
-        let command = Command::RegisterAgent { agent: Arc::new(spec) };
+        let spec = Arc::new(spec);
+        let command = Command::RegisterAgent { agent: spec.clone() };
         self.inner.driver.run(command, Echo::Id).await.map_err(faults::refused)?;
+        self.inner.planning.note_agent(&spec);
         let answer = self.agent(id).await?;
         let message = "agent changed".to_owned();
         Ok(AgentEnvelope { message, warnings: given.warnings, ..answer })

@@ -12,6 +12,17 @@ use serde_json::{Map, Value, json};
 
 use super::tasks::blocking;
 use super::{Service, faults, now, present};
+use crate::messages::Count;
+use crate::store::StoreError;
+
+/// How fast rows change, since this service was started.
+#[derive(Debug, Default)]
+pub(super) struct RowCounts {
+    /// Groups that became durable together.
+    pub(super) groups: Count,
+    /// Tasks whose row changed with them.
+    pub(super) rows: Count,
+}
 
 impl Service {
     /// Whether the server is there at all. Never asks the engine.
@@ -115,7 +126,6 @@ impl Service {
     pub async fn metrics(&self) -> Result<SystemMetrics, ApiError> {
         let figures = self.figures().await?;
         let counters = figures.counters;
-        let backlog = self.inner.store.backlog();
         Ok(SystemMetrics {
             orchestrator: table(json!({
                 "tasks_submitted": counters.tasks_submitted,
@@ -140,15 +150,44 @@ impl Service {
                 "idle_agents": figures.agents.0 - figures.agents.1,
             })),
             resource_allocator: resources(&figures),
-            state_manager: table(json!({
-                "tasks_in_memory": figures.in_memory,
-                "journal_sequence": figures.durable.0,
-                "store_backlog_rows": backlog.rows,
-                "store_backlog_bytes": backlog.bytes,
-            })),
+            state_manager: self.state_figures(&figures).await?,
             message_bus: self.bus_figures().await?,
             timestamp: now(),
         })
+    }
+
+    /// Sizes and rates of what keeps the state.
+    async fn state_figures(&self, figures: &Figures) -> Result<WireFigures, ApiError> {
+        let (store, logs) = (self.inner.store.clone(), self.inner.logs.clone());
+        let checkpoints = self.inner.checkpoints.clone();
+        let read = blocking(move || {
+            let read = (store.counts()?, store.gone()?.0, store.file_bytes(), checkpoints.list()?);
+            Ok::<_, StoreError>((read, logs.totals()))
+        });
+        let (read, logs) = read.await.map_err(|why| self.storage(&why))?;
+        let (counts, gone, bytes, checkpoints) = read;
+        let logs = logs.map_err(|why| self.storage(&why))?;
+        let (backlog, rows) = (self.inner.store.backlog(), &self.inner.rows);
+        let mut figures = table(json!({
+            "tasks_in_memory": figures.in_memory,
+            "tasks_stored": counts.iter().map(|(_, tasks)| tasks).sum::<u64>(),
+            "tasks_removed": gone,
+            "journal_sequence": figures.durable.0,
+            "journal_commits": rows.groups.all(),
+            "journal_commits_per_second": rows.groups.per_second(),
+            "rows_changed": rows.rows.all(),
+            "rows_changed_per_second": rows.rows.per_second(),
+            "store_bytes": bytes,
+            "store_backlog_rows": backlog.rows,
+            "store_backlog_bytes": backlog.bytes,
+            "checkpoints": checkpoints.len(),
+            "checkpoint_bytes": checkpoints.iter().map(|made| made.size_bytes).sum::<u64>(),
+            "log_lines": logs.entries,
+            "log_bytes": logs.bytes,
+        }));
+        let named = |(status, tasks): (&str, u64)| (format!("tasks_{status}"), tasks.into());
+        figures.extend(counts.into_iter().map(named));
+        Ok(figures)
     }
 
     async fn bus_figures(&self) -> Result<WireFigures, ApiError> {

@@ -3,6 +3,7 @@
 //! It checks, plans and asks the driver; what has left the engine it finds in the store. It knows
 //! no HTTP, so that `maos run` and an application that embeds MAOS use it as the server does.
 
+mod abilities;
 mod agents;
 mod amend;
 mod artifacts;
@@ -84,6 +85,7 @@ struct Inner {
     node: NodeId,
     epoch: Epoch,
     reign: Reign,
+    rows: Arc<figures::RowCounts>,
     feed: Feed,
     logs: Logs,
     bus: Bus,

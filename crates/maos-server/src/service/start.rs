@@ -21,7 +21,9 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
+use super::abilities::Abilities;
 use super::checkpoints::Watchman;
+use super::figures::RowCounts;
 use super::planning::Planning;
 use super::pools::Scaler;
 use super::resources::{self, Kinds};
@@ -184,24 +186,20 @@ pub(crate) async fn start_under(
     let outbound = outbound(&config);
     let http_agents = Arc::new(http_agents(&config, &setup, &payloads)?);
     let runtimes = runtimes(&config, &setup, &supervisor, (&bus, &outbound), &http_agents)?;
-
     let (orders, orders_rx) = mpsc::unbounded_channel();
-    let feed = Feed::default();
-    let waiting = Arc::new(Waiting::default());
-    let ports = ports(orders, &feed, &store, &waiting);
-    let known = serving(&state);
+    let (feed, waiting, abilities, rows) = Default::default();
+    let ports = ports(orders, &feed, keep(&store, &abilities, &rows), &store, &waiting);
+    let (known, silence) = (serving(&state), Duration::from_secs(config.api.worker_timeout));
     let declared: Vec<_> = state.entries(resources::REGISTER).cloned().collect();
-    let silence = Duration::from_secs(config.api.worker_timeout);
     let running = driver::start(engine(state, silence), journal, ports, MAILBOX_MAX)
         .map_err(|source| StartError::Io { what: "engine thread".into(), source })?;
     let handle = running.handle.clone();
     let progress: super::tasks::ProgressBoard = Arc::new(Mutex::new(HashMap::new()));
-    let planning = Arc::new(Planning::new(handle.clone(), &config));
+    let planning = Arc::new(Planning::new(handle.clone(), &config, abilities));
     let sinks = sinks(&handle, &progress, &planning, &logs);
     let workers = Arc::new(Workers::new(silence));
     let roster = Roster::new(runtimes, workers.clone(), payloads.clone(), sinks.clone());
     tokio::spawn(roster.clone().run(orders_rx));
-
     handle.run(driver::begin(epoch, node), Echo::Id).await?;
     let resources = resources::declared(&config.resources, &declared);
     provide(&handle, &planning, &resources).await?;
@@ -210,9 +208,7 @@ pub(crate) async fn start_under(
     let checkpoints = Arc::new(Checkpoints::open(&setup.data_dir)?);
     let beside = (logs.clone(), checkpoints.clone());
     let keeper = Keeper::start(handle.clone(), store.clone(), blobs, beside, config.store);
-    let at_once = config.message_bus.worker_count;
-    let counts = reign.webhook_counts.clone();
-    let webhooks = Webhooks::new(config.webhooks.clone(), at_once, outbound, counts);
+    let webhooks = webhooks(&config, outbound, &reign);
     let subscriptions = Subscriptions::open(bus.clone(), webhooks.clone()).await?;
     let inner = Inner {
         driver: handle,
@@ -222,6 +218,7 @@ pub(crate) async fn start_under(
         node,
         epoch,
         reign,
+        rows,
         feed,
         logs,
         bus,
@@ -253,6 +250,11 @@ async fn recovered(data_dir: &Path, config: &Config) -> Result<Recovered, StartE
     let recovered = recovered.await.expect("recovery does not panic")?;
     tell_recovery(&recovered.state, started, data_dir);
     Ok(recovered)
+}
+
+fn webhooks(config: &Config, outbound: Outbound, reign: &Reign) -> Webhooks {
+    let (counts, at_once) = (reign.webhook_counts.clone(), config.message_bus.worker_count);
+    Webhooks::new(config.webhooks.clone(), at_once, outbound, counts)
 }
 
 /// The service, which the bus can ask from then on.
@@ -298,18 +300,33 @@ fn beside(
 fn ports(
     orders: mpsc::UnboundedSender<Vec<Order>>,
     feed: &Feed,
+    keep: Box<dyn FnMut(store::Changes) + Send>,
     store: &store::Store,
     waiting: &Arc<Waiting>,
 ) -> Ports {
-    let keeper = store.clone();
     Ports {
         orders,
         at_once: Roster::at_once,
         tell: tell(feed),
-        keep: Box::new(move |changes| keeper.write(changes)),
+        keep,
         kept: store.synced(),
         waiting: waiting.clone(),
     }
+}
+
+/// What is done with the rows that changed, once they are durable.
+fn keep(
+    store: &store::Store,
+    abilities: &Arc<Abilities>,
+    counts: &Arc<RowCounts>,
+) -> Box<dyn FnMut(store::Changes) + Send> {
+    let (store, abilities, counts) = (store.clone(), abilities.clone(), counts.clone());
+    Box::new(move |changes| {
+        abilities.follow(&changes.agents);
+        counts.groups.add(1);
+        counts.rows.add(changes.tasks.len() as u64);
+        store.write(changes);
+    })
 }
 
 fn tell(feed: &Feed) -> Box<dyn FnMut(Epoch, Sequence, Vec<Change>) + Send> {
@@ -344,7 +361,7 @@ async fn fence_workers(
     for agent in agents.filter(|agent| !agent.runtime.ends_with_server()) {
         let command = Command::EndAgent { agent: agent.id, end: AgentEnd::Lost };
         handle.run(command, Echo::Id).await?;
-        planning.note_agent(agent.id, None);
+        planning.forget_agent(agent.id);
     }
     Ok(())
 }
@@ -356,13 +373,13 @@ async fn take_on(
     commands: Vec<Command>,
     known: &HashMap<AgentId, Arc<AgentSpec>>,
 ) -> Result<(), Refused> {
-    for (id, spec) in known {
-        planning.note_agent(*id, Some(spec.runtime));
+    for spec in known.values() {
+        planning.note_agent(spec);
     }
     for command in commands {
         match &command {
-            Command::RegisterAgent { agent } => planning.note_agent(agent.id, Some(agent.runtime)),
-            Command::EndAgent { agent, .. } => planning.note_agent(*agent, None),
+            Command::RegisterAgent { agent } => planning.note_agent(agent),
+            Command::EndAgent { agent, .. } => planning.forget_agent(*agent),
             _ => {}
         }
         handle.run(command, Echo::Id).await?;

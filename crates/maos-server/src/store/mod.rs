@@ -325,6 +325,15 @@ impl Store {
         self.readers.gone()
     }
 
+    /// Bytes of the file and of what is on its way into it.
+    #[must_use]
+    pub fn file_bytes(&self) -> u64 {
+        let path = self.readers.path();
+        let log = path.with_extension("db-wal");
+        let bytes = |path: &Path| std::fs::metadata(path).map_or(0, |found| found.len());
+        bytes(path) + bytes(&log)
+    }
+
     /// An agent that is written.
     ///
     /// # Errors

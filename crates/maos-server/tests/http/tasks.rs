@@ -215,6 +215,65 @@ async fn what_would_unblock_a_task_is_said_in_its_own_words() {
     assert_eq!(why["unblock"], "a `running_max` above 0 for the key");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_submission_that_nobody_can_do_is_warned_of_it() {
+    let house = House::open().await;
+    let video = json!({"name": "n", "required_capabilities": ["video"], "agent_type": "studio"});
+    let missing = "no agent has capability `video` and type `studio`";
+    let warned = async |body: &Value| {
+        let [submitted, planned] = ["/api/v1/tasks", "/api/v1/plans/preview"];
+        let submitted = house.call("POST", submitted, Some(body)).await.body["warnings"].clone();
+        let planned = house.call("POST", planned, Some(body)).await.body["warnings"].clone();
+        assert_eq!(submitted, planned);
+        submitted[0].as_str().unwrap_or_default().to_owned()
+    };
+    let said = warned(&video).await;
+    assert!(said.starts_with(missing) && said.ends_with("the task waits until there is one"));
+    let many = json!({"name": "n", "agent_type": "poet", "decomposition_strategy": "parallel",
+        "parameters": {"items": [1, 2]}});
+    assert!(warned(&many).await.contains("type `poet`; no built-in agent"));
+    assert!(warned(&many).await.ends_with("2 subtasks wait until there is one"));
+    assert_eq!(warned(&json!({"name": "n", "parameters": {"action": "noop"}})).await, "");
+    let worker = json!({"agent_type": "studio", "capabilities": ["audio"], "runtime": "worker"});
+    let made = house.call("POST", "/api/v1/agents", Some(&worker)).await.body;
+    let path = format!("/api/v1/agents/{}", made["agent"]["id"].as_str().unwrap());
+    assert!(warned(&video).await.starts_with(missing));
+    let able = json!({"capabilities": ["audio", "video"]});
+    assert_eq!(house.call("PATCH", &path, Some(&able)).await.status, 200);
+    assert_eq!(warned(&video).await, "");
+    assert_eq!(house.call("DELETE", &path, None).await.status, 200);
+    assert!(warned(&video).await.starts_with(missing));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_pool_that_would_grow_is_somebody() {
+    let mut config = Config::default();
+    for pool in config.pools.values_mut() {
+        (pool.min, pool.max) = (0, 1);
+    }
+    let house = House::open_with(config).await;
+    let answer = house.submit(&json!({"name": "n", "parameters": {"action": "noop"}})).await;
+    assert!(answer.get("warnings").is_none(), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_state_has_sizes_and_rates() {
+    let house = House::open().await;
+    for _ in 0..3 {
+        house.run(&json!({"name": "n", "parameters": {"action": "noop"}})).await;
+    }
+    house.get("/api/v1/tasks").await;
+    let metrics = house.get("/api/v1/system/metrics").await.body;
+    let state = &metrics["state_manager"];
+    assert_eq!((&state["tasks_stored"], &state["tasks_completed"]), (&json!(3), &json!(3)));
+    for some in ["store_bytes", "journal_commits_per_second", "rows_changed_per_second"] {
+        assert!(state[some].as_f64().unwrap() > 0.0, "{some}: {state}");
+    }
+    for all in ["checkpoints", "log_bytes", "log_lines", "tasks_removed"] {
+        assert!(state[all].is_u64(), "{all}: {state}");
+    }
+}
+
 /// The first blocker of a task.
 async fn explained(house: &House, submitted: &Value) -> Value {
     let path = format!("/api/v1/tasks/{}/explain", id_of(submitted));
