@@ -171,8 +171,6 @@ codes! {
         "What is to change is fixed: the task has started or ended, or was made into subtasks."
     NotEnoughLeft "NOT_ENOUGH_LEFT" 409 Never
         "There is not enough left of a resource at the moment; `details` says how much is."
-    AlreadyExists "ALREADY_EXISTS" 409 Never
-        "There is one of this name already."
     DeclaredByConfiguration "DECLARED_BY_CONFIGURATION" 409 Never
         "The configuration file says so; change it there and start the server again."
     NotRestorable "NOT_RESTORABLE" 409 Never

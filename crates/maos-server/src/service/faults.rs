@@ -102,9 +102,7 @@ fn not_kept(rejection: &Rejection) -> ApiError {
             };
             ApiError::new(code, message).with("id", &**key)
         }
-        Rejection::EntryExists { key, .. } => {
-            ApiError::new(ErrorCode::AlreadyExists, message).with("id", &**key)
-        }
+        // What must not be there is kept under an id that was just made.
         other => internal(&other),
     }
 }
