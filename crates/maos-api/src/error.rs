@@ -69,6 +69,24 @@ impl ApiError {
         self
     }
 
+    /// This fault and another one of the same request, where both name fields.
+    #[must_use]
+    pub fn and(mut self, other: ApiError) -> ApiError {
+        let fields = |error: &ApiError| error.details.get("fields")?.as_object().cloned();
+        let (Some(mut all), Some(others)) = (fields(&self), fields(&other)) else { return self };
+        for (field, what) in others {
+            all.entry(field).or_insert(what);
+        }
+        let names: Vec<String> = all.keys().take(10).map(|name| format!("`{name}`")).collect();
+        if all.len() > 1 {
+            let (count, names) = (all.len(), names.join(", "));
+            self.message = format!(
+                "{count} fields are not valid: {names}\nhint: details.fields has each fault"
+            );
+        }
+        self.with("fields", all)
+    }
+
     /// The body that goes out.
     #[must_use]
     pub fn into_body(self, timestamp: UtcTime, request_id: String) -> ErrorBody {

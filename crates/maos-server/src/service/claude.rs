@@ -7,6 +7,7 @@ use maos_api::claude::{
     OrchestratorState,
 };
 use maos_api::error::{ApiError, ErrorCode};
+use maos_api::submission;
 use maos_api::task::{CancelAnswer, Task, TaskResults};
 use maos_core::ids::TaskId;
 use maos_core::spec::IdempotencyKey;
@@ -29,10 +30,14 @@ impl Service {
         options: SubmitOptions,
     ) -> Result<ClaudeAccepted, ApiError> {
         self.check_intake()?;
-        let (submission, url) = claude::submission(body, self.bounds())?;
+        let (translated, url) = claude::submission(body, self.bounds())?;
         let callback = match url {
             Some(url) => {
-                self.check_callback(&url)?;
+                self.check_callback(&url).map_err(|fault| {
+                    // What is wrong with the rest is told in the same answer.
+                    let rest = submission::parse(translated.as_bytes(), self.bounds()).err();
+                    rest.into_iter().fold(fault, ApiError::and)
+                })?;
                 Some(Callback::new(url))
             }
             None => None,
@@ -43,7 +48,7 @@ impl Service {
             part: None,
         });
         let envelope = Envelope { idempotency, trace: options.trace, origin: Some(claude::SOURCE) };
-        let planned = self.inner.planning.plan(submission.as_bytes(), envelope)?;
+        let planned = self.inner.planning.plan(translated.as_bytes(), envelope)?;
         let (accepted, callback) = self.accept(planned, callback).await?;
         Ok(ClaudeAccepted {
             callback_secret: callback.map(Callback::secret),

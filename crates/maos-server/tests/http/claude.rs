@@ -99,6 +99,17 @@ async fn what_is_wrong_is_named_in_the_words_of_the_sender() {
         assert_eq!(answer.status, status, "{body}: {}", answer.body);
         assert!(answer.body["details"]["fields"][field].is_string(), "{body}: {}", answer.body);
     }
+    for (wrong, also) in [
+        (json!({"name": "n", "type": "other", "callback_url": 7}), "callback_url"),
+        (json!({"name": "n", "callback_url": "http://127.0.0.1/"}), "callback_url"),
+    ] {
+        let mut body = wrong;
+        (body["priority"], body["max_retries"]) = ("soon".into(), (-1).into());
+        let answer = send(&house, &body).await.body;
+        for field in ["priority", "max_retries", also] {
+            assert!(answer["details"]["fields"][field].is_string(), "{body}: {answer}");
+        }
+    }
     let submitted = house.submit(&json!({"name": "plain", "parameters": {"action": "noop"}})).await;
     let other = submitted["task"]["id"].as_str().unwrap();
     for id in [other.to_owned(), Uuid::now_v7().to_string()] {
