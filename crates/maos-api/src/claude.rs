@@ -80,8 +80,8 @@ impl ClaudeType {
 }
 
 /// Writes the body of `POST /api/v1/claude/tasks` as that of `POST /api/v1/tasks`, with who is to
-/// be told of the end apart from it. What is wrong
-/// with a field that both have is left for the submission's own check.
+/// be told of the end apart from it. What is wrong with a field that both have is left for the
+/// submission's own check, unless something is wrong here as well.
 ///
 /// # Errors
 /// What is wrong with what only this form has.
@@ -91,7 +91,6 @@ pub fn submission(body: &[u8], bounds: &Bounds) -> Result<(String, Option<String
     let kind = kind(&members, &mut faults);
     let callback_url = callback_url(&members, &mut faults);
     let name = name(&members, &mut faults);
-    faults.check()?;
     let mut document = Document::default();
     document.put("name", &name);
     for (field, value) in &members.0 {
@@ -111,7 +110,15 @@ pub fn submission(body: &[u8], bounds: &Bounds) -> Result<(String, Option<String
     if !given("required_capabilities") {
         document.replace("required_capabilities", &format!("[\"{}\"]", kind.capability()));
     }
-    Ok((document.close(), callback_url))
+    let document = document.close();
+    match faults.check() {
+        Ok(()) => Ok((document, callback_url)),
+        // What is wrong with the rest is told in the same answer.
+        Err(own) => Err(match submission::parse(document.as_bytes(), bounds) {
+            Err(rest) => own.and(rest),
+            Ok(_) => own,
+        }),
+    }
 }
 
 /// Who is to be told of the task's end; whether that can be reached is for the server to say.
@@ -284,7 +291,7 @@ pub struct ClaudeOrchestratorStatus {
     pub components: BTreeMap<String, String>,
     /// Running attempts.
     pub active_executions: u64,
-    /// Tasks with the tag `claude_code`, subtasks that inherited it included.
+    /// Tasks that came in by `POST /api/v1/claude/tasks` and are known; not their subtasks.
     pub total_claude_tasks: u64,
     /// Each component.
     pub health: BTreeMap<String, ComponentHealth>,

@@ -47,11 +47,44 @@ impl ApiError {
         ApiError { code, message: message.into(), details: Map::new() }
     }
 
+    /// That one field is not valid; `what` says what was wanted and what was found.
+    #[must_use]
+    pub fn invalid(field: &str, what: impl Into<String>) -> ApiError {
+        let what = what.into();
+        let message = format!("`{field}` {what}");
+        ApiError::new(ErrorCode::ValidationFailed, message).with_field(field, what)
+    }
+
+    /// The same, which names the field that is at fault.
+    #[must_use]
+    pub fn with_field(self, field: &str, what: impl Into<Value>) -> ApiError {
+        let fields = Map::from_iter([(field.to_owned(), what.into())]);
+        self.with("fields", fields)
+    }
+
     /// The same with one more detail.
     #[must_use]
     pub fn with(mut self, name: &str, detail: impl Into<Value>) -> ApiError {
         self.details.insert(name.to_owned(), detail.into());
         self
+    }
+
+    /// This fault and another one of the same request, where both name fields.
+    #[must_use]
+    pub fn and(mut self, other: ApiError) -> ApiError {
+        let fields = |error: &ApiError| error.details.get("fields")?.as_object().cloned();
+        let (Some(mut all), Some(others)) = (fields(&self), fields(&other)) else { return self };
+        for (field, what) in others {
+            all.entry(field).or_insert(what);
+        }
+        let names: Vec<String> = all.keys().take(10).map(|name| format!("`{name}`")).collect();
+        if all.len() > 1 {
+            let (count, names) = (all.len(), names.join(", "));
+            self.message = format!(
+                "{count} fields are not valid: {names}\nhint: details.fields has each fault"
+            );
+        }
+        self.with("fields", all)
     }
 
     /// The body that goes out.
@@ -156,8 +189,6 @@ codes! {
         "What is to change is fixed: the task has started or ended, or was made into subtasks."
     NotEnoughLeft "NOT_ENOUGH_LEFT" 409 Never
         "There is not enough left of a resource at the moment; `details` says how much is."
-    AlreadyExists "ALREADY_EXISTS" 409 Never
-        "There is one of this name already."
     DeclaredByConfiguration "DECLARED_BY_CONFIGURATION" 409 Never
         "The configuration file says so; change it there and start the server again."
     NotRestorable "NOT_RESTORABLE" 409 Never

@@ -33,4 +33,7 @@ pub struct Blocker {
     pub held_by: Vec<Uuid>,
     /// What would let it go on.
     pub unblock: String,
+    /// When that is, if it is a matter of time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<UtcTime>,
 }

@@ -60,12 +60,13 @@ impl Faults {
 }
 
 fn single(Fault { field, error }: Fault) -> ApiError {
+    let what = error.message.clone();
     if error.code != ErrorCode::ValidationFailed {
-        return error;
+        // It says by itself what is wrong, and with what.
+        return error.with_field(&field, what);
     }
-    let message = format!("`{field}` {}", error.message);
-    let fields = Map::from_iter([(field, Value::from(error.message))]);
-    ApiError { code: error.code, message, details: error.details }.with("fields", fields)
+    let message = format!("`{field}` {what}");
+    ApiError { code: error.code, message, details: error.details }.with_field(&field, what)
 }
 
 fn many(found: Vec<Fault>, more_count: usize) -> ApiError {

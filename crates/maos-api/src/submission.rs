@@ -198,6 +198,12 @@ pub fn open<'a>(body: &'a [u8], bounds: &Bounds) -> Result<Members<'a>, ApiError
             Ok(()) => Ok(members),
             Err((defect, at)) => {
                 let field = field_at(&members, text, at);
+                if field == "timeout_seconds"
+                    && let Some(raw) = members.value(field)
+                    && let Some(error) = too_long(raw, bounds.task_timeout_seconds_max)
+                {
+                    return Err(error);
+                }
                 let message = defect.message(bounds.nesting_max);
                 Err(defective(text, at, field, message))
             }
@@ -349,16 +355,24 @@ fn read_contract<'a>(slots: &Slots<'a>, reader: &mut Reader<'_>, fields: &mut Fi
 
 pub(crate) fn read_timeout(raw: Option<&RawValue>, reader: &mut Reader<'_>) -> Option<u64> {
     let most = reader.bounds.task_timeout_seconds_max;
-    let above = raw.and_then(|raw| raw.get().parse::<u64>().ok()).filter(|found| *found > most);
-    if let Some(found) = above {
-        let message = format!("`timeout_seconds` must be at most {most}, found {found}");
-        let error = ApiError::new(ErrorCode::TimeoutTooLong, message)
-            .with("maximum", most)
-            .with("found", found);
+    if let Some(error) = raw.and_then(|raw| too_long(raw, most)) {
         reader.note("timeout_seconds", error);
         return None;
     }
     reader.integer("timeout_seconds", raw, Null::Refused, 1..=most)
+}
+
+/// That a timeout is above its maximum, in whatever notation.
+fn too_long(raw: &RawValue, most: u64) -> Option<ApiError> {
+    #[expect(clippy::cast_precision_loss, reason = "timeouts are bounded far below 2^53")]
+    let above = raw.get().parse::<f64>().is_ok_and(|found| found > most as f64);
+    // `inf` and the like are no JSON, so they do not come here.
+    above.then(|| {
+        let found = raw.get();
+        let message = format!("`timeout_seconds` must be at most {most}, found {found}");
+        let found = serde_json::from_str(found).unwrap_or(serde_json::Value::Null);
+        ApiError::new(ErrorCode::TimeoutTooLong, message).with("maximum", most).with("found", found)
+    })
 }
 
 fn read_strategy(raw: Option<&RawValue>, reader: &mut Reader<'_>) -> Option<Strategy> {

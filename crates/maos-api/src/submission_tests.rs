@@ -230,6 +230,10 @@ fn a_timeout_above_the_maximum_and_an_unknown_strategy_have_codes_of_their_own()
     let error = refused(r#"{"name":"n","timeout_seconds":3601}"#);
     assert_eq!(error.code, ErrorCode::TimeoutTooLong);
     assert_eq!(error.message, "`timeout_seconds` must be at most 3600, found 3601");
+    for notation in ["3601.0", "1e30", "3.6000001e3", "18446744073709551616", "1e999"] {
+        let error = refused(&format!(r#"{{"name":"n","timeout_seconds":{notation}}}"#));
+        assert_eq!(error.code, ErrorCode::TimeoutTooLong, "{notation}: {error}");
+    }
     let error = refused(r#"{"name":"n","decomposition_strategy":"magic"}"#);
     assert_eq!(error.code, ErrorCode::UnknownStrategy);
     assert_eq!(
@@ -273,11 +277,7 @@ fn defects_are_refused_anywhere_in_the_body() {
         (r#""parameters":{"a":["\ud800"]}"#.to_owned(), "parameters", "half a surrogate pair"),
         (r#""x":1e999"#.to_owned(), "x", "range of 64-bit floats"),
         (r#""metadata":{"a":18446744073709551616}"#.to_owned(), "metadata", "beyond 64 bits"),
-        (
-            r#""timeout_seconds":99999999999999999999"#.to_owned(),
-            "timeout_seconds",
-            "beyond 64 bits",
-        ),
+        (r#""max_retries":99999999999999999999"#.to_owned(), "max_retries", "beyond 64 bits"),
         (r#""\udead":1"#.to_owned(), "body", "half a surrogate pair"),
         (r#""tags":["\ude00"]"#.to_owned(), "tags", "half a surrogate pair"),
         (format!(r#""parameters":{{"a":{deep}}}"#), "parameters", "deeper than 64"),

@@ -87,9 +87,9 @@ pub struct SystemStatus {
     pub components: BTreeMap<String, String>,
     /// Running attempts.
     pub active_executions: u64,
-    /// Plans accepted since the data directory was made.
+    /// All known plans, ended ones too; not those that were deleted or no longer kept.
     pub execution_plans: u64,
-    /// All known tasks, ended ones too.
+    /// All known tasks, ended ones too; not those that were deleted or are no longer kept.
     pub total_tasks: u64,
     /// Agents that serve.
     pub total_agents: u64,

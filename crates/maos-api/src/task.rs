@@ -265,6 +265,39 @@ pub struct Task {
     /// Ours: why it has no result, for programs (`TIMED_OUT`, ...).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_kind: Option<String>,
+    /// Ours, of the root: how it was split.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decomposition_strategy: Option<String>,
+    /// Ours: what a failed subtask means, if that is not `fail_fast`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_failure: Option<OnFailure>,
+    /// Ours: what its agent must be able to do, if that does not follow from its action.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub required_capabilities: Vec<String>,
+    /// Ours: the type that its agent must be of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_type: Option<String>,
+    /// Ours: the only agent that may do it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub required_agent_id: Option<Uuid>,
+    /// Ours: it does not start before this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_at: Option<UtcTime>,
+    /// Ours: bound on everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<UtcTime>,
+    /// Ours: bound on the wait for an agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_timeout_seconds: Option<u64>,
+    /// Ours: bound on the silence of an attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_progress_seconds: Option<u64>,
+    /// Ours: with whom it shares a bound on how many run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency_key: Option<String>,
+    /// Ours: whose turn it takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fairness_key: Option<String>,
     /// Ours, in lists and plans: which of `parameters`, `result` and `metadata` are there and shown
     /// as null, because lists never load what is larger than 1 KiB or put together from others. The
     /// task itself has them.

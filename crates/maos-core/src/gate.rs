@@ -53,9 +53,9 @@ impl Gate {
         self.running < self.running_max() && !self.pausing
     }
 
-    /// Whether it only waits for the time of its next start.
-    pub(crate) fn is_pausing(&self) -> bool {
-        self.pausing
+    /// When the next one may start, if that has not come.
+    pub(crate) fn next_start(&self) -> Option<Timestamp> {
+        self.pausing.then_some(self.next_start)
     }
 }
 

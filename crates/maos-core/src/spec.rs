@@ -224,6 +224,16 @@ pub struct Rare {
     /// Its result is a list of subtasks, which ask for this if they do not say otherwise.
     #[n(9)]
     pub plans: Option<Box<Demand>>,
+    /// Of a root: the door that it came in by, if that is not the usual one. No amendment reaches
+    /// it.
+    #[n(10)]
+    pub origin: Option<Name>,
+    /// `start_at` as the calendar showed it, for people; of a parent, too.
+    #[n(11)]
+    pub run_at: Option<WallTime>,
+    /// `deadline` as the calendar showed it, for people.
+    #[n(12)]
+    pub ends_by: Option<WallTime>,
 }
 
 static NOTHING_RARE: Rare = Rare {
@@ -237,6 +247,9 @@ static NOTHING_RARE: Rare = Rare {
     key: None,
     trace: None,
     plans: None,
+    origin: None,
+    run_at: None,
+    ends_by: None,
 };
 
 impl Rare {
@@ -370,6 +383,9 @@ pub struct IdempotencyKey {
     /// BLAKE3 of the body that came with it.
     #[cbor(n(1), with = "minicbor::bytes")]
     pub body_hash: [u8; 32],
+    /// Which submission of a body that holds many; `None`: the body is one.
+    #[n(2)]
+    pub part: Option<u32>,
 }
 
 /// What one submission became: a graph of tasks, the root first, parents before their subtasks.

@@ -12,7 +12,7 @@ use crate::ids::{AgentId, Attempt, TaskId};
 use crate::outcome::Outcome;
 use crate::record::{ParkReason, Stage};
 use crate::slab::Slot;
-use crate::spec::{AgentSpec, Limit, Name, TaskSpec, Work};
+use crate::spec::{AgentSpec, Demand, Limit, Name, TaskSpec, Work};
 use crate::task::Task;
 use crate::time::{Timestamp, WallTime};
 
@@ -29,6 +29,8 @@ pub struct Blocker {
     pub held_by: Vec<Holder>,
     /// What would unblock it, in words.
     pub unblock: String,
+    /// When that is, if it is a matter of time.
+    pub until: Option<WallTime>,
 }
 
 /// What kind of reason holds a task back.
@@ -143,7 +145,9 @@ impl State {
         let task = &self.tasks[slot];
         let mut blockers = match &task.stage {
             Stage::Waiting | Stage::Active => self.explain_graph(task),
-            Stage::Parked { reason, .. } => Vec::from([self.explain_parked(task, *reason)]),
+            Stage::Parked { reason, until } => {
+                Vec::from([self.explain_parked(task, *reason, *until)])
+            }
             Stage::Ready { .. } => self.explain_ready(slot, task),
             Stage::Backoff { until } => Vec::from([self.explain_backoff(task, *until)]),
             Stage::Running { .. }
@@ -159,6 +163,7 @@ impl State {
                 since: task.times.updated,
                 held_by: task.stopping.iter().map(|held| Holder::Agent(held.agent)).collect(),
                 unblock: "the attempt's end, after its grace time at the latest".into(),
+                until: None,
             });
         }
         Some(blockers)
@@ -209,6 +214,7 @@ impl State {
                 since: task.times.started.unwrap_or(task.times.created),
                 held_by,
                 unblock: "the end of its subtasks; each explains itself".into(),
+                until: None,
             }]);
         }
         let open = task.depends_on().iter().filter(|needed| !self.tasks[**needed].stage.ended());
@@ -226,6 +232,7 @@ impl State {
             since: task.times.created,
             held_by: open.take(HOLDERS_MAX).map(|id| Holder::Task(self.tasks[*id].id)).collect(),
             unblock: "the end of these tasks".into(),
+            until: None,
         }])
     }
 
@@ -251,6 +258,7 @@ impl State {
                 since,
                 held_by: busy,
                 unblock: "the end of an attempt on one of them, or another agent".into(),
+                until: None,
             });
         }
         let mut others = serving().filter(|(_, agent)| !agent.spec.runtime.ends_with_server());
@@ -263,6 +271,7 @@ impl State {
                 held_by: Vec::new(),
                 unblock: "the end of one of them, a worker, or a higher `api.max_concurrent_tasks`"
                     .into(),
+                until: None,
             });
         }
         blockers.extend(self.explain_resources(task, since));
@@ -276,6 +285,7 @@ impl State {
                     since,
                     held_by: Vec::new(),
                     unblock: "their start, or a higher priority".into(),
+                    until: None,
                 });
             }
         }
@@ -283,23 +293,13 @@ impl State {
     }
 
     fn explain_no_agent(&self, task: &Task, since: WallTime) -> Blocker {
-        let demand = &task.spec.demand;
-        let mut wanted: Vec<String> =
-            demand.capabilities.iter().map(|name| format!("capability `{name}`")).collect();
-        wanted.extend(demand.agent_type.as_ref().map(|kind| format!("type `{kind}`")));
-        wanted.extend(demand.agent.map(|id| format!("id `{id}`")));
-        let free_form = demand.work == Work::FreeForm;
-        let note = if free_form {
-            "; no built-in agent knows its action, so it needs a command, http or worker agent"
-        } else {
-            ""
-        };
         Blocker {
             kind: BlockerKind::NoAgent,
-            message: format!("no agent has {}{note}", wanted.join(" and ")),
+            message: task.spec.demand.unmet(),
             since,
             held_by: Vec::new(),
             unblock: "an agent that has it".into(),
+            until: None,
         }
     }
 
@@ -338,21 +338,27 @@ impl State {
             since,
             held_by: holders.map(|(task, _)| Holder::Task(self.tasks[task].id)).collect(),
             unblock: "the end of what holds them, or more capacity".into(),
+            until: None,
         })
     }
 
     fn explain_gate(&self, task: &Task, since: WallTime) -> Option<Blocker> {
         let gate = self.dispatch.gate_of(task.lane?).filter(|gate| !gate.is_open())?;
         let key = &gate.key;
-        let (message, unblock) = if gate.running < gate.running_max() && gate.is_pausing() {
+        let starts = (gate.running < gate.running_max()).then(|| gate.next_start()).flatten();
+        let (message, unblock) = if gate.running_max() == 0 {
+            let message =
+                format!("tasks with the concurrency key `{key}` may not run at the moment");
+            (message, "a `running_max` above 0 for the key")
+        } else if starts.is_some() {
             let rate = gate.limit.and_then(|limit| limit.starts_per_minute).unwrap_or_default();
             let message = format!("tasks with the concurrency key `{key}` start {rate} a minute");
-            (message, "the next start's time, or a higher rate")
+            (message, "a higher `starts_per_minute` for the key, or the next start")
         } else {
             let (running, most) = (gate.running, gate.running_max());
             let message =
                 format!("{running} tasks with the concurrency key `{key}` run, {most} may at once");
-            (message, "the end of one of them, or a higher limit")
+            (message, "the end of one of them, or a higher `running_max` for the key")
         };
         let held = self.agents.iter().flat_map(|(_, agent)| agent.held.iter());
         let same = held.filter(|(task, _)| {
@@ -364,6 +370,7 @@ impl State {
             since,
             held_by: same.take(HOLDERS_MAX).map(|(t, _)| Holder::Task(self.tasks[t].id)).collect(),
             unblock: unblock.into(),
+            until: starts.map(|at| self.wall_of(at)),
         })
     }
 
@@ -380,12 +387,14 @@ impl State {
             since: task.times.updated,
             held_by: Vec::new(),
             unblock: format!("time: at most {} ms more", until.ms_since(self.at())),
+            until: Some(self.wall_of(until)),
         }
     }
 
-    fn explain_parked(&self, task: &Task, reason: ParkReason) -> Blocker {
+    fn explain_parked(&self, task: &Task, reason: ParkReason, until: Option<Timestamp>) -> Blocker {
+        let asked = task.spec.rare().run_at.filter(|_| reason == ParkReason::StartTime);
         let (message, unblock) = match reason {
-            ParkReason::StartTime => ("its start time has not come", "time"),
+            ParkReason::StartTime => ("its start time has not come", "its start time"),
             ParkReason::Approval => ("somebody must approve it", "an approval"),
             ParkReason::UsageLimit => ("its agent's usage limit is reached", "the limit's reset"),
             ParkReason::Paused => ("somebody paused it", "somebody resumes it"),
@@ -396,7 +405,39 @@ impl State {
             since: task.times.updated,
             held_by: Vec::new(),
             unblock: unblock.into(),
+            until: asked.or_else(|| until.map(|until| self.wall_of(until))),
         }
+    }
+
+    /// What the calendar will show then, as far as its clock and the engine's go alike.
+    fn wall_of(&self, then: Timestamp) -> WallTime {
+        WallTime(self.moment.wall.0.saturating_add(then.0.saturating_sub(self.at().0)))
+    }
+}
+
+impl AgentSpec {
+    /// Whether it could do what is asked for, whatever it is doing at the moment.
+    #[must_use]
+    pub fn can_do(&self, namespace: &str, demand: &Demand) -> bool {
+        can_serve(self, namespace, demand)
+    }
+}
+
+impl Demand {
+    /// That nobody can do it, in words.
+    #[must_use]
+    pub fn unmet(&self) -> String {
+        let mut wanted: Vec<String> =
+            self.capabilities.iter().map(|name| format!("capability `{name}`")).collect();
+        wanted.extend(self.agent_type.as_ref().map(|kind| format!("type `{kind}`")));
+        wanted.extend(self.agent.map(|id| format!("id `{id}`")));
+        let free_form = self.work == Work::FreeForm;
+        let note = if free_form {
+            "; no built-in agent knows its action, so it needs a command, http or worker agent"
+        } else {
+            ""
+        };
+        format!("no agent has {}{note}", wanted.join(" and "))
     }
 }
 

@@ -171,7 +171,8 @@ impl House {
         let _guard = answered.await.inspect_err(|_| warn!("a request under way is cut off"));
         server.stop(Duration::ZERO).await;
         let marked = service.begin_restore(&target).await;
-        let server = service::start(self.config.clone(), self.setup.clone()).await?;
+        let (config, setup) = (self.config.clone(), self.setup.clone());
+        let server = service::start_under(service.reign(), config, setup).await?;
         self.door.replace(server.service.clone());
         drop(request.reply.send(marked));
         Ok(server)

@@ -216,6 +216,14 @@ impl Logs {
         self.streams.totals()
     }
 
+    /// Whether lines get to the disk.
+    ///
+    /// # Errors
+    /// What keeps them from that.
+    pub fn health(&self) -> Result<(), String> {
+        self.streams.health()
+    }
+
     /// Takes nothing from now on; what was noted is written.
     pub fn close(&self) {
         self.streams.close();

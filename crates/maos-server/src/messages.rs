@@ -63,12 +63,12 @@ struct Inner {
     max_queue_size: u64,
     look_up: OnceLock<LookUp>,
     closing: CancellationToken,
-    counts: Counts,
+    counts: Arc<Counts>,
 }
 
-/// What happened since the start.
+/// What happened since the start of the process.
 #[derive(Debug, Default)]
-struct Counts {
+pub(crate) struct Counts {
     sent: Count,
     refused: Count,
     read: Count,
@@ -128,6 +128,15 @@ impl Bus {
     /// # Errors
     /// When the file is damaged, of a newer release, or the disk fails.
     pub fn open(path: &Path, config: config::MessageBus) -> Result<Bus, StreamError> {
+        Bus::open_counting(path, config, Arc::default())
+    }
+
+    /// The same, which goes on counting where `counts` is.
+    pub(crate) fn open_counting(
+        path: &Path,
+        config: config::MessageBus,
+        counts: Arc<Counts>,
+    ) -> Result<Bus, StreamError> {
         let options = Options {
             durability: Durability::Synced,
             bytes_max: config.bytes_max,
@@ -139,7 +148,7 @@ impl Bus {
             max_queue_size: config.max_queue_size,
             look_up: OnceLock::new(),
             closing: CancellationToken::new(),
-            counts: Counts::default(),
+            counts,
         };
         Ok(Bus { inner: Arc::new(inner) })
     }
@@ -367,6 +376,14 @@ impl Bus {
 
     pub(crate) fn streams(&self) -> &Streams {
         &self.inner.streams
+    }
+
+    /// Whether what is sent gets to the disk.
+    ///
+    /// # Errors
+    /// What keeps it from that.
+    pub fn health(&self) -> Result<(), String> {
+        self.inner.streams.health()
     }
 
     /// Sizes and rates.

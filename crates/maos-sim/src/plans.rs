@@ -203,9 +203,11 @@ pub(crate) fn some_plan(rng: &mut Rng, now: Timestamp, next_id: &mut u64) -> Pla
         drawing.family(0, &[], 2);
     }
     let tasks = drawing.tasks;
-    let key = rng
-        .once_in(4)
-        .then(|| IdempotencyKey { key: format!("key {}", *next_id).into(), body_hash: [7; 32] });
+    let key = rng.once_in(4).then(|| IdempotencyKey {
+        key: format!("key {}", *next_id).into(),
+        body_hash: [7; 32],
+        part: None,
+    });
     plan_of(tasks, key)
 }
 

@@ -184,7 +184,6 @@ fn remedy(code: ErrorCode) -> &'static str {
         E::CheckpointNotFound => "`maos checkpoint list` shows the checkpoints there are",
         E::TaskFixed => "cancel the task and submit it anew",
         E::NotEnoughLeft => "try again once others have given something back",
-        E::AlreadyExists => "choose another name, or change what is there",
         E::DeclaredByConfiguration => "`maos config show` names where it was declared",
         E::NotRestorable => "restart that program with the checkpoint, or use `maos serve`",
         E::OverCapacity => "`maos config show` names what there is, `resources`",

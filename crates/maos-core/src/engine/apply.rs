@@ -759,7 +759,7 @@ impl State {
         }
         let Some(key) = &plan.idempotency else { return };
         let scope: IdempotencyScope =
-            (plan.namespace.clone(), plan.submitter.clone(), key.key.clone());
+            (plan.namespace.clone(), plan.submitter.clone(), key.key.clone(), key.part);
         let until = plan.idempotency_until;
         let remembered = Remembered { root: plan.root, body_hash: key.body_hash, until };
         self.idempotency.insert(scope.clone(), remembered);

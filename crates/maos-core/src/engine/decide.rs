@@ -17,7 +17,7 @@ use crate::record::Stage;
 use crate::rejection::Rejection;
 use crate::retry;
 use crate::slab::Slot;
-use crate::spec::{AgentSpec, Expansion, Name, Plan, PlanTask, Setting, TaskSpec};
+use crate::spec::{AgentSpec, Expansion, IdempotencyKey, Name, Plan, PlanTask, Setting, TaskSpec};
 use crate::task::Task;
 use crate::time::Moment;
 
@@ -70,21 +70,31 @@ impl State {
     #[must_use]
     pub fn accepted_before(&self, moment: &Moment, plan: &Plan) -> Option<TaskId> {
         let key = plan.idempotency.as_ref()?;
-        let scope: IdempotencyScope =
-            (plan.namespace.clone(), plan.submitter.clone(), key.key.clone());
-        let remembered = self.idempotency.get(&scope)?;
+        let remembered = self.idempotency.get(&scope(plan, key, key.part))?;
         (remembered.until > moment.at).then_some(remembered.root)
     }
 
+    /// What another body became that came under this plan's idempotency key. All parts of a body
+    /// share its hash, so any part that is remembered speaks for all.
+    fn taken_by(&self, moment: &Moment, plan: &Plan) -> Option<TaskId> {
+        let key = plan.idempotency.as_ref()?;
+        let first = scope(plan, key, None);
+        let same = |held: &IdempotencyScope| {
+            (&held.0, &held.1, &held.2) == (&plan.namespace, &plan.submitter, &key.key)
+        };
+        let parts = self.idempotency.range(first..).take_while(|(held, _)| same(held));
+        let remembered = parts.map(|(_, held)| held).find(|held| held.until > moment.at)?;
+        (remembered.body_hash != key.body_hash).then_some(remembered.root)
+    }
+
     fn decide_submit(&self, moment: &Moment, plan: &Arc<Plan>) -> Result<Vec<Event>, Rejection> {
-        if let Some(key) = &plan.idempotency
-            && let Some(root) = self.accepted_before(moment, plan)
-        {
-            let scope = (plan.namespace.clone(), plan.submitter.clone(), key.key.clone());
-            if self.idempotency.get(&scope).is_some_and(|held| held.body_hash == key.body_hash) {
+        if let Some(key) = &plan.idempotency {
+            if let Some(task) = self.taken_by(moment, plan) {
+                return Err(Rejection::IdempotencyConflict { key: key.key.clone(), task });
+            }
+            if self.accepted_before(moment, plan).is_some() {
                 return Ok(vec![]);
             }
-            return Err(Rejection::IdempotencyConflict { key: key.key.clone(), task: root });
         }
         if plan.idempotency.is_some()
             && self.idempotency.len() as u64 >= IDEMPOTENCY_KEYS_MAX.into()
@@ -330,4 +340,8 @@ pub(super) fn lost(task: &Task, attempt: Attempt, message: &str, holding: Holdin
         permanent: false,
     };
     Event::AttemptFailed { task: task.id, attempt, failure, holding, next }
+}
+
+fn scope(plan: &Plan, key: &IdempotencyKey, part: Option<u32>) -> IdempotencyScope {
+    (plan.namespace.clone(), plan.submitter.clone(), key.key.clone(), part)
 }

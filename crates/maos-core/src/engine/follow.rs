@@ -147,8 +147,10 @@ impl State {
             }
             Timer::Deadline => {
                 let kind = FailureKind::DeadlineExceeded;
-                let message =
-                    format!("its deadline passed while it was {}", task.stage.wire_name());
+                let message = format!(
+                    "its deadline passed while it was {}; submit it again with a later one",
+                    task.stage.wire_name()
+                );
                 let failure = Failure { kind, message: message.into(), permanent: false };
                 Event::Failed { task: id, failure }
             }

@@ -108,8 +108,8 @@ pub enum Effect {
     },
 }
 
-/// Namespace, submitter and key.
-pub(crate) type IdempotencyScope = (Name, Name, Name);
+/// Namespace, submitter, key, and the part of the body that came with it.
+pub(crate) type IdempotencyScope = (Name, Name, Name, Option<u32>);
 
 /// What a submission under an idempotency key became.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

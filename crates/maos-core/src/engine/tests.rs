@@ -398,14 +398,32 @@ fn builtin_agents_take_only_what_they_know() {
     assert_eq!(bench.state.explain(TaskId(5)).unwrap()[0].kind, BlockerKind::NoAgent);
 }
 
+fn part_of(id: u128, body: u8, part: Option<u32>) -> Command {
+    let mut plan = Plan::clone(&plan_of(vec![planned(id, None, &[], spec("a"))]));
+    plan.idempotency = Some(IdempotencyKey { key: "k".into(), body_hash: [body; 32], part });
+    Command::Submit { plan: Arc::new(plan) }
+}
+
+#[test]
+fn one_idempotency_key_covers_all_parts_of_a_body() {
+    let mut bench = Bench::new();
+    for part in 1..3 {
+        assert_eq!(bench.run(part_of(5 + u128::from(part), 1, Some(part))).len(), 1);
+        assert!(bench.run(part_of(50, 1, Some(part))).is_empty());
+    }
+    for part in [None, Some(0), Some(1), Some(7)] {
+        let refused = bench.try_run(part_of(60, 2, part)).unwrap_err();
+        assert!(refused.contains("key `k` was used with another body, for task"), "{refused}");
+    }
+    assert_eq!(bench.run(part_of(9, 1, Some(7))).len(), 1, "another part of the same body");
+    bench.now_ms += 25 * 3_600 * 1_000;
+    assert_eq!(bench.run(part_of(10, 2, Some(0))).len(), 1);
+}
+
 #[test]
 fn an_idempotency_key_gives_the_first_answer_again_and_refuses_another_body() {
     let mut bench = Bench::new();
-    let keyed = |id: u128, body: u8| {
-        let mut plan = Plan::clone(&plan_of(vec![planned(id, None, &[], spec("a"))]));
-        plan.idempotency = Some(IdempotencyKey { key: "k".into(), body_hash: [body; 32] });
-        Command::Submit { plan: Arc::new(plan) }
-    };
+    let keyed = |id: u128, body: u8| part_of(id, body, None);
     assert_eq!(bench.run(keyed(5, 1)).len(), 1);
     assert!(bench.run(keyed(6, 1)).is_empty());
     assert!(bench.try_run(keyed(7, 2)).unwrap_err().contains("used with another body"));

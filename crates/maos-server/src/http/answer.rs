@@ -1,12 +1,14 @@
 //! Answers: JSON for what worked, the contract's error for what did not.
 
+use std::any::Any;
+
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use maos_api::error::{ApiError, ErrorCode, Retry};
 use serde::Serialize;
-use tracing::info;
+use tracing::{error, info};
 use uuid::Uuid;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -51,6 +53,20 @@ impl IntoResponse for Failed {
     }
 }
 
+/// What a panic said; for the log alone.
+#[derive(Clone)]
+struct Panicked(String);
+
+/// The answer to a request whose handler panicked.
+pub(super) fn panicked(panic: &(dyn Any + Send)) -> Response {
+    let words = panic.downcast_ref::<String>().map(String::as_str);
+    let words = words.or(panic.downcast_ref::<&str>().copied()).unwrap_or("nothing readable");
+    let message = "the server failed; its log says more under this request's id";
+    let mut response = Failed(ApiError::new(ErrorCode::Internal, message)).into_response();
+    response.extensions_mut().insert(Panicked(words.to_owned()));
+    response
+}
+
 /// Adds what every answer has.
 pub(super) fn finish(mut response: Response) -> Response {
     let request_id = Uuid::now_v7().to_string();
@@ -62,15 +78,18 @@ pub(super) fn finish(mut response: Response) -> Response {
     response
 }
 
-fn failed(bare: Response, error: ApiError, request_id: String) -> Response {
+fn failed(mut bare: Response, error: ApiError, request_id: String) -> Response {
     let code = error.code;
-    info!(
-        request.id = %request_id,
-        error.code = code.name(),
-        "refused with {}: {}",
-        code.name(),
-        error.message
-    );
+    let (id, name, message) = (&request_id, code.name(), &error.message);
+    match bare.extensions_mut().remove::<Panicked>() {
+        Some(Panicked(words)) => {
+            error!(request.id = %id, error.code = name, "a request handler panicked: {words}");
+        }
+        None if code.status() >= 500 => {
+            error!(request.id = %id, error.code = name, "failed with {name}: {message}");
+        }
+        None => info!(request.id = %id, error.code = name, "refused with {name}: {message}"),
+    }
     let body = error.into_body(crate::service::now(), request_id);
     // The body is made of strings, numbers and maps with string keys: it can be written.
     let mut response = json(bare.status(), serde_json::to_vec(&body).unwrap_or_default());

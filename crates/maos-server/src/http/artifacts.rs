@@ -45,7 +45,8 @@ pub(super) async fn keep(
     while let Some(piece) = pieces.next().await {
         let piece = piece.map_err(|why| {
             let message = format!("the body broke off: {why}");
-            Failed(ApiError::new(ErrorCode::ValidationFailed, message))
+            let error = ApiError::new(ErrorCode::ValidationFailed, message);
+            Failed(error.with_field("body", "broke off"))
         })?;
         upload.push(piece).await?;
     }

@@ -17,7 +17,7 @@ pub(super) async fn create(
     State(service): State<Service>,
     request: Request,
 ) -> Answered<CheckpointEnvelope> {
-    let (_, body) = body_of(request, service.bounds().body_bytes_max).await?;
+    let body = body_of(request, service.bounds().body_bytes_max).await?;
     Ok(Json(service.create_checkpoint(&body).await?))
 }
 

@@ -6,14 +6,14 @@ use maos_api::task::{CancelAnswer, TaskResults};
 
 use super::answer::{Answered, Json};
 use super::parts::{Id, Params};
-use super::routes::{ReasonQuery, WaitQuery, body_of};
+use super::routes::{ReasonQuery, WaitQuery, submission_of};
 use crate::service::Service;
 
 pub(super) async fn submit(
     State(service): State<Service>,
     request: Request,
 ) -> Answered<ClaudeAccepted> {
-    let (options, body) = body_of(request, service.bounds().body_bytes_max).await?;
+    let (options, body) = submission_of(request, service.bounds().body_bytes_max).await?;
     Ok(Json(service.submit_claude(&body, options).await?))
 }
 

@@ -40,6 +40,6 @@ pub(super) async fn unset_weight(
 }
 
 async fn set(service: &Service, kind: KeyKind, key: &str, request: Request) -> Answered<Keys> {
-    let (_, body) = body_of(request, service.bounds().body_bytes_max).await?;
+    let body = body_of(request, service.bounds().body_bytes_max).await?;
     Ok(Json(service.set_key(kind, key, &body).await?))
 }

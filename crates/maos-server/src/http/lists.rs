@@ -7,20 +7,20 @@ use maos_api::plan::ExecutionPlan;
 use maos_api::task::{BulkAnswer, TaskPage};
 
 use super::answer::{Answered, Json};
-use super::parts::{Id, Params};
-use super::routes::{check_json, read};
+use super::parts::{Filters, Id};
+use super::routes::body_of;
 use crate::service::Service;
 
 pub(super) async fn tasks(
     State(service): State<Service>,
-    Params(query): Params<RawTaskQuery>,
+    Filters(query): Filters<RawTaskQuery>,
 ) -> Answered<TaskPage> {
     Ok(Json(service.list(query.read()?).await?))
 }
 
 pub(super) async fn agents(
     State(service): State<Service>,
-    Params(query): Params<RawAgentQuery>,
+    Filters(query): Filters<RawAgentQuery>,
 ) -> Answered<AgentPage> {
     Ok(Json(service.agents(query.read()?).await?))
 }
@@ -33,15 +33,11 @@ pub(super) async fn preview(
     State(service): State<Service>,
     request: Request,
 ) -> Answered<ExecutionPlan> {
-    let (parts, body) = request.into_parts();
-    check_json(&parts.headers)?;
-    let body = read(body, service.bounds().body_bytes_max).await?;
+    let body = body_of(request, service.bounds().body_bytes_max).await?;
     Ok(Json(service.preview(&body)?))
 }
 
 pub(super) async fn bulk(State(service): State<Service>, request: Request) -> Answered<BulkAnswer> {
-    let (parts, body) = request.into_parts();
-    check_json(&parts.headers)?;
-    let body = read(body, service.bounds().body_bytes_max).await?;
+    let body = body_of(request, service.bounds().body_bytes_max).await?;
     Ok(Json(service.bulk(&body).await?))
 }

@@ -7,18 +7,18 @@ use maos_api::messages::{
 };
 
 use super::answer::{Answered, Json};
-use super::parts::Params;
-use super::routes::body_of;
+use super::parts::Filters;
+use super::routes::{body_of, submission_of};
 use crate::service::Service;
 
 pub(super) async fn send(State(service): State<Service>, request: Request) -> Answered<Receipt> {
-    let (options, body) = body_of(request, REQUEST_BYTES_MAX).await?;
+    let (options, body) = submission_of(request, REQUEST_BYTES_MAX).await?;
     Ok(Json(service.send_message(&body, options).await?))
 }
 
 pub(super) async fn read(
     State(service): State<Service>,
-    Params(query): Params<RawMessageQuery>,
+    Filters(query): Filters<RawMessageQuery>,
 ) -> Answered<MessagePage> {
     Ok(Json(service.messages(&query.read()?).await?))
 }
@@ -27,13 +27,13 @@ pub(super) async fn acknowledge(
     State(service): State<Service>,
     request: Request,
 ) -> Answered<AckAnswer> {
-    let (_, body) = body_of(request, REQUEST_BYTES_MAX).await?;
+    let body = body_of(request, REQUEST_BYTES_MAX).await?;
     Ok(Json(service.acknowledge_messages(&body).await?))
 }
 
 pub(super) async fn mailboxes(
     State(service): State<Service>,
-    Params(query): Params<RawMailboxQuery>,
+    Filters(query): Filters<RawMailboxQuery>,
 ) -> Answered<MailboxPage> {
     let (prefix, after, limit) = query.read()?;
     Ok(Json(service.mailboxes(prefix, after, limit).await?))

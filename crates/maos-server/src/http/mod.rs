@@ -17,6 +17,7 @@ pub mod openapi;
 mod outcomes;
 mod parts;
 mod pools;
+mod query;
 mod resources;
 mod routes;
 mod schedules;
@@ -51,11 +52,14 @@ pub async fn serve(listener: TcpListener, door: impl Into<Door>, stop: Cancellat
 
 /// The whole API, to be nested into an application of one's own as well.
 pub fn router(door: impl Into<Door>) -> Router {
-    routes::all(door.into())
+    dressed(routes::all(door.into()))
+}
+
+/// Routes with what every answer has, and answers for what they have not.
+fn dressed(routes: Router) -> Router {
+    routes
         .fallback(|request: Request| async move {
-            let path = request.uri().path();
-            let message = format!("nothing answers under `{path}`");
-            answer::Failed(ApiError::new(ErrorCode::PathNotFound, message)).into_response()
+            answer::Failed(nothing_there(request.uri().path())).into_response()
         })
         .method_not_allowed_fallback(|request: Request| async move {
             let (method, path) = (request.method(), request.uri().path());
@@ -65,16 +69,99 @@ pub fn router(door: impl Into<Door>) -> Router {
         .layer(middleware::from_fn(finish))
 }
 
+fn nothing_there(path: &str) -> ApiError {
+    let what = match path.strip_suffix('/') {
+        Some("") => "the API is under `/api/v1`; `/docs` shows it, `/openapi.json` describes it",
+        Some(_) => "leave out the slash at its end, or look at `/docs` for what does",
+        None => "look at `/docs` for what does",
+    };
+    let message = format!("nothing answers under `{path}`: {what}");
+    ApiError::new(ErrorCode::PathNotFound, message).with("documentation", "/docs")
+}
+
 /// Gives every answer its request id, every error its body, and every panic an answer.
 async fn finish(request: Request, next: middleware::Next) -> Response {
     use std::panic::AssertUnwindSafe;
 
     use futures_util::FutureExt;
     let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
-    let response = answered.unwrap_or_else(|_| {
-        tracing::error!("a request handler panicked");
-        let message = "the server failed; its log says more under this request's id";
-        answer::Failed(ApiError::new(ErrorCode::Internal, message)).into_response()
-    });
+    let response = answered.unwrap_or_else(|panic| answer::panicked(&*panic));
     answer::finish(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use axum::body::Body;
+    use axum::routing::get;
+    use http_body_util::BodyExt;
+    use maos_api::error::ErrorBody;
+    use tower::ServiceExt;
+    use tracing::Level;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// The answer to a request, and what the log has of it at this level.
+    async fn asked(path: &str, level: Level) -> (u16, ErrorBody, String) {
+        let routes = Router::new()
+            .route("/panics", get(async || -> String { panic!("a bug with a name") }))
+            .route(
+                "/fails",
+                get(async || {
+                    answer::Failed(ApiError::new(ErrorCode::StorageUnavailable, "no disk"))
+                }),
+            );
+        let log = Log::default();
+        let written = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(level)
+            .with_writer(move || written.clone())
+            .with_ansi(false)
+            .finish();
+        let _logged = tracing::subscriber::set_default(subscriber);
+        let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+        let response = dressed(routes).oneshot(request).await.unwrap();
+        let (status, id) = (response.status().as_u16(), response.headers()["x-request-id"].clone());
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let body: ErrorBody = serde_json::from_slice(&body).unwrap();
+        assert_eq!(id.to_str().unwrap(), body.request_id);
+        let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        (status, body, log)
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_answered_and_its_words_are_in_the_log_alone() {
+        let (status, body, log) = asked("/panics", Level::ERROR).await;
+        assert_eq!((status, &*body.error_code), (500, "INTERNAL"));
+        assert!(!body.error.contains("a bug with a name"), "{}", body.error);
+        for said in [&body.request_id, "a bug with a name", "ERROR"] {
+            assert!(log.contains(said), "{log}");
+        }
+    }
+
+    #[tokio::test]
+    async fn faults_of_the_server_are_logged_as_errors_and_those_of_callers_are_not() {
+        let (status, body, log) = asked("/fails", Level::ERROR).await;
+        assert_eq!((status, &*body.error_code), (503, "STORAGE_UNAVAILABLE"));
+        assert!(log.contains(&body.request_id), "{log}");
+        let (status, _, log) = asked("/nowhere", Level::ERROR).await;
+        assert_eq!((status, &*log), (404, ""));
+        let (_, body, log) = asked("/nowhere/", Level::INFO).await;
+        assert!(log.contains(&body.request_id), "{log}");
+        assert!(body.error.contains("/docs"), "{}", body.error);
+    }
 }

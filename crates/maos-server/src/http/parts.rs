@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use super::answer::Failed;
+use super::query;
 use crate::door::Door;
 use crate::service::{Service, parse_id};
 
@@ -31,6 +32,10 @@ pub(super) struct Named(pub(super) Uuid, pub(super) String);
 
 /// The query parameters.
 pub(super) struct Params<T>(pub(super) T);
+
+/// The query parameters of a listing: one that is misspelt would let everything through, so an
+/// unknown one is refused.
+pub(super) struct Filters<T>(pub(super) T);
 
 impl<S: Send + Sync> FromRequestParts<S> for Id {
     type Rejection = Failed;
@@ -91,6 +96,14 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
                 Err(Failed(ApiError::new(ErrorCode::MalformedQuery, message)))
             }
         }
+    }
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Filters<T> {
+    type Rejection = Failed;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Filters<T>, Failed> {
+        query::filters(&parts.uri).map(Filters)
     }
 }
 

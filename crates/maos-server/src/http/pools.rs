@@ -24,7 +24,7 @@ pub(super) async fn change(
     Name(name): Name,
     request: Request,
 ) -> Answered<PoolEnvelope> {
-    let (_, body) = body_of(request, service.bounds().body_bytes_max).await?;
+    let body = body_of(request, service.bounds().body_bytes_max).await?;
     Ok(Json(service.change_pool(&name, &body).await?))
 }
 

@@ -19,7 +19,7 @@ pub(super) async fn create(
     State(service): State<Service>,
     request: Request,
 ) -> Answered<ResourceEnvelope> {
-    let (_, body) = body_of(request, service.bounds().body_bytes_max).await?;
+    let body = body_of(request, service.bounds().body_bytes_max).await?;
     Ok(Json(service.create_resource(&body).await?))
 }
 
@@ -32,7 +32,7 @@ pub(super) async fn change(
     Id(id): Id,
     request: Request,
 ) -> Answered<ResourceEnvelope> {
-    let (_, body) = body_of(request, service.bounds().body_bytes_max).await?;
+    let body = body_of(request, service.bounds().body_bytes_max).await?;
     Ok(Json(service.change_resource(id, &body).await?))
 }
 
@@ -44,7 +44,7 @@ pub(super) async fn allocate(
     State(service): State<Service>,
     request: Request,
 ) -> Answered<AllocationEnvelope> {
-    let (_, body) = body_of(request, service.bounds().body_bytes_max).await?;
+    let body = body_of(request, service.bounds().body_bytes_max).await?;
     Ok(Json(service.allocate(&body).await?))
 }
 

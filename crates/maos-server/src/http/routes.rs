@@ -37,6 +37,7 @@ use crate::service::{Service, SubmitOptions};
 const WAIT_SECONDS_MAX: u64 = 60;
 /// Longest idempotency key.
 const KEY_CHARS_MAX: usize = 200;
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 pub(super) fn all(door: Door) -> Router {
     Router::new()
@@ -133,7 +134,7 @@ async fn submit(
     request: Request,
 ) -> Answered<TaskEnvelope> {
     let wait = query.wait()?;
-    let (options, body) = body_of(request, service.bounds().body_bytes_max).await?;
+    let (options, body) = submission_of(request, service.bounds().body_bytes_max).await?;
     let answer = match wait {
         Duration::ZERO => service.submit(&body, options).await?,
         wait => service.submit_to_end(&body, options, wait).await?,
@@ -142,12 +143,25 @@ async fn submit(
 }
 
 async fn batch(State(service): State<Service>, request: Request) -> Answered<Vec<BatchResult>> {
-    let (options, body) = body_of(request, BATCH_BYTES_MAX).await?;
+    let (options, body) = submission_of(request, BATCH_BYTES_MAX).await?;
     Ok(Json(service.submit_batch(body, options).await?))
 }
 
+/// The body of any request that is no submission.
+pub(super) async fn body_of(request: Request, bytes_max: u64) -> Result<Bytes, Failed> {
+    let (parts, body) = request.into_parts();
+    check_json(&parts.headers)?;
+    if parts.headers.contains_key(IDEMPOTENCY_KEY) {
+        // Whoever sends one counts on it when it tries again.
+        let what = "has no effect here: it is for `POST` of tasks, batches, Claude tasks and \
+                    messages; leave it out";
+        return Err(bad_key(what.to_owned()));
+    }
+    read(body, bytes_max).await
+}
+
 /// The body of a submission, with what its headers say.
-pub(super) async fn body_of(
+pub(super) async fn submission_of(
     request: Request,
     bytes_max: u64,
 ) -> Result<(SubmitOptions, Bytes), Failed> {
@@ -188,7 +202,7 @@ async fn change_task(
     Id(id): Id,
     request: Request,
 ) -> Answered<TaskEnvelope> {
-    let (_, body) = body_of(request, service.bounds().body_bytes_max).await?;
+    let body = body_of(request, service.bounds().body_bytes_max).await?;
     Ok(Json(service.change_task(id, &body).await?))
 }
 
@@ -234,9 +248,7 @@ async fn explain(State(service): State<Service>, Id(id): Id) -> Answered<Explana
 }
 
 async fn create_agent(State(service): State<Service>, request: Request) -> Answered<AgentEnvelope> {
-    let (parts, body) = request.into_parts();
-    check_json(&parts.headers)?;
-    let body = read(body, service.bounds().body_bytes_max).await?;
+    let body = body_of(request, service.bounds().body_bytes_max).await?;
     Ok(Json(service.create_agent(&body).await?))
 }
 
@@ -249,7 +261,7 @@ async fn change_agent(
     Id(id): Id,
     request: Request,
 ) -> Answered<AgentEnvelope> {
-    let (_, body) = body_of(request, service.bounds().body_bytes_max).await?;
+    let body = body_of(request, service.bounds().body_bytes_max).await?;
     Ok(Json(service.change_agent(id, &body).await?))
 }
 
@@ -309,14 +321,17 @@ pub(super) async fn read(body: Body, bytes_max: u64) -> Result<Bytes, Failed> {
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Failed> {
-    let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
+    let Some(key) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
     let key = key.to_str().unwrap_or_default();
     let visible = key.bytes().all(|byte| byte.is_ascii_graphic());
     if key.is_empty() || key.len() > KEY_CHARS_MAX || !visible {
-        let message = format!("`Idempotency-Key` must be 1 to {KEY_CHARS_MAX} visible characters");
-        return Err(Failed(ApiError::new(ErrorCode::ValidationFailed, message)));
+        return Err(bad_key(format!("must be 1 to {KEY_CHARS_MAX} visible characters")));
     }
     Ok(Some(key.to_owned()))
+}
+
+fn bad_key(what: String) -> Failed {
+    Failed(ApiError::invalid("Idempotency-Key", what))
 }
 
 fn trace(headers: &HeaderMap) -> Option<TraceContext> {

@@ -16,7 +16,7 @@ pub(super) async fn create(
     State(service): State<Service>,
     request: Request,
 ) -> Answered<ScheduleEnvelope> {
-    let (_, body) = body_of(request, service.bounds().body_bytes_max).await?;
+    let body = body_of(request, service.bounds().body_bytes_max).await?;
     Ok(Json(service.create_schedule(&body).await?))
 }
 
@@ -29,7 +29,7 @@ pub(super) async fn pause(
     Id(id): Id,
     request: Request,
 ) -> Answered<ScheduleEnvelope> {
-    let (_, body) = body_of(request, service.bounds().body_bytes_max).await?;
+    let body = body_of(request, service.bounds().body_bytes_max).await?;
     Ok(Json(service.pause_schedule(id, &body).await?))
 }
 

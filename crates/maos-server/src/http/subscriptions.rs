@@ -18,7 +18,7 @@ pub(super) async fn put(
     Name(name): Name,
     request: Request,
 ) -> Answered<Subscription> {
-    let (_, body) = body_of(request, REQUEST_BYTES_MAX).await?;
+    let body = body_of(request, REQUEST_BYTES_MAX).await?;
     Ok(Json(service.put_subscription(&name, &body).await?))
 }
 

@@ -13,7 +13,7 @@ use maos_api::time::UtcTime;
 use maos_core::ids::AgentId;
 use maos_core::limits::{NAME_CHARS_MAX, PLAN_DEPTH_MAX, PLAN_TASKS_MAX};
 use maos_core::spec::{Amounts, FailurePolicy, Name, Names, Priority, TaskSpec};
-use maos_core::time::Timestamp;
+use maos_core::time::{Timestamp, WallTime};
 
 use super::PlanContext;
 use super::lists::{self, Found};
@@ -36,7 +36,14 @@ pub(super) struct Settings {
     pub(super) on_failure: FailurePolicy,
     pub(super) fairness_key: Option<Name>,
     pub(super) concurrency_key: Option<Name>,
-    pub(super) start_at: Option<Timestamp>,
+    pub(super) start_at: Option<When>,
+}
+
+/// A time, as the engine goes by it and as the calendar shows it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct When {
+    pub(super) at: Timestamp,
+    pub(super) shown: Option<WallTime>,
 }
 
 /// Where a parent's result comes from.
@@ -63,7 +70,7 @@ pub(super) struct Draft<'a> {
     pub(super) description: Option<Box<str>>,
     pub(super) metadata: Option<&'a str>,
     pub(super) settings: Rc<Settings>,
-    pub(super) deadline: Option<Timestamp>,
+    pub(super) deadline: Option<When>,
     pub(super) parameters: Parameters<'a>,
     /// Keys of what it depends on.
     pub(super) wants: Vec<Cow<'a, str>>,
@@ -167,7 +174,7 @@ impl<'a, 'c> Drafts<'a, 'c> {
             on_failure: task.on_failure,
             fairness_key: task.rare().fairness_key.clone(),
             concurrency_key: task.rare().concurrency_key.clone(),
-            start_at: task.rare().start_at,
+            start_at: task.rare().start_at.map(|at| When { at, shown: task.rare().run_at }),
         };
         self.tasks.push(Draft {
             parent: None,
@@ -252,7 +259,9 @@ impl<'a, 'c> Drafts<'a, 'c> {
         if self.passed_count > PASSED_ON_MAX {
             let message =
                 format!("the plan's subtasks inherit more than {PASSED_ON_MAX} parameters");
-            return Err(ApiError::new(ErrorCode::PlanTooLarge, message));
+            let what = format!("is passed on more than {PASSED_ON_MAX} times");
+            let error = ApiError::new(ErrorCode::PlanTooLarge, message);
+            return Err(error.with_field("parameters", what));
         }
         Ok(passed)
     }
@@ -426,25 +435,27 @@ impl<'a, 'c> Drafts<'a, 'c> {
     }
 
     /// A deadline of the calendar in the engine's time.
-    fn deadline(&mut self, deadline: Option<UtcTime>, at: &str) -> Option<Timestamp> {
-        let left_us = deadline?.0.saturating_sub(self.ctx.wall.0);
+    fn deadline(&mut self, deadline: Option<UtcTime>, at: &str) -> Option<When> {
+        let deadline = deadline?;
+        let left_us = deadline.0.saturating_sub(self.ctx.wall.0);
         if left_us == 0 {
             let dot = if at.is_empty() { "" } else { "." };
             self.faults.invalid(format!("{at}{dot}deadline"), "must be in the future");
         }
-        Some(Timestamp(self.ctx.now.0.saturating_add(left_us)))
+        let engine_at = Timestamp(self.ctx.now.0.saturating_add(left_us));
+        Some(When { at: engine_at, shown: Some(WallTime(deadline.0)) })
     }
 }
 
 fn check_size(index: usize, depth: u32, at: &str) -> Result<(), ApiError> {
     if u32::try_from(index).is_ok_and(|count| count > PLAN_TASKS_MAX) {
         let message = format!("the plan has more than {PLAN_TASKS_MAX} subtasks, at `{at}`");
-        let error = ApiError::new(ErrorCode::PlanTooLarge, message);
+        let error = ApiError::new(ErrorCode::PlanTooLarge, message).with_field(at, "is too many");
         return Err(error.with("field", at).with("maximum", PLAN_TASKS_MAX));
     }
     if depth > PLAN_DEPTH_MAX {
         let message = format!("subtasks nest at most {PLAN_DEPTH_MAX} deep, `{at}` is deeper");
-        let error = ApiError::new(ErrorCode::PlanTooDeep, message);
+        let error = ApiError::new(ErrorCode::PlanTooDeep, message).with_field(at, "is too deep");
         return Err(error.with("field", at).with("maximum", PLAN_DEPTH_MAX));
     }
     Ok(())
@@ -535,11 +546,14 @@ fn settings(fields: &mut Fields<'_>, above: Option<&Settings>, ctx: &PlanContext
 }
 
 /// When a task may start at the earliest, in the engine's time. A time that has passed is now.
-fn start_at(fields: &Fields<'_>, ctx: &PlanContext<'_>) -> Option<Timestamp> {
+fn start_at(fields: &Fields<'_>, ctx: &PlanContext<'_>) -> Option<When> {
     let ahead_us = |at: UtcTime| at.0.saturating_sub(ctx.wall.0);
     let after = |seconds: u64| seconds.saturating_mul(1_000_000);
     let wait_us = fields.run_at.map(ahead_us).or(fields.delay_seconds.map(after))?;
-    (wait_us > 0).then(|| Timestamp(ctx.now.0.saturating_add(wait_us)))
+    (wait_us > 0).then(|| When {
+        at: Timestamp(ctx.now.0.saturating_add(wait_us)),
+        shown: Some(WallTime(ctx.wall.0.saturating_add(wait_us))),
+    })
 }
 
 /// The wire's priority as the engine has it.

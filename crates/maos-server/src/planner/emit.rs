@@ -20,7 +20,7 @@ use super::{PlanContext, Planned};
 /// What an agent can do that answers with subtasks.
 const PLANNING: &str = "planning";
 /// What a task needs that says nothing about who is to do it.
-const DEFAULT_CAPABILITY: &str = "task_execution";
+pub const DEFAULT_CAPABILITY: &str = "task_execution";
 
 pub(super) fn emit(
     mut drafts: Drafts<'_, '_>,
@@ -95,15 +95,18 @@ fn spec(
     let rare = Rare {
         queue_timeout_ms: *queue_timeout_ms,
         no_progress_ms: *no_progress_ms,
-        deadline: draft.deadline,
+        deadline: draft.deadline.map(|deadline| deadline.at),
         // A parent waits as long as what is below it.
-        start_at: draft.children.is_empty().then_some(*start_at).flatten(),
+        start_at: start_at.filter(|_| draft.children.is_empty()).map(|start| start.at),
         fairness_key: fairness_key.clone(),
         concurrency_key: concurrency_key.clone(),
         inputs: graph.inputs[index].iter().map(input).collect(),
         key: (!draft.key.is_empty()).then(|| (&*draft.key).into()),
         trace: drafts.ctx.trace.clone(),
         plans: draft.plans.then(|| Box::new(inherited(&draft.settings))),
+        run_at: start_at.and_then(|start| start.shown),
+        ends_by: draft.deadline.and_then(|deadline| deadline.shown),
+        origin: drafts.ctx.origin.filter(|_| index == 0).map(Into::into),
     };
     TaskSpec {
         name: draft.name.clone(),

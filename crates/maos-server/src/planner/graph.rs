@@ -59,7 +59,10 @@ pub(super) fn link<'a>(drafts: &mut Drafts<'a, '_>) -> Result<Graph<'a>, ApiErro
 
 fn too_large(what: &str, maximum: u64) -> ApiError {
     let message = format!("the plan has more than {maximum} {what}");
-    ApiError::new(ErrorCode::PlanTooLarge, message).with("maximum", maximum)
+    let what = format!("makes more than {maximum} {what}");
+    ApiError::new(ErrorCode::PlanTooLarge, message)
+        .with_field("body", what)
+        .with("maximum", maximum)
 }
 
 fn link_wants(drafts: &mut Drafts<'_, '_>, index: usize) {
@@ -174,6 +177,8 @@ fn cycle(drafts: &Drafts<'_, '_>, open: &[usize], stuck: usize) -> ApiError {
         path.push(earlier);
         node = earlier;
     };
+    let waits = |node: &&usize| !drafts.tasks[**node / 2].depends_on.is_empty();
+    let at = round.iter().find(waits).map_or("", |node| &drafts.tasks[node / 2].at);
     let mut keys: Vec<&str> = round
         .iter()
         .map(|node| &*drafts.tasks[node / 2].key)
@@ -190,7 +195,8 @@ fn cycle(drafts: &Drafts<'_, '_>, open: &[usize], stuck: usize) -> ApiError {
         [first, ..] => format!("tasks wait for each other: {} -> {first}", shown.join(" -> ")),
         [] => "tasks wait for each other".to_owned(),
     };
-    ApiError::new(ErrorCode::PlanCycle, message).with("cycle", keys)
+    let error = ApiError::new(ErrorCode::PlanCycle, message.clone());
+    error.with_field(&format!("{at}depends_on"), message).with("cycle", keys)
 }
 
 /// Gives each parent whose result is that of its sink the one sink, or the list of all.

@@ -132,7 +132,9 @@ pub(super) fn read<'a>(
 
 fn too_long(full: &str, count: u64) -> ApiError {
     let message = format!("`{full}` makes {count} subtasks, a plan has at most {PLAN_TASKS_MAX}");
+    let what = format!("makes {count} subtasks, a plan has at most {PLAN_TASKS_MAX}");
     ApiError::new(ErrorCode::PlanTooLarge, message)
+        .with_field(full, what)
         .with("field", full)
         .with("found", count)
         .with("maximum", PLAN_TASKS_MAX)

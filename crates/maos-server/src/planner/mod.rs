@@ -31,6 +31,7 @@ use maos_core::time::{Timestamp, WallTime};
 use serde_json::value::RawValue;
 
 pub use draft::priority;
+pub use emit::DEFAULT_CAPABILITY;
 pub use reference::{ResolveError, resolve};
 
 /// The keys that parameters refer to with `$from`.
@@ -97,6 +98,8 @@ pub struct PlanContext<'c> {
     pub idempotency: Option<IdempotencyKey>,
     /// Where it came from, for tracing.
     pub trace: Option<TraceContext>,
+    /// The door that it came in by; `None`: the usual one.
+    pub origin: Option<&'static str>,
     /// The capability of a built-in action; `None` for everything else.
     pub action_capability: &'c dyn Fn(&str) -> Option<&'static str>,
     /// All built-in actions, for messages.
@@ -186,7 +189,7 @@ pub fn expand(
     let missing = || {
         let message = "the answer holds no `subtasks`: `{\"subtasks\": [..]}` is wanted, with \
                        at least one entry";
-        ApiError::new(ErrorCode::ValidationFailed, message)
+        ApiError::new(ErrorCode::ValidationFailed, message).with_field("subtasks", "are missing")
     };
     drafts.split_explicit(0, subtasks.ok_or_else(missing)?, &draft::PassedOn::default())?;
     let graph = graph::link(&mut drafts)?;
@@ -197,7 +200,10 @@ pub fn expand(
     }
     if u32::try_from(added).is_ok_and(|added| added > most) {
         let message = format!("the answer holds {added} subtasks, at most {most} are allowed");
-        return Err(ApiError::new(ErrorCode::PlanTooLarge, message));
+        let error = ApiError::new(ErrorCode::PlanTooLarge, message);
+        return Err(
+            error.with_field("subtasks", format!("are {added}, at most {most} are allowed"))
+        );
     }
     Ok(Expanded { expansion: below_root(plan), blobs })
 }

@@ -49,6 +49,7 @@ fn planned_within(body: &str, bounds: &Bounds) -> Result<Planned, ApiError> {
         submitter: "",
         idempotency: None,
         trace: None,
+        origin: None,
         action_capability: &capability,
         known_actions: ACTIONS,
         agent_runtime: &runtime,

@@ -11,12 +11,15 @@ use maos_core::event::AgentEnd;
 use maos_core::ids::AgentId;
 use maos_core::node::{AgentState, Answer, Echo, Query};
 use maos_core::payload::Payload;
+use maos_core::rejection::Rejection;
 use maos_core::spec::{AgentSpec, Amounts, Names, Runtime};
 use uuid::Uuid;
 
+use super::tasks::blocking;
 use super::workers::not_a_worker;
 use super::{Service, faults, new_id, present};
 use crate::agents::builtin;
+use crate::driver::Refused;
 
 /// Most bytes of an agent's configuration; it lives with its events.
 const CONFIGURATION_BYTES_MAX: usize = 64 << 10;
@@ -77,16 +80,16 @@ impl Service {
             ),
             tags: Names::new(parsed.tags.into_iter().map(Into::into)),
         });
-        let command = Command::RegisterAgent { agent: spec };
+        let command = Command::RegisterAgent { agent: spec.clone() };
         self.inner.driver.run(command, Echo::Id).await.map_err(faults::refused)?;
-        self.inner.planning.note_agent(AgentId(id), Some(runtime));
+        self.inner.planning.note_agent(&spec);
         let message = if known.is_some() { "agent was there already" } else { "agent created" };
         let agent = self.agent_state(AgentId(id)).await?;
         let agent = self.shown(&agent, super::now());
         Ok(AgentEnvelope { agent, message: message.to_owned(), warnings })
     }
 
-    /// One agent.
+    /// One agent, also one that has ended.
     ///
     /// # Errors
     /// That there is no such agent.
@@ -104,8 +107,14 @@ impl Service {
     pub async fn terminate_agent(&self, id: Uuid) -> Result<TerminateAnswer, ApiError> {
         let agent = AgentId(id.as_u128());
         let command = Command::EndAgent { agent, end: AgentEnd::Terminated };
-        self.inner.driver.run(command, Echo::Id).await.map_err(faults::refused)?;
-        self.inner.planning.note_agent(agent, None);
+        match self.inner.driver.run(command, Echo::Id).await {
+            Err(Refused::Rejection(Rejection::AgentNotFound(_))) => {
+                let state = self.agent_state(agent).await?;
+                return Err(faults::rejected(&Rejection::AgentEnded(state.record.spec.id)));
+            }
+            ended => ended.map_err(faults::refused)?,
+        };
+        self.inner.planning.forget_agent(agent);
         self.inner.workers.end(agent);
         Ok(TerminateAnswer { message: "agent terminated".to_owned(), agent_id: id })
     }
@@ -161,13 +170,26 @@ impl Service {
         Ok(agents.into_iter().filter(|agent| agent.record.end.is_none()).collect())
     }
 
+    /// An agent, also one that has ended: the engine lets go of those, the store does not.
     pub(super) async fn agent_state(&self, id: AgentId) -> Result<AgentState, ApiError> {
-        let found = self.ask(Query::Agent(id)).await?;
-        match found {
-            Answer::Agents(agents) => agents.into_iter().next(),
-            _ => None,
+        match self.inner.driver.ask(Query::Agent(id)).await {
+            Ok(Answer::Agents(agents)) => agents
+                .into_iter()
+                .next()
+                .ok_or_else(|| faults::internal(&"an agent was something else")),
+            Ok(_) => Err(faults::internal(&"an agent was something else")),
+            Err(Refused::Rejection(unknown @ Rejection::AgentNotFound(_))) => {
+                self.catch_up().await?;
+                let store = self.inner.store.clone();
+                let stored = blocking(move || store.agent(id)).await;
+                let record = stored.map_err(|why| self.storage(&why))?;
+                let held = Vec::new();
+                record
+                    .map(|record| AgentState { record, held })
+                    .ok_or_else(|| faults::rejected(&unknown))
+            }
+            Err(refused) => Err(faults::refused(refused)),
         }
-        .ok_or_else(|| faults::internal(&"an agent was something else"))
     }
 }
 

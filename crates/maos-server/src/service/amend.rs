@@ -12,6 +12,7 @@ use maos_core::ids::{AgentId, TaskId};
 use maos_core::node::Echo;
 use maos_core::payload::Payload;
 use maos_core::record::TaskRecord;
+use maos_core::rejection::Rejection;
 use maos_core::spec::{AgentSpec, Amounts, Limits, Names, TaskPatch};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -70,8 +71,7 @@ impl Service {
         let state = self.agent_state(AgentId(id.as_u128())).await?;
         let before = &state.record;
         if before.end.is_some() {
-            let message = format!("agent `{id}` has ended");
-            return Err(ApiError::new(ErrorCode::AgentEnded, message));
+            return Err(faults::rejected(&Rejection::AgentEnded(before.spec.id)));
         }
         let names = |words: Vec<String>| Names::new(words.into_iter().map(Into::into));
         let fixed = given.capabilities.is_some() || given.max_concurrent_tasks.is_some();
@@ -99,8 +99,10 @@ impl Service {
             tags: given.tags.map_or(old.tags, names),
             ..old
         };
-        let command = Command::RegisterAgent { agent: Arc::new(spec) };
+        let spec = Arc::new(spec);
+        let command = Command::RegisterAgent { agent: spec.clone() };
         self.inner.driver.run(command, Echo::Id).await.map_err(faults::refused)?;
+        self.inner.planning.note_agent(&spec);
         let answer = self.agent(id).await?;
         let message = "agent changed".to_owned();
         Ok(AgentEnvelope { message, warnings: given.warnings, ..answer })

@@ -10,6 +10,7 @@ use maos_api::task::BatchResult;
 use maos_core::command::Command;
 use maos_core::limits::{BATCH_BYTES_MAX, BATCH_TASKS_MAX};
 use maos_core::node::{Answer, Echo};
+use maos_core::rejection::Rejection;
 use maos_core::spec::IdempotencyKey;
 use uuid::Uuid;
 
@@ -22,11 +23,13 @@ use crate::planner::Planned;
 const AT_ONCE_MAX: usize = 1_000;
 
 impl Service {
-    /// Takes many submissions, a list of bodies of `POST /api/v1/tasks`, in one commit.
+    /// Takes many submissions, a list of bodies of `POST /api/v1/tasks`, in one commit. An
+    /// idempotency key covers the whole list: sent again, what was accepted is named again and what
+    /// was refused is looked at anew.
     ///
     /// # Errors
-    /// That the body is no such list, or that nothing is taken at the moment. What is wrong with
-    /// one submission is its own result.
+    /// That the body is no such list, that its key came with another one, or that nothing is taken
+    /// at the moment. What is wrong with one submission is its own result.
     pub async fn submit_batch(
         &self,
         body: impl AsRef<[u8]> + Send + 'static,
@@ -62,6 +65,10 @@ impl Service {
                     BatchResult::Accepted { task_id: Uuid::from_u128(root.0) }
                 }
                 Ok(_) => refused(faults::internal(&"a submission was answered otherwise")),
+                // The key is that of the whole body, and all of it is refused for the same.
+                Err(rejection @ Rejection::IdempotencyConflict { .. }) => {
+                    return Err(faults::rejected(&rejection));
+                }
                 Err(rejection) => refused(faults::rejected(&rejection)),
             };
         }
@@ -81,6 +88,8 @@ impl Service {
                 let message =
                     format!("the body holds {count} submissions, at most {most} are taken");
                 let error = ApiError::new(ErrorCode::ValidationFailed, message);
+                let what = format!("has {count} entries, at most {most} are taken");
+                let error = error.with_field("body", what);
                 return Err(error.with("maximum", most).with("found", count));
             }
             None => return Err(no_list(body)),
@@ -89,10 +98,12 @@ impl Service {
         let plan = |(index, entry): (usize, &&serde_json::value::RawValue)| {
             let key = options.idempotency_key.as_ref().zip(body_hash);
             let idempotency = key.map(|(key, body_hash)| IdempotencyKey {
-                key: format!("{key}/{index}").into(),
+                key: key.as_str().into(),
                 body_hash,
+                part: u32::try_from(index).ok(),
             });
-            let envelope = Envelope { idempotency, trace: options.trace.clone() };
+            let envelope =
+                Envelope { idempotency, trace: options.trace.clone(), ..Envelope::default() };
             self.inner.planning.plan(entry.get().as_bytes(), envelope)
         };
         Ok(entries.iter().enumerate().map(plan).collect())

@@ -7,10 +7,14 @@ use maos_api::claude::{
     OrchestratorState,
 };
 use maos_api::error::{ApiError, ErrorCode};
+use maos_api::submission;
 use maos_api::task::{CancelAnswer, Task, TaskResults};
+use maos_core::ids::TaskId;
+use maos_core::spec::IdempotencyKey;
 use uuid::Uuid;
 
 use super::callbacks::Callback;
+use super::planning::Envelope;
 use super::tasks::blocking;
 use super::{Service, SubmitOptions};
 use crate::store::{Start, TaskFilter};
@@ -25,16 +29,27 @@ impl Service {
         body: &[u8],
         options: SubmitOptions,
     ) -> Result<ClaudeAccepted, ApiError> {
-        let (submission, url) = claude::submission(body, self.bounds())?;
+        self.check_intake()?;
+        let (translated, url) = claude::submission(body, self.bounds())?;
         let callback = match url {
             Some(url) => {
-                self.check_callback(&url)?;
+                self.check_callback(&url).map_err(|fault| {
+                    // What is wrong with the rest is told in the same answer.
+                    let rest = submission::parse(translated.as_bytes(), self.bounds()).err();
+                    rest.into_iter().fold(fault, ApiError::and)
+                })?;
                 Some(Callback::new(url))
             }
             None => None,
         };
-        let (accepted, callback) =
-            self.submit_and_call_back(submission.as_bytes(), options, callback).await?;
+        let idempotency = options.idempotency_key.map(|key| IdempotencyKey {
+            key: key.into(),
+            body_hash: hash(body),
+            part: None,
+        });
+        let envelope = Envelope { idempotency, trace: options.trace, origin: Some(claude::SOURCE) };
+        let planned = self.inner.planning.plan(translated.as_bytes(), envelope)?;
+        let (accepted, callback) = self.accept(planned, callback).await?;
         Ok(ClaudeAccepted {
             callback_secret: callback.map(Callback::secret),
             claude_task_id: claude::other_id(accepted.task.id),
@@ -92,7 +107,7 @@ impl Service {
         self.catch_up().await?;
         let health = self.detailed_health().await;
         let store = self.inner.store.clone();
-        let filter = TaskFilter { tags: vec![claude::TAG.to_owned()], ..TaskFilter::default() };
+        let filter = TaskFilter { origin: Some(claude::SOURCE), ..TaskFilter::default() };
         let counted = blocking(move || store.list(&filter, Start::Skip(0), 1)).await;
         let count = counted.map_err(|why| self.storage(&why))?.count;
         let words =
@@ -115,11 +130,22 @@ impl Service {
     }
 
     async fn of_claude(&self, id: Uuid, wait: Duration) -> Result<Task, ApiError> {
-        match self.task(claude::other_id(id), wait).await {
-            Ok(found) if found.task.tags.iter().any(|tag| tag == claude::TAG) => Ok(found.task),
+        let task = TaskId(claude::other_id(id).as_u128());
+        match self.record(task, wait).await {
+            Ok(record) if record.spec.rare().origin.as_deref() == Some(claude::SOURCE) => {
+                self.present(&record).await
+            }
             Ok(_) => Err(claude::not_found(id)),
             Err(error) if error.code == ErrorCode::TaskNotFound => Err(claude::not_found(id)),
             Err(error) => Err(error),
         }
     }
+}
+
+/// The hash of a body of this form: another one than that of the same bytes as a plain submission.
+fn hash(body: &[u8]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    // No JSON begins like this.
+    hasher.update(b"claude\0").update(body);
+    *hasher.finalize().as_bytes()
 }

@@ -47,8 +47,12 @@ pub(super) fn rejected(rejection: &Rejection) -> ApiError {
         Rejection::OverCapacity { kind, wanted_milli, capacity_milli } => {
             let (wanted, capacity) =
                 (super::present::milli(*wanted_milli), super::present::milli(*capacity_milli));
-            let message = format!("`{kind}`: {wanted} is wanted, there is {capacity} in all");
-            let fields = serde_json::json!({ format!("resource_requirements.{kind}"): message });
+            let what = format!("`{kind}`: {wanted} is wanted, there is {capacity} in all");
+            let message = format!(
+                "{what}\nhint: ask for less, or raise its capacity: \
+                 `[resources]` of the configuration, or `PATCH /api/v1/resources/{{id}}`"
+            );
+            let fields = serde_json::json!({ format!("resource_requirements.{kind}"): what });
             ApiError::new(ErrorCode::OverCapacity, message)
                 .with("fields", fields)
                 .with("capacity", capacity)
@@ -98,9 +102,7 @@ fn not_kept(rejection: &Rejection) -> ApiError {
             };
             ApiError::new(code, message).with("id", &**key)
         }
-        Rejection::EntryExists { key, .. } => {
-            ApiError::new(ErrorCode::AlreadyExists, message).with("id", &**key)
-        }
+        // What must not be there is kept under an id that was just made.
         other => internal(&other),
     }
 }

@@ -1,6 +1,6 @@
 //! Keys that tasks share: what holds for them, and how to change it.
 
-use maos_api::error::{ApiError, ErrorCode};
+use maos_api::error::ApiError;
 use maos_api::keys::{self, ConcurrencyKey, ConcurrencyLimit, FairnessKey, Keys};
 use maos_core::command::Command;
 use maos_core::node::{Answer, Echo, Query};
@@ -71,8 +71,8 @@ impl Service {
         let most = usize::try_from(self.bounds().word_chars_max).unwrap_or(usize::MAX);
         let trimmed = key.trim();
         if trimmed.is_empty() || key.chars().count() > most || key.contains('\0') {
-            let message = format!("the key must be 1 to {most} characters without NUL");
-            return Err(ApiError::new(ErrorCode::ValidationFailed, message));
+            let what = format!("must be 1 to {most} characters without NUL");
+            return Err(ApiError::invalid("key", what));
         }
         let command = Command::SetKey { key: trimmed.into(), setting };
         self.inner.driver.run(command, Echo::Id).await.map_err(faults::refused)?;

@@ -113,6 +113,7 @@ fn filter(query: &TaskQuery) -> TaskFilter {
         agent: query.agent_id.map(|id| AgentId(id.as_u128())),
         parent: query.parent_task_id.map(|id| TaskId(id.as_u128())),
         tags: query.tags.clone(),
+        origin: None,
         created_from: query.created_after.map(|time| WallTime(time.0)),
         created_before: query.created_before.map(|time| WallTime(time.0)),
         search: query.search.clone(),

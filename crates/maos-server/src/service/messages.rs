@@ -3,7 +3,6 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use maos_api::agent::AgentStatus;
 use maos_api::error::{ApiError, ErrorCode};
 use maos_api::messages::{
     self, AckAnswer, Mailbox, MailboxPage, MessagePage, MessageQuery, Receipt,
@@ -11,7 +10,6 @@ use maos_api::messages::{
 use maos_core::ids::{AgentId, TaskId};
 use uuid::Uuid;
 
-use super::tasks::blocking;
 use super::{Inner, Service, SubmitOptions, present};
 use crate::messages::{LookUp, SendOnce};
 
@@ -85,20 +83,8 @@ impl Service {
     }
 
     async fn check_agent(&self, id: Uuid) -> Result<(), ApiError> {
-        let unknown = match self.agent(id).await {
-            Ok(found) if found.agent.status != AgentStatus::Terminated => return Ok(()),
-            Ok(_) => None,
-            Err(error) if error.code == ErrorCode::AgentNotFound => Some(error),
-            Err(error) => return Err(error),
-        };
-        if let Some(unknown) = unknown {
-            // The engine forgets who has ended; the store does not.
-            self.catch_up().await?;
-            let store = self.inner.store.clone();
-            let stored = blocking(move || store.agent(AgentId(id.as_u128()))).await;
-            if stored.map_err(|why| self.storage(&why))?.is_none() {
-                return Err(unknown);
-            }
+        if self.agent_state(AgentId(id.as_u128())).await?.record.end.is_none() {
+            return Ok(());
         }
         let message = format!("agent `{id}` has ended its service: nobody reads its messages");
         Err(ApiError::new(ErrorCode::AgentEnded, message).with("agent_id", id.to_string()))

@@ -3,6 +3,7 @@
 //! It checks, plans and asks the driver; what has left the engine it finds in the store. It knows
 //! no HTTP, so that `maos run` and an application that embeds MAOS use it as the server does.
 
+mod abilities;
 mod agents;
 mod amend;
 mod artifacts;
@@ -36,7 +37,6 @@ mod workers;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 use maos_api::error::{ApiError, ErrorCode};
 use maos_api::submission::Bounds;
@@ -58,6 +58,7 @@ use crate::messages::Bus;
 use crate::payloads::Payloads;
 use crate::store::Store;
 use crate::store::checkpoint::Checkpoints;
+use crate::supervisor::Supervisor;
 use crate::webhooks::{Subscriptions, Webhooks};
 
 pub use artifacts::{Download, Upload};
@@ -65,6 +66,7 @@ pub use events::Events;
 pub use keys::KeyKind;
 pub use logs::{Followed, Follower};
 pub(crate) use outcomes::OUTCOME_BYTES_MAX;
+pub(crate) use start::{Reign, start_under};
 pub use start::{Server, Setup, StartError, start};
 pub use tasks::{ACCEPTED, Snapshot, SubmitOptions};
 
@@ -82,8 +84,8 @@ struct Inner {
     planning: Arc<planning::Planning>,
     node: NodeId,
     epoch: Epoch,
-    started: Instant,
-    started_at: UtcTime,
+    reign: Reign,
+    rows: Arc<figures::RowCounts>,
     feed: Feed,
     logs: Logs,
     bus: Bus,
@@ -92,6 +94,7 @@ struct Inner {
     room: Room,
     ending: Ending,
     progress: tasks::ProgressBoard,
+    supervisor: Arc<Supervisor>,
     workers: Arc<Workers>,
     http_agents: Arc<HttpAgents>,
     sinks: Sinks,
@@ -150,6 +153,10 @@ impl Service {
     #[must_use]
     pub fn bounds(&self) -> &Bounds {
         &self.inner.planning.bounds
+    }
+
+    pub(crate) fn reign(&self) -> Reign {
+        self.inner.reign.clone()
     }
 
     /// Takes nothing new from now on; what runs goes on.

@@ -79,7 +79,10 @@ impl Service {
             }
         }
         match refused {
-            Some(fault) => Err(ApiError::new(ErrorCode::ResultRefused, fault)),
+            Some(fault) => {
+                let error = ApiError::new(ErrorCode::ResultRefused, fault.clone());
+                Err(error.with_field("result", &*fault))
+            }
             None => Ok(answer("outcome taken")),
         }
     }
@@ -139,6 +142,7 @@ impl Service {
             since,
             held_by: agents.iter().map(|agent| Uuid::from_u128(agent.0)).collect(),
             unblock: "an answer of the agent's target, or another agent".to_owned(),
+            until: None,
         };
         found.into_iter().map(blocker).collect()
     }

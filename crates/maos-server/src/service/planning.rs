@@ -9,10 +9,11 @@ use std::sync::{Arc, RwLock};
 use maos_api::error::ApiError;
 use maos_api::submission::{self, Bounds};
 use maos_core::ids::AgentId;
-use maos_core::spec::{IdempotencyKey, Runtime, TaskSpec, TraceContext};
+use maos_core::spec::{AgentSpec, IdempotencyKey, Runtime, TaskSpec, TraceContext};
 use maos_core::time::WallTime;
 use serde_json::value::RawValue;
 
+use super::abilities::Abilities;
 use super::new_id;
 use super::resources::Kinds;
 use crate::agents::builtin;
@@ -29,6 +30,8 @@ pub(super) struct Planning {
     known_actions: Vec<&'static str>,
     /// What does the work of the agents that serve.
     runtimes: RwLock<HashMap<AgentId, Runtime>>,
+    /// What the agents can do.
+    pub(super) abilities: Arc<Abilities>,
     /// What may be asked for of each kind of resource.
     kinds: RwLock<Arc<Kinds>>,
 }
@@ -38,10 +41,12 @@ pub(super) struct Planning {
 pub(super) struct Envelope {
     pub(super) idempotency: Option<IdempotencyKey>,
     pub(super) trace: Option<TraceContext>,
+    /// The door that it came in by; `None`: the usual one.
+    pub(super) origin: Option<&'static str>,
 }
 
 impl Planning {
-    pub(super) fn new(driver: Handle, config: &Config) -> Planning {
+    pub(super) fn new(driver: Handle, config: &Config, abilities: Arc<Abilities>) -> Planning {
         let timeout_seconds = config.api.default_task_timeout;
         Planning {
             driver,
@@ -50,6 +55,7 @@ impl Planning {
             demands: Demands::default(),
             known_actions: builtin::ACTIONS.iter().map(|action| action.name).collect(),
             runtimes: RwLock::default(),
+            abilities,
             kinds: RwLock::default(),
         }
     }
@@ -60,6 +66,7 @@ impl Planning {
         let mut planned =
             self.with_context(envelope, |context| planner::plan(parsed, context, &mut new_id))?;
         self.kinds().check_plan(&planned.plan, &mut planned.warnings)?;
+        self.abilities.check_plan(&planned.plan, &mut planned.warnings);
         Ok(planned)
     }
 
@@ -102,12 +109,19 @@ impl Planning {
         known.retain(|id, runtime| *runtime != Runtime::Worker || serving.contains(id));
     }
 
-    pub(super) fn note_agent(&self, agent: AgentId, runtime: Option<Runtime>) {
+    /// An agent serves, or is another than it was.
+    pub(super) fn note_agent(&self, agent: &Arc<AgentSpec>) {
         let mut known = self.runtimes.write().expect("nothing panics while it holds this lock");
-        match runtime {
-            Some(runtime) => known.insert(agent, runtime),
-            None => known.remove(&agent),
-        };
+        known.insert(agent.id, agent.runtime);
+        drop(known);
+        self.abilities.note(agent);
+    }
+
+    pub(super) fn forget_agent(&self, agent: AgentId) {
+        let mut known = self.runtimes.write().expect("nothing panics while it holds this lock");
+        known.remove(&agent);
+        drop(known);
+        self.abilities.forget(agent);
     }
 
     fn with_context<T>(&self, envelope: Envelope, plan: impl FnOnce(&PlanContext<'_>) -> T) -> T {
@@ -122,6 +136,7 @@ impl Planning {
             submitter: "",
             idempotency: envelope.idempotency,
             trace: envelope.trace,
+            origin: envelope.origin,
             action_capability: &builtin::capability_of,
             known_actions: &self.known_actions,
             agent_runtime: &|agent| self.runtime_of(agent),

@@ -267,7 +267,11 @@ impl Service {
             let model = member(name, name, Names::new(words), Runtime::Builtin, slots, node);
             Plan { name: name.clone(), settings, model: Arc::new(model) }
         };
-        Ok(self.config().pools.iter().map(plan).collect())
+        let plans: Vec<Plan> = self.config().pools.iter().map(plan).collect();
+        let able = plans.iter().filter(|plan| plan.settings.max > 0);
+        let models = able.map(|plan| plan.model.clone()).collect();
+        self.inner.planning.abilities.set_pools(models);
+        Ok(plans)
     }
 
     async fn views(&self, plans: &[Plan]) -> Result<Vec<PoolView>, ApiError> {
@@ -354,9 +358,9 @@ impl Service {
             answer.map_err(|rejection| faults::rejected(&rejection))?;
             match command {
                 Command::RegisterAgent { agent } => {
-                    self.inner.planning.note_agent(agent.id, Some(agent.runtime));
+                    self.inner.planning.note_agent(agent);
                 }
-                Command::EndAgent { agent, .. } => self.inner.planning.note_agent(*agent, None),
+                Command::EndAgent { agent, .. } => self.inner.planning.forget_agent(*agent),
                 _ => {}
             }
         }

@@ -6,18 +6,20 @@ use maos_api::agent::{
     Agent, AgentMetrics, AgentRuntime, AgentStatus, HEALTH_CHECK_INTERVAL_SECONDS,
 };
 use maos_api::explain::Blocker as WireBlocker;
-use maos_api::task::{Dependency, Priority as WirePriority, Task, TaskStatus};
+use maos_api::task::{Dependency, OnFailure, Priority as WirePriority, Task, TaskStatus};
 use maos_api::time::UtcTime;
 use maos_core::ids::TaskId;
 use maos_core::limits::HEARTBEAT_TIMEOUT_MS;
 use maos_core::node::AgentState;
 use maos_core::payload::Payload;
 use maos_core::record::{Stage, TaskRecord};
-use maos_core::spec::{Amounts, Names, Priority, Runtime};
+use maos_core::spec::{Amounts, Demand, FailurePolicy, Names, Priority, Runtime, Work};
 use maos_core::time::WallTime;
 use maos_core::view::{Blocker, BlockerKind, Holder};
 use serde_json::value::RawValue;
 use uuid::Uuid;
+
+use crate::planner;
 
 /// Who runs a task, or ran it last before its end; nobody does a task with subtasks.
 fn ran_by(record: &TaskRecord) -> Option<Uuid> {
@@ -36,7 +38,13 @@ pub(super) struct Documents {
 }
 
 pub(super) fn task(record: &TaskRecord, documents: Documents) -> Task {
-    let spec = &record.spec;
+    let (spec, rare) = (&record.spec, record.spec.rare());
+    let asked = rare.plans.as_deref().unwrap_or(&spec.demand);
+    let on_failure = match spec.on_failure {
+        FailurePolicy::FailFast => None,
+        FailurePolicy::Continue => Some(OnFailure::Continue),
+        FailurePolicy::Ignore => Some(OnFailure::Ignore),
+    };
     let (error, error_kind) = match &record.stage {
         Stage::Failed(failure) => (Some(failure.message.to_string()), Some(failure.kind)),
         Stage::Cancelled { reason } => (Some(format!("cancelled: {reason}")), None),
@@ -76,8 +84,34 @@ pub(super) fn task(record: &TaskRecord, documents: Documents) -> Task {
         attempt: record.attempt.0,
         execution_plan_id: Some(Uuid::from_u128(record.plan.id.0)),
         error_kind: error_kind.map(|kind| kind.name().to_owned()),
+        decomposition_strategy: strategy(record),
+        on_failure,
+        required_capabilities: if implied(asked) { Vec::new() } else { words(&asked.capabilities) },
+        agent_type: asked.agent_type.as_deref().map(str::to_owned),
+        required_agent_id: asked.agent.map(|agent| Uuid::from_u128(agent.0)),
+        run_at: rare.run_at.map(time),
+        deadline: rare.ends_by.map(time),
+        queue_timeout_seconds: rare.queue_timeout_ms.map(|ms| ms / 1_000),
+        no_progress_seconds: rare.no_progress_ms.map(|ms| ms / 1_000),
+        concurrency_key: rare.concurrency_key.as_deref().map(str::to_owned),
+        fairness_key: rare.fairness_key.as_deref().map(str::to_owned),
         omitted: documents.omitted,
     }
+}
+
+/// The strategy that made the plan of a root.
+fn strategy(record: &TaskRecord) -> Option<String> {
+    let own = record.plan.strategy.as_deref().filter(|_| record.parent.is_none());
+    own.map(str::to_owned)
+}
+
+/// Whether the capabilities are those that follow from the action, or from there being none.
+pub(super) fn implied(demand: &Demand) -> bool {
+    let capability = match &demand.work {
+        Work::FreeForm => planner::DEFAULT_CAPABILITY,
+        Work::Known(capability) => capability,
+    };
+    demand.capabilities.iter().eq([capability])
 }
 
 /// `seen` is when an agent outside of this server was heard of last, and `timeout_seconds` how long
@@ -165,7 +199,11 @@ pub(super) fn blocker(blocker: Blocker) -> WireBlocker {
         message: blocker.message,
         since: time(blocker.since),
         held_by: held_by.collect(),
-        unblock: blocker.unblock,
+        unblock: match blocker.until {
+            Some(until) => format!("{}, at {}", blocker.unblock, time(until)),
+            None => blocker.unblock,
+        },
+        until: blocker.until.map(time),
     }
 }
 

@@ -317,8 +317,8 @@ impl Service {
             Some(spec) => {
                 let document = serde_json::to_vec(spec).map_err(|why| faults::internal(&why))?;
                 if document.len() > RESOURCE_BYTES_MAX {
-                    let message = format!("`metadata` has more than {RESOURCE_BYTES_MAX} bytes");
-                    return Err(ApiError::new(ErrorCode::ValidationFailed, message));
+                    let what = format!("has more than {RESOURCE_BYTES_MAX} bytes");
+                    return Err(ApiError::invalid("metadata", what));
                 }
                 Some(Payload::inline(&document))
             }

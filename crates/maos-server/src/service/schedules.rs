@@ -288,8 +288,8 @@ impl Service {
             Some(document) => {
                 let bytes = serde_json::to_vec(document).map_err(|why| faults::internal(&why))?;
                 if bytes.len() > SCHEDULE_BYTES_MAX {
-                    let message = format!("a schedule has at most {SCHEDULE_BYTES_MAX} bytes");
-                    return Err(ApiError::new(ErrorCode::ValidationFailed, message));
+                    let what = format!("has more than {SCHEDULE_BYTES_MAX} bytes");
+                    return Err(ApiError::invalid("task", what));
                 }
                 Some(Payload::inline(&bytes))
             }

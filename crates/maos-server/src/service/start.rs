@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use maos_api::error::ApiError;
 use maos_api::logs::{LogLevel, LogSource};
 use maos_api::resource::Resource;
+use maos_api::time::UtcTime;
 use maos_core::change::Change;
 use maos_core::command::Command;
 use maos_core::engine::State;
@@ -21,7 +22,9 @@ use tokio::runtime::Handle as TokioRuntime;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
+use super::abilities::Abilities;
 use super::checkpoints::Watchman;
+use super::figures::RowCounts;
 use super::planning::Planning;
 use super::pools::Scaler;
 use super::resources::{self, Kinds};
@@ -40,7 +43,7 @@ use crate::driver::{self, Ports, Refused, Running, Waiting};
 use crate::feed::Feed;
 use crate::journal::{Journal, JournalError};
 use crate::logs::{Line, Logs};
-use crate::messages::Bus;
+use crate::messages::{Bus, Counts};
 use crate::outbound::Outbound;
 use crate::payloads::Payloads;
 use crate::store::checkpoint::Checkpoints;
@@ -48,7 +51,7 @@ use crate::store::recovery::Opened;
 use crate::store::{self, StoreError};
 use crate::streams::StreamError;
 use crate::supervisor::{Supervisor, SupervisorError};
-use crate::webhooks::{Subscriptions, Webhooks};
+use crate::webhooks::{Subscriptions, WebhookCounts, Webhooks};
 
 /// Requests that may wait in the driver's mailbox.
 const MAILBOX_MAX: usize = 16_384;
@@ -142,39 +145,64 @@ impl Attendants {
     }
 }
 
+/// What goes on while one service takes the place of another: the process, and what it counts.
+#[derive(Clone)]
+pub(crate) struct Reign {
+    started: Instant,
+    pub(super) started_at: UtcTime,
+    counts: Arc<Counts>,
+    webhook_counts: Arc<WebhookCounts>,
+}
+
+impl Reign {
+    fn begin() -> Reign {
+        let (counts, webhook_counts) = Default::default();
+        Reign { started: Instant::now(), started_at: now(), counts, webhook_counts }
+    }
+
+    /// How long it has been.
+    pub(super) fn seconds(&self) -> u64 {
+        self.started.elapsed().as_secs()
+    }
+}
+
 /// Starts everything below HTTP.
 ///
 /// # Errors
 /// What could not be opened, recovered or set up.
 pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
-    let started = Instant::now();
+    start_under(Reign::begin(), config, setup).await
+}
+
+/// The same in the place of a service that was there before in this process.
+pub(crate) async fn start_under(
+    reign: Reign,
+    config: Config,
+    setup: Setup,
+) -> Result<Server, StartError> {
     let recovered = recovered(&setup.data_dir, &config).await?;
     let Recovered { store, journal, blobs, node, state, restored } = recovered;
-    let (logs, bus) = beside(&setup.data_dir, &config, &store)?;
+    let (logs, bus) = beside(&setup.data_dir, &config, &store, &reign)?;
     let epoch = Epoch(journal.epoch().0);
     let payloads = Payloads::new(blobs.clone());
     let supervisor = Arc::new(Supervisor::start(&setup.supervisor, &setup.data_dir).await?);
     let outbound = outbound(&config);
     let http_agents = Arc::new(http_agents(&config, &setup, &payloads)?);
     let runtimes = runtimes(&config, &setup, &supervisor, (&bus, &outbound), &http_agents)?;
-
     let (orders, orders_rx) = mpsc::unbounded_channel();
-    let feed = Feed::default();
-    let waiting = Arc::new(Waiting::default());
-    let ports = ports(orders, &feed, &store, &waiting);
-    let known = serving(&state);
+    let (feed, waiting, abilities, rows) = Default::default();
+    let ports = ports(orders, &feed, keep(&store, &abilities, &rows), &store, &waiting);
+    let (known, silence) = (serving(&state), Duration::from_secs(config.api.worker_timeout));
     let declared: Vec<_> = state.entries(resources::REGISTER).cloned().collect();
-    let silence = Duration::from_secs(config.api.worker_timeout);
     let running = driver::start(engine(state, silence), journal, ports, MAILBOX_MAX)
         .map_err(|source| StartError::Io { what: "engine thread".into(), source })?;
     let handle = running.handle.clone();
     let progress: super::tasks::ProgressBoard = Arc::new(Mutex::new(HashMap::new()));
-    let planning = Arc::new(Planning::new(handle.clone(), &config));
+    let planning = Arc::new(Planning::new(handle.clone(), &config, abilities));
     let sinks = sinks(&handle, &progress, &planning, &logs);
     let workers = Arc::new(Workers::new(silence));
     let roster = Roster::new(runtimes, workers.clone(), payloads.clone(), sinks.clone());
     tokio::spawn(roster.clone().run(orders_rx));
-
     handle.run(driver::begin(epoch, node), Echo::Id).await?;
     let resources = resources::declared(&config.resources, &declared);
     provide(&handle, &planning, &resources).await?;
@@ -183,8 +211,7 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
     let checkpoints = Arc::new(Checkpoints::open(&setup.data_dir)?);
     let beside = (logs.clone(), checkpoints.clone());
     let keeper = Keeper::start(handle.clone(), store.clone(), blobs, beside, config.store);
-    let webhooks =
-        Webhooks::new(config.webhooks.clone(), config.message_bus.worker_count, outbound);
+    let webhooks = webhooks(&config, outbound, &reign);
     let subscriptions = Subscriptions::open(bus.clone(), webhooks.clone()).await?;
     let inner = Inner {
         driver: handle,
@@ -193,8 +220,8 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
         config,
         node,
         epoch,
-        started,
-        started_at: now(),
+        reign,
+        rows,
         feed,
         logs,
         bus,
@@ -204,6 +231,7 @@ pub async fn start(config: Config, setup: Setup) -> Result<Server, StartError> {
         ending: Ending::default(),
         progress,
         planning,
+        supervisor: supervisor.clone(),
         workers,
         http_agents,
         sinks,
@@ -229,6 +257,11 @@ async fn recovered(data_dir: &Path, config: &Config) -> Result<Recovered, StartE
     let recovered = recovered.await.expect("recovery does not panic")?;
     tell_recovery(&recovered.state, started, data_dir);
     Ok(recovered)
+}
+
+fn webhooks(config: &Config, outbound: Outbound, reign: &Reign) -> Webhooks {
+    let (counts, at_once) = (reign.webhook_counts.clone(), config.message_bus.worker_count);
+    Webhooks::new(config.webhooks.clone(), at_once, outbound, counts)
 }
 
 /// The service, which the bus can ask from then on.
@@ -258,9 +291,11 @@ fn beside(
     data_dir: &Path,
     config: &Config,
     store: &store::Store,
+    reign: &Reign,
 ) -> Result<(Logs, Bus), StreamError> {
     let logs = Logs::open(&data_dir.join(LOGS), config.logs)?;
-    let bus = Bus::open(&data_dir.join(MESSAGES), config.message_bus)?;
+    let counts = reign.counts.clone();
+    let bus = Bus::open_counting(&data_dir.join(MESSAGES), config.message_bus, counts)?;
     let (logged, told) = (logs.clone(), bus.clone());
     store.on_removed(Box::new(move |tasks| {
         logged.forget(tasks);
@@ -272,18 +307,33 @@ fn beside(
 fn ports(
     orders: mpsc::UnboundedSender<Vec<Order>>,
     feed: &Feed,
+    keep: Box<dyn FnMut(store::Changes) + Send>,
     store: &store::Store,
     waiting: &Arc<Waiting>,
 ) -> Ports {
-    let keeper = store.clone();
     Ports {
         orders,
         at_once: Roster::at_once,
         tell: tell(feed),
-        keep: Box::new(move |changes| keeper.write(changes)),
+        keep,
         kept: store.synced(),
         waiting: waiting.clone(),
     }
+}
+
+/// What is done with the rows that changed, once they are durable.
+fn keep(
+    store: &store::Store,
+    abilities: &Arc<Abilities>,
+    counts: &Arc<RowCounts>,
+) -> Box<dyn FnMut(store::Changes) + Send> {
+    let (store, abilities, counts) = (store.clone(), abilities.clone(), counts.clone());
+    Box::new(move |changes| {
+        abilities.follow(&changes.agents);
+        counts.groups.add(1);
+        counts.rows.add(changes.tasks.len() as u64);
+        store.write(changes);
+    })
 }
 
 fn tell(feed: &Feed) -> Box<dyn FnMut(Epoch, Sequence, Vec<Change>) + Send> {
@@ -318,7 +368,7 @@ async fn fence_workers(
     for agent in agents.filter(|agent| !agent.runtime.ends_with_server()) {
         let command = Command::EndAgent { agent: agent.id, end: AgentEnd::Lost };
         handle.run(command, Echo::Id).await?;
-        planning.note_agent(agent.id, None);
+        planning.forget_agent(agent.id);
     }
     Ok(())
 }
@@ -330,13 +380,13 @@ async fn take_on(
     commands: Vec<Command>,
     known: &HashMap<AgentId, Arc<AgentSpec>>,
 ) -> Result<(), Refused> {
-    for (id, spec) in known {
-        planning.note_agent(*id, Some(spec.runtime));
+    for spec in known.values() {
+        planning.note_agent(spec);
     }
     for command in commands {
         match &command {
-            Command::RegisterAgent { agent } => planning.note_agent(agent.id, Some(agent.runtime)),
-            Command::EndAgent { agent, .. } => planning.note_agent(*agent, None),
+            Command::RegisterAgent { agent } => planning.note_agent(agent),
+            Command::EndAgent { agent, .. } => planning.forget_agent(*agent),
             _ => {}
         }
         handle.run(command, Echo::Id).await?;

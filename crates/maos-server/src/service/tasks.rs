@@ -13,7 +13,7 @@ use maos_core::node::{Answer, Echo, Query};
 use maos_core::outcome::{Outcome, Source};
 use maos_core::payload::Payload;
 use maos_core::record::{Stage, TaskRecord};
-use maos_core::spec::{IdempotencyKey, TraceContext};
+use maos_core::spec::{IdempotencyKey, TraceContext, Work};
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -69,7 +69,8 @@ impl Service {
         body: &[u8],
         options: SubmitOptions,
     ) -> Result<TaskEnvelope, ApiError> {
-        let (accepted, _) = self.submit_and_call_back(body, options, None).await?;
+        self.check_intake()?;
+        let (accepted, _) = self.accept(self.plan(body, options)?, None).await?;
         Ok(accepted)
     }
 
@@ -116,16 +117,13 @@ impl Service {
         Ok(TaskEnvelope { warnings, ..envelope })
     }
 
-    /// The same with somebody who is told of its end; says who that is: of a task that was accepted
-    /// before, as it was said then.
-    pub(super) async fn submit_and_call_back(
+    /// Accepts a plan, with somebody who is told of its end; says who that is: of a task that was
+    /// accepted before, as it was said then.
+    pub(super) async fn accept(
         &self,
-        body: &[u8],
-        options: SubmitOptions,
+        planned: planner::Planned,
         callback: Option<Callback>,
     ) -> Result<(TaskEnvelope, Option<Callback>), ApiError> {
-        self.check_intake()?;
-        let planned = self.plan(body, options)?;
         self.inner.payloads.keep_all(planned.blobs).await.map_err(|why| self.storage(&why))?;
         let (plan, warnings) = (Arc::new(planned.plan), planned.warnings);
         let plan_id = Uuid::from_u128(plan.id.0);
@@ -173,8 +171,10 @@ impl Service {
         let idempotency = options.idempotency_key.map(|key| IdempotencyKey {
             key: key.into(),
             body_hash: *blake3::hash(body).as_bytes(),
+            part: None,
         });
-        self.inner.planning.plan(body, Envelope { idempotency, trace: options.trace })
+        let envelope = Envelope { idempotency, trace: options.trace, ..Envelope::default() };
+        self.inner.planning.plan(body, envelope)
     }
 
     /// A task as it is; with a wait, once it has ended or the wait is over.
@@ -405,7 +405,7 @@ impl Service {
         Ok(TaskEnvelope { task, execution_plan_id, message, warnings: Vec::new() })
     }
 
-    async fn present(&self, record: &TaskRecord) -> Result<Task, ApiError> {
+    pub(super) async fn present(&self, record: &TaskRecord) -> Result<Task, ApiError> {
         let documents = present::Documents {
             parameters: self.document(&record.spec.parameters).await?,
             metadata: match &record.spec.metadata {
@@ -451,15 +451,34 @@ impl Service {
 
     fn what_would_serve(&self, record: &TaskRecord) -> String {
         let demand = &record.spec.demand;
-        let wanted: Vec<String> =
+        let names: Vec<String> =
             demand.capabilities.iter().map(|name| format!("`{name}`")).collect();
+        let mut wanted = match demand.agent {
+            Some(agent) => format!("the agent `{agent}`"),
+            None => "an agent".to_owned(),
+        };
+        if let Some(kind) = &demand.agent_type {
+            wanted = format!("{wanted} of the type `{kind}`");
+        }
+        if !names.is_empty() {
+            wanted = format!("{wanted} with {}", names.join(", "));
+        }
+        if demand.agent.is_some() {
+            return format!("{wanted}, which has ended or cannot do it: submit it for another one");
+        }
+        if demand.work != Work::FreeForm {
+            return format!("{wanted}: create one (`POST /api/v1/agents`), or enlarge its pool");
+        }
+        let outside = format!(
+            "{wanted}: start a worker, or configure a program under [commands] or a URL under \
+             [http_agents] in maos.toml"
+        );
+        if demand.agent_type.is_some() || !present::implied(demand) {
+            return outside;
+        }
         let known: Vec<&str> = builtin::ACTIONS.iter().map(|action| action.name).collect();
-        format!(
-            "an agent with {}: start a worker, configure a command under [commands] in maos.toml, \
-             or submit with a built-in `action` in `parameters` ({})",
-            wanted.join(", "),
-            known.join(", ")
-        )
+        let known = known.join(", ");
+        format!("{outside}; or submit with a built-in `action` in `parameters` ({known})")
     }
 
     pub(super) fn storage(&self, fault: &dyn std::fmt::Display) -> ApiError {

@@ -3,6 +3,8 @@
 //! Its law: what was put is taken back exactly, in the same transaction as the row itself. The
 //! search index keeps no text, so its entries are taken back with the words of the record.
 
+use std::borrow::Cow;
+
 use hashbrown::HashMap;
 use maos_core::payload::Payload;
 use maos_core::record::{Stage, TaskRecord};
@@ -48,6 +50,18 @@ impl Tags {
     }
 }
 
+/// The word by which the tasks that came in by a door are found: no tag is like it, as none holds a
+/// NUL.
+pub(super) fn door(origin: &str) -> String {
+    format!("\0{origin}")
+}
+
+/// What a task is found by as if it were a tag.
+fn tags_of(record: &TaskRecord) -> impl Iterator<Item = Cow<'_, str>> {
+    let doors = record.spec.rare().origin.iter().map(|origin| Cow::Owned(door(origin)));
+    record.spec.tags.iter().map(Cow::Borrowed).chain(doors)
+}
+
 /// Writes the words of tasks whose first row was written, by their numbers.
 ///
 /// It must come last in a transaction: a statement that could fail halfway makes the index write
@@ -76,8 +90,8 @@ pub(super) fn put_tags(
     number: i64,
     record: &TaskRecord,
 ) -> rusqlite::Result<()> {
-    for tag in record.spec.tags.iter() {
-        let id = tags.meet(transaction, tag)?;
+    for tag in tags_of(record) {
+        let id = tags.meet(transaction, &tag)?;
         transaction.prepare_cached("INSERT INTO tagged VALUES (?, ?, ?)")?.execute(params![
             id,
             record.times.created.0,
@@ -175,10 +189,10 @@ pub(super) fn drop_unused(
     transaction: &Transaction<'_>,
     record: &TaskRecord,
 ) -> rusqlite::Result<()> {
-    for tag in record.spec.tags.iter() {
+    for tag in tags_of(record) {
         transaction
             .prepare_cached("DELETE FROM tags WHERE name = ? AND tasks = 0")?
-            .execute([tag])?;
+            .execute([&*tag])?;
     }
     Ok(())
 }
@@ -188,10 +202,10 @@ fn remove_tags(
     number: i64,
     record: &TaskRecord,
 ) -> rusqlite::Result<()> {
-    for tag in record.spec.tags.iter() {
+    for tag in tags_of(record) {
         let id: i64 = transaction
             .prepare_cached("UPDATE tags SET tasks = tasks - 1 WHERE name = ? RETURNING id")?
-            .query_row([tag], |row| row.get(0))?;
+            .query_row([&*tag], |row| row.get(0))?;
         transaction
             .prepare_cached("DELETE FROM tagged WHERE tag = ? AND created = ? AND number = ?")?
             .execute(params![id, record.times.created.0, number])?;

@@ -13,7 +13,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, Rows, params, par
 
 use super::read::Readers;
 use super::table::{STATUS_NAMES, bytes, read_all, status_number};
-use super::{StoreError, search, sqlite_fault};
+use super::{StoreError, facets, search, sqlite_fault};
 use crate::codec::Kind;
 
 /// What one page may cost: one for each candidate, more for one that must be looked at.
@@ -58,6 +58,8 @@ pub struct TaskFilter {
     pub created_from: Option<WallTime>,
     /// Created before.
     pub created_before: Option<WallTime>,
+    /// Came in by this door.
+    pub origin: Option<&'static str>,
     /// With all of these words in name, description or tags; a star at a word's end stands for any
     /// ending.
     pub search: Option<String>,
@@ -191,7 +193,8 @@ impl Readers {
 /// Chooses the ways that have the fewest candidates; `None` when nothing can be found.
 fn course(db: &Connection, filter: &TaskFilter, start: Start) -> rusqlite::Result<Option<Course>> {
     let mut tags = Vec::new();
-    for tag in &filter.tags {
+    let door = filter.origin.map(facets::door);
+    for tag in filter.tags.iter().chain(&door) {
         let sql = "SELECT id, tasks FROM tags WHERE name = ?";
         let known = db.prepare_cached(sql)?.query_row([tag], |row| Ok((row.get(0)?, row.get(1)?)));
         match known.optional()? {

@@ -140,6 +140,7 @@ fn filters() -> Vec<TaskFilter> {
         tags: [&*one.tags, &*two.tags].concat(),
         created_from: one.created_from.or(two.created_from),
         created_before: one.created_before.or(two.created_before),
+        origin: None,
         search: one.search.clone().or(two.search.clone()),
     };
     base.iter().flat_map(|one| base.iter().map(move |two| both(one, two))).collect()

@@ -8,6 +8,7 @@ mod backlog;
 pub mod backup;
 pub mod checkpoint;
 mod facets;
+mod gone;
 mod listing;
 mod read;
 pub mod recovery;
@@ -314,6 +315,23 @@ impl Store {
     /// When the disk fails.
     pub fn counts(&self) -> Result<Vec<(&'static str, u64)>, StoreError> {
         self.readers.counts()
+    }
+
+    /// How many tasks, and how many plans, were removed since the data directory was made.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn gone(&self) -> Result<(u64, u64), StoreError> {
+        self.readers.gone()
+    }
+
+    /// Bytes of the file and of what is on its way into it.
+    #[must_use]
+    pub fn file_bytes(&self) -> u64 {
+        let path = self.readers.path();
+        let log = path.with_extension("db-wal");
+        let bytes = |path: &Path| std::fs::metadata(path).map_or(0, |found| found.len());
+        bytes(path) + bytes(&log)
     }
 
     /// An agent that is written.

@@ -8,7 +8,7 @@ use maos_core::record::{AgentRecord, TaskRecord};
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use super::table::{STATUS_NAMES, bytes, read_all};
-use super::{StoreError, sqlite_fault};
+use super::{StoreError, gone, sqlite_fault};
 use crate::codec::Kind;
 
 /// Connections that are kept open; more are opened when needed and closed again.
@@ -98,6 +98,11 @@ impl Readers {
         };
         let counts = self.with(|db| read(db).map_err(|fault| sqlite_fault(&self.path, fault)))?;
         Ok(STATUS_NAMES.into_iter().zip(counts).collect())
+    }
+
+    /// How many tasks and plans were removed, ever.
+    pub(super) fn gone(&self) -> Result<(u64, u64), StoreError> {
+        self.with(|db| gone::count(db).map_err(|fault| sqlite_fault(&self.path, fault)))
     }
 
     /// Whether a task that is written refers to the document with this hash.

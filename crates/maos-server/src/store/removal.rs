@@ -17,7 +17,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use super::backlog::Shared;
 use super::table::{bytes, is_live};
-use super::{StoreError, facets, sqlite_fault};
+use super::{StoreError, facets, gone, sqlite_fault};
 
 /// Tasks after which a transaction is ended; one larger plan still goes in one.
 const TRANSACTION_TASKS: u64 = 500;
@@ -179,6 +179,8 @@ impl Remover {
                 break;
             }
         }
+        let plans = outcomes.iter().filter(|outcome| matches!(outcome, Removed::Gone(_))).count();
+        gone::add(&transaction, gone.len(), plans)?;
         facets::remove_words(&transaction, &gone)?;
         transaction.commit()?;
         if !gone.is_empty() {

@@ -75,7 +75,7 @@ pub(super) fn stopping(mut task: TaskRecord, agent: u128) -> TaskRecord {
 
 pub(super) fn with_key(mut task: TaskRecord, key: &str, until: u64) -> TaskRecord {
     let plan = Arc::make_mut(&mut task.plan);
-    plan.idempotency = Some(IdempotencyKey { key: key.into(), body_hash: [7; 32] });
+    plan.idempotency = Some(IdempotencyKey { key: key.into(), body_hash: [7; 32], part: None });
     plan.idempotency_until = Timestamp(until);
     task
 }

@@ -15,7 +15,7 @@ use minicbor::Decode;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
 use super::backlog::Portion;
-use super::{StoreError, facets, sqlite_fault, unopened};
+use super::{StoreError, facets, gone, sqlite_fault, unopened};
 use crate::codec::{self, Kind, Sealer};
 
 const FORMAT: u32 = 4;
@@ -130,6 +130,7 @@ pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
         return Err(StoreError::TooOld { path: path.to_owned(), found: format, known: FORMAT });
     }
     prepare(&mut db, new, format).map_err(wrong)?;
+    gone::prepare(&mut db).map_err(wrong)?;
     Ok(db)
 }
 

@@ -282,3 +282,24 @@ async fn a_backup_is_taken_while_in_use_and_restored_only_whole_and_into_nothing
     let refusal = backup::restore(&copy, &folder.path().join("other")).unwrap_err().to_string();
     assert!(refusal.contains("`store.db` has the hash"), "{refusal}");
 }
+
+#[tokio::test]
+async fn what_went_before_anybody_counted_is_what_is_not_there_any_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = open(folder.path());
+    let mut given = changes(1, vec![task(1, 1, done()), task(2, 2, done()), task(2, 3, done())]);
+    (given.engine.counters.tasks_submitted, given.engine.counters.plans_created) = (7, 4);
+    store.write(given);
+    store.reach(Sequence(1)).await;
+    assert_eq!(store.gone().unwrap(), (0, 0));
+    store.close();
+    drop(store);
+    let db = rusqlite::Connection::open(folder.path().join("store.db")).unwrap();
+    db.execute_batch("DROP TABLE gone").unwrap();
+    drop(db);
+    let (store, _) = open(folder.path());
+    assert_eq!(store.gone().unwrap(), (4, 2));
+    assert_eq!(store.remove(&[TaskId(2)]).unwrap(), [Removed::Gone(2)]);
+    assert_eq!(store.gone().unwrap(), (6, 3));
+    store.close();
+}

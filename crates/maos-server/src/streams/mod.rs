@@ -138,7 +138,12 @@ struct Inner {
     writer: Mutex<Option<writer::Writer>>,
     closed: AtomicBool,
     idle: Mutex<Vec<Connection>>,
+    fault: Arc<LastFault>,
 }
+
+/// What the last commit failed of; `None`: nothing.
+#[derive(Debug, Default)]
+struct LastFault(Mutex<Option<StreamError>>);
 
 /// Who waits for which stream.
 #[derive(Debug, Default)]
@@ -171,6 +176,7 @@ impl Streams {
                 writer: Mutex::default(),
                 closed: AtomicBool::new(false),
                 idle: Mutex::default(),
+                fault: Arc::default(),
             }),
         })
     }
@@ -302,6 +308,21 @@ impl Streams {
         Watch { name: stream.to_owned(), watched: self.inner.watched.clone(), next }
     }
 
+    /// Whether what is appended gets to the disk.
+    ///
+    /// # Errors
+    /// What the last commit failed of, or that the thread has ended.
+    pub fn health(&self) -> Result<(), String> {
+        let ended = self.writer().as_ref().is_some_and(writer::Writer::has_ended);
+        if ended && !self.inner.closed.load(Ordering::Acquire) {
+            return Err(format!(
+                "the thread that writes `{}` has ended",
+                self.inner.path.display()
+            ));
+        }
+        self.inner.fault.last().map_or(Ok(()), |why| Err(why.to_string()))
+    }
+
     /// Ends the thread once everything that was begun is written. Nothing is taken from then on.
     pub fn close(&self) {
         self.inner.closed.store(true, Ordering::Release);
@@ -330,7 +351,9 @@ impl Streams {
         }
         if writer.is_none() {
             let (path, options) = (self.inner.path.clone(), self.inner.options);
-            *writer = Some(writer::Writer::start(path, options, self.inner.watched.clone())?);
+            let (watched, fault) = (self.inner.watched.clone(), self.inner.fault.clone());
+            let started = writer::Writer::start(path, options, watched, fault);
+            *writer = Some(started.inspect_err(|why| self.inner.fault.note(Some(why)))?);
         }
         writer.as_ref().map_or(Err(StreamError::Closed), |writer| writer.send(request))
     }
@@ -342,6 +365,20 @@ impl Streams {
         let (reply, answer) = oneshot::channel();
         self.send(request(reply))?;
         answer.await.map_err(|_| StreamError::Closed)?
+    }
+}
+
+impl LastFault {
+    fn held(&self) -> MutexGuard<'_, Option<StreamError>> {
+        self.0.lock().expect("nothing panics while it holds this lock")
+    }
+
+    fn last(&self) -> Option<StreamError> {
+        self.held().clone()
+    }
+
+    fn note(&self, fault: Option<&StreamError>) {
+        *self.held() = fault.cloned();
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use tracing::{error, warn};
 
 use super::table::{self, now};
-use super::{Appended, AtTotal, Once, Options, Room, StreamError, Watched, read};
+use super::{Appended, AtTotal, LastFault, Once, Options, Room, StreamError, Watched, read};
 use crate::codec::{self, Kind};
 
 /// Requests that go into one commit.
@@ -98,6 +98,7 @@ impl Writer {
         path: PathBuf,
         options: Options,
         watched: Arc<Watched>,
+        fault: Arc<LastFault>,
     ) -> Result<Writer, StreamError> {
         let db = table::open(&path, options.durability)?;
         let totals = read::totals(&db).map_err(|fault| StreamError::sqlite(&path, &fault))?;
@@ -111,12 +112,18 @@ impl Writer {
             streams: totals.streams,
             full: HashMap::new(),
             clear_at: Some(Instant::now() + CLEAR_EVERY),
+            fault,
         };
         let thread = std::thread::Builder::new()
             .name(format!("maos-{name}"))
             .spawn(move || desk.run(&requests, &watched))
             .map_err(|fault| StreamError::Failed { path, what: fault.to_string() })?;
         Ok(Writer { inbox: Some(inbox), thread: Some(thread) })
+    }
+
+    /// Whether its thread is gone: a panic ended it.
+    pub(super) fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_some_and(JoinHandle::is_finished)
     }
 
     pub(super) fn send(&self, request: Request) -> Result<(), StreamError> {
@@ -148,6 +155,7 @@ struct Desk {
     /// Streams that were full when they were counted, with what was acknowledged then.
     full: HashMap<i64, (Instant, u64)>,
     clear_at: Option<Instant>,
+    fault: Arc<LastFault>,
 }
 
 /// A stream's row.
@@ -190,6 +198,8 @@ impl Desk {
 
     fn commit(&mut self, batch: &mut Vec<Request>, watched: &Watched) {
         let before = (self.bytes, self.streams);
+        // One that only waits for its turn says nothing of the disk.
+        let writes = batch.iter().any(|request| !matches!(request, Request::Flush { .. }));
         let mut told: Vec<Told> = Vec::with_capacity(batch.len());
         let mut longer: HashMap<String, u64> = HashMap::new();
         let mut fault = self.db.execute_batch("BEGIN IMMEDIATE").err();
@@ -214,9 +224,13 @@ impl Desk {
                 (self.bytes, self.streams) = before;
                 let error = StreamError::sqlite(&self.path, fault);
                 error!("{error}");
+                self.clear_by(0);
                 Err(error)
             }
         };
+        if writes {
+            self.fault.note(outcome.as_ref().err());
+        }
         for tell in told {
             tell(outcome.clone());
         }
@@ -527,6 +541,10 @@ impl Desk {
         let cleared = self.db.execute_batch("BEGIN IMMEDIATE").and_then(|()| {
             let cleared = self.clear_expired(CLEARED_MAX)?;
             self.clear_untouched()?;
+            if self.fault.last().is_some() {
+                // Whether the disk takes something again.
+                self.db.execute_batch("CREATE TABLE probe (nothing); DROP TABLE probe")?;
+            }
             let sql = "SELECT min(expires) FROM entries WHERE expires IS NOT NULL
                        UNION ALL SELECT min(until) FROM keys";
             let mut query = self.db.prepare_cached(sql)?;
@@ -537,6 +555,9 @@ impl Desk {
             Ok((cleared, next.into_iter().flatten().min()))
         });
         self.clear_at = None;
+        if cleared.is_ok() {
+            self.fault.note(None);
+        }
         match cleared {
             Ok((cleared, _)) if cleared >= CLEARED_MAX => self.clear_at = Some(Instant::now()),
             Ok((_, Some(next))) => self.clear_by(next),

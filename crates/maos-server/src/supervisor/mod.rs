@@ -120,6 +120,8 @@ struct Shared {
 struct State {
     link: Option<Arc<Link>>,
     waiting: HashMap<String, oneshot::Sender<Exit>>,
+    /// Why there is no process, if there should be one.
+    fault: Option<String>,
 }
 
 impl Supervisor {
@@ -200,12 +202,30 @@ impl Supervisor {
         }
     }
 
+    /// Whether programs can be run. Of a process that is gone it is told once: then another one is
+    /// started, and if that stays, the next who asks hears nothing bad.
+    ///
+    /// # Errors
+    /// Why there is no process, in words.
+    pub fn health(&self) -> Result<(), String> {
+        let Some(fault) = self.shared.lock().fault.clone() else { return Ok(()) };
+        // What fails is noted for the next who asks.
+        drop(self.link());
+        Err(fault)
+    }
+
     /// The link to a supervisor that runs; starts one if there is none.
     fn link(&self) -> Result<Arc<Link>, SupervisorError> {
         let mut state = self.shared.lock();
         if let Some(link) = &state.link {
             return Ok(link.clone());
         }
+        let opened = self.open(&mut state);
+        state.fault = opened.as_ref().err().map(ToString::to_string);
+        opened
+    }
+
+    fn open(&self, state: &mut State) -> Result<Arc<Link>, SupervisorError> {
         // Written first: whatever starts from here on is found by the next sweep.
         fs::write(&self.record, &self.marker)
             .map_err(|source| SupervisorError::Record { path: self.record.clone(), source })?;
@@ -243,6 +263,7 @@ impl Shared {
         let expected = state.link.as_ref().is_none_or(|held| !Arc::ptr_eq(held, link));
         if !expected {
             state.link = None;
+            state.fault = Some("the process that runs programs is gone".to_owned());
         }
         let lost: Vec<_> = state.waiting.drain().collect();
         drop(state);

@@ -74,6 +74,12 @@ struct Inner {
     outbound: Outbound,
     slots: Semaphore,
     config: config::Webhooks,
+    counts: Arc<WebhookCounts>,
+}
+
+/// What happened since the start of the process.
+#[derive(Debug, Default)]
+pub(crate) struct WebhookCounts {
     delivered: Count,
     failed: Count,
 }
@@ -152,10 +158,14 @@ impl Secret {
 impl Webhooks {
     /// Delivers through `outbound` as `config` says, so many at once.
     #[must_use]
-    pub fn new(config: config::Webhooks, at_once: u32, outbound: Outbound) -> Webhooks {
+    pub(crate) fn new(
+        config: config::Webhooks,
+        at_once: u32,
+        outbound: Outbound,
+        counts: Arc<WebhookCounts>,
+    ) -> Webhooks {
         let slots = Semaphore::new(usize::try_from(at_once).unwrap_or(usize::MAX >> 3));
-        let (delivered, failed) = Default::default();
-        Webhooks { inner: Arc::new(Inner { outbound, slots, config, delivered, failed }) }
+        Webhooks { inner: Arc::new(Inner { outbound, slots, config, counts }) }
     }
 
     /// Refuses a URL that can never be told.
@@ -213,7 +223,8 @@ impl Webhooks {
         // Closed never: the semaphore lives as long as this.
         let _slot = self.inner.slots.acquire().await;
         let told = self.post(target, id, body).await;
-        let count = if told.is_ok() { &self.inner.delivered } else { &self.inner.failed };
+        let counts = &self.inner.counts;
+        let count = if told.is_ok() { &counts.delivered } else { &counts.failed };
         count.add(1);
         told
     }
@@ -236,7 +247,7 @@ impl Webhooks {
     /// How many were told, and how many tries failed.
     #[must_use]
     pub fn counts(&self) -> (u64, u64) {
-        (self.inner.delivered.all(), self.inner.failed.all())
+        (self.inner.counts.delivered.all(), self.inner.counts.failed.all())
     }
 }
 

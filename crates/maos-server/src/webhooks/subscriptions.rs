@@ -15,7 +15,7 @@ use maos_api::messages::{Ack, Mailbox, Message, MessageQuery, TTL_SECONDS_MAX};
 use maos_api::subscriptions::{Failing, ParsedSubscription, Subscription};
 use maos_api::time::UtcTime;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -186,6 +186,31 @@ impl Subscriptions {
     pub fn counts(&self) -> (usize, u64, u64) {
         let (delivered, failed) = self.webhooks.counts();
         (self.held().len(), delivered, failed)
+    }
+
+    /// Those whose target does not take what it is sent, with the last fault.
+    #[must_use]
+    pub fn all_out_of_reach(&self) -> Map<String, Value> {
+        let held = self.held();
+        let failing = held.iter().filter_map(|(name, running)| {
+            let failing = running.line.failing().clone()?;
+            let shown = json!({"attempts": failing.attempts, "error": failing.error});
+            Some((name.clone(), shown))
+        });
+        failing.collect()
+    }
+
+    /// Whether somebody delivers.
+    ///
+    /// # Errors
+    /// For which subscription nobody does.
+    pub fn health(&self) -> Result<(), String> {
+        let held = self.held();
+        let ended = |running: &Running| running.task.is_finished() && !running.stop.is_cancelled();
+        match held.iter().find(|(_, running)| ended(running)) {
+            Some((name, _)) => Err(format!("nobody delivers for the subscription `{name}`")),
+            None => Ok(()),
+        }
     }
 
     fn held(&self) -> MutexGuard<'_, BTreeMap<String, Running>> {

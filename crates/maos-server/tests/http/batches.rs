@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::house::House;
 
 const BATCH: &str = "/api/v1/tasks/batch";
+const CONFLICT: &str = "IDEMPOTENCY_CONFLICT";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_is_taken_or_refused_by_itself_in_order() {
@@ -28,19 +29,25 @@ async fn each_is_taken_or_refused_by_itself_in_order() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_gives_the_first_answers_again() {
     let house = House::open().await;
-    let send = async |body: &str| {
-        let request = axum::http::Request::builder()
-            .method("POST")
-            .uri(BATCH)
-            .header("idempotency-key", "k")
-            .body(axum::body::Body::from(body.to_owned()));
-        house.send(request.unwrap()).await.body
-    };
-    let body = r#"[{"name":"a"},{"name":"b"}]"#;
-    let first = send(body).await;
-    assert_eq!(send(body).await, first);
-    let other = send(r#"[{"name":"c"}]"#).await;
-    assert_eq!(other[0]["error_code"], "IDEMPOTENCY_CONFLICT");
+    let send = async |path: &str, key: &str, body: Value| house.keyed(path, key, &body).await;
+    let body = json!([{"name": " "}, {"name": "a"}, {"name": "b"}]);
+    let first = send(BATCH, "k", body.clone()).await;
+    assert_eq!(send(BATCH, "k", body.clone()).await.body, first.body);
+    let house = house.reopen().await;
+    let send = async |path: &str, key: &str, body: Value| house.keyed(path, key, &body).await;
+    assert_eq!(send(BATCH, "k", body.clone()).await.body, first.body);
+    for other in [
+        json!([{"name": "c"}]),
+        json!([{"name": "a"}, {"name": "b"}, {"name": "c"}, {"name": "d"}]),
+        json!([{"name": " "}, {"name": " "}, {"name": " "}, {"name": "d"}]),
+    ] {
+        let refused = send(BATCH, "k", other).await;
+        assert_eq!((refused.status, &refused.body["error_code"]), (409, &json!(CONFLICT)));
+        assert!(refused.body["error"].as_str().unwrap().contains("`k`"), "{}", refused.body);
+    }
+    assert_eq!(house.get("/api/v1/tasks").await.body["total_items"], 2);
+    assert_eq!(send("/api/v1/tasks", "k", json!({"name": "a"})).await.status, 409);
+    assert_eq!(send("/api/v1/tasks", "k/1", json!({"name": "a"})).await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

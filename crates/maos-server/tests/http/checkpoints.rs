@@ -276,3 +276,23 @@ async fn checkpoints_make_themselves_when_something_changed_and_the_oldest_go() 
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_process_goes_on_counting_over_the_way_back() {
+    let server = Listening::open().await;
+    let message = json!({"to": {"topic": "t"}, "body": 1});
+    assert_eq!(server.call("POST", "/api/v1/messages", message).await.0, 200);
+    let figures = async || {
+        let status = server.call("GET", "/api/v1/system/status", Value::Null).await.1;
+        let metrics = server.call("GET", "/api/v1/system/metrics", Value::Null).await.1;
+        (status["startup_time"].clone(), metrics["message_bus"]["messages_sent"].clone())
+    };
+    let before = figures().await;
+    assert_eq!(before.1, 1);
+    let (_, made) = server.call("POST", CHECKPOINTS, json!({})).await;
+    let id = made["checkpoint"]["id"].as_str().unwrap();
+    let (status, _) = server.call("PUT", &format!("{CHECKPOINTS}/{id}/restore"), Value::Null).await;
+    assert_eq!(status, 200);
+    assert_eq!(figures().await, before);
+    server.host.stop().await;
+}

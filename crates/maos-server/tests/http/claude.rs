@@ -99,6 +99,17 @@ async fn what_is_wrong_is_named_in_the_words_of_the_sender() {
         assert_eq!(answer.status, status, "{body}: {}", answer.body);
         assert!(answer.body["details"]["fields"][field].is_string(), "{body}: {}", answer.body);
     }
+    for (wrong, also) in [
+        (json!({"name": "n", "type": "other", "callback_url": 7}), "callback_url"),
+        (json!({"name": "n", "callback_url": "http://127.0.0.1/"}), "callback_url"),
+    ] {
+        let mut body = wrong;
+        (body["priority"], body["max_retries"]) = ("soon".into(), (-1).into());
+        let answer = send(&house, &body).await.body;
+        for field in ["priority", "max_retries", also] {
+            assert!(answer["details"]["fields"][field].is_string(), "{body}: {answer}");
+        }
+    }
     let submitted = house.submit(&json!({"name": "plain", "parameters": {"action": "noop"}})).await;
     let other = submitted["task"]["id"].as_str().unwrap();
     for id in [other.to_owned(), Uuid::now_v7().to_string()] {
@@ -117,4 +128,63 @@ async fn a_task_that_waits_is_cancelled_by_its_own_id() {
     assert_eq!((answer.status, &answer.body["task_id"]), (200, &json!(id)));
     assert_eq!(house.get(&path).await.body["status"], "cancelled");
     assert_eq!(house.call("PUT", &format!("{path}/cancel"), None).await.status, 409);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_stays_what_it_is_whatever_its_tags_and_metadata_become() {
+    let house = House::open().await;
+    let body = json!({"name": "n", "decomposition_strategy": "parallel",
+        "parameters": {"action": "noop", "items": [1, 2, 3]}});
+    let accepted = send(&house, &body).await;
+    let waits = send(&house, &json!({"name": "n", "required_capabilities": ["none"]})).await;
+    shown(&house, &accepted).await;
+    house
+        .run(&json!({"name": "n", "tags": ["claude_code"], "parameters": {"action": "noop"},
+        "metadata": {"source": "claude_code"}}))
+        .await;
+    let count = async |house: &House| {
+        house.get("/api/v1/claude/orchestrator/status").await.body["total_claude_tasks"].clone()
+    };
+    assert_eq!(count(&house).await, 2);
+    for accepted in [&accepted, &waits] {
+        let path = format!("/api/v1/tasks/{}", accepted.body["maos_task_id"].as_str().unwrap());
+        let other = json!({"tags": ["other"], "metadata": {}});
+        assert_eq!(house.call("PATCH", &path, Some(&other)).await.status, 200);
+        let task = shown(&house, accepted).await;
+        assert_eq!(
+            (&task["id"], &task["tags"]),
+            (&accepted.body["claude_task_id"], &json!(["other"]))
+        );
+    }
+    let house = house.reopen().await;
+    let path = |accepted: &Answer| {
+        format!("{TASKS}/{}", accepted.body["claude_task_id"].as_str().unwrap())
+    };
+    assert_eq!(house.get(&format!("{}/results", path(&accepted))).await.status, 200);
+    assert_eq!(house.call("DELETE", &path(&waits), None).await.status, 200);
+    assert_eq!(count(&house).await, 2);
+    let bulk = json!({"operation": "delete", "task_ids": [accepted.body["maos_task_id"]]});
+    house.call("POST", "/api/v1/tasks/bulk", Some(&bulk)).await;
+    assert_eq!(count(&house).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_covers_all_that_was_sent_with_it() {
+    let mut config = maos_server::config::Config::default();
+    config.outbound.allow_private = true;
+    let house = House::open_with(config).await;
+    let body = json!({"name": "n", "callback_url": "http://127.0.0.1:9/a"});
+    let first = house.keyed(TASKS, "k", &body).await;
+    let again = house.keyed(TASKS, "k", &body).await;
+    assert_eq!(first.body["claude_task_id"], again.body["claude_task_id"], "{}", again.body);
+    assert_eq!(first.body["callback_secret"], again.body["callback_secret"]);
+    let other = json!({"name": "n", "callback_url": "http://127.0.0.1:9/b"});
+    let refused = house.keyed(TASKS, "k", &other).await;
+    assert_eq!(
+        (refused.status, &refused.body["error_code"]),
+        (409, &json!("IDEMPOTENCY_CONFLICT"))
+    );
+    let plain = json!({"name": "n"});
+    assert_eq!(house.keyed("/api/v1/tasks", "p", &plain).await.status, 200);
+    assert_eq!(house.keyed(TASKS, "p", &plain).await.status, 409, "another kind of task");
 }

@@ -53,6 +53,9 @@ pub(crate) fn hold(method: &str, path: &str, sent: Option<&Value>, status: u16, 
     }
     let described = &operation["responses"][status.to_string()];
     assert!(!described.is_null(), "{method} {template}: {status} is not described: {answer}");
+    let fields = answer["details"]["fields"].as_object();
+    let named = status != 422 || fields.is_some_and(|fields| !fields.is_empty());
+    assert!(named, "{method} {template}: 422 names no field: {answer}");
     let schema = &described["content"]["application/json"]["schema"];
     let found = faults(schema, answer);
     assert!(found.is_empty(), "{method} {template} answers {status} with {answer}: {found:?}");

@@ -43,6 +43,13 @@ async fn wrong_submissions_are_refused_and_change_nothing() {
         (r#"{"name": "  "}"#.to_owned(), 422, "VALIDATION_FAILED"),
         (r#"{"name": "a", "timeout_seconds": 0}"#.to_owned(), 422, "VALIDATION_FAILED"),
         (r#"{"name": "a", "timeout_seconds": 3601}"#.to_owned(), 400, "TIMEOUT_TOO_LONG"),
+        (r#"{"name": "a", "timeout_seconds": 3601.0}"#.to_owned(), 400, "TIMEOUT_TOO_LONG"),
+        (r#"{"name": "a", "timeout_seconds": 1e30}"#.to_owned(), 400, "TIMEOUT_TOO_LONG"),
+        (
+            r#"{"name":"a","timeout_seconds":18446744073709551616}"#.to_owned(),
+            400,
+            "TIMEOUT_TOO_LONG",
+        ),
         (r#"{"name": "a\u0000"}"#.to_owned(), 422, "VALIDATION_FAILED"),
         (r#"{"name": "\ud800"}"#.to_owned(), 422, "VALIDATION_FAILED"),
         (r#"{"name": "a", "parameters": {"x": "\ud800"}}"#.to_owned(), 422, "VALIDATION_FAILED"),
@@ -62,6 +69,8 @@ async fn wrong_submissions_are_refused_and_change_nothing() {
         assert_eq!(answer.status, status, "{shown}: {}", answer.body);
         check(&answer, status, code);
     }
+    let over = post(&house, over.to_string()).await.body;
+    assert!(over["error"].as_str().unwrap().contains("hint: ask for less"), "{over}");
     let large = vec![b' '; (4 << 20) + 1];
     check(&post(&house, large).await, 413, "BODY_TOO_LARGE");
     let metrics = house.get("/api/v1/system/metrics").await.body;
@@ -141,10 +150,23 @@ async fn agents_are_created_listed_and_ended() {
     assert_eq!(all["total_items"], 6, "five default agents and this one");
     let ended = house.call("DELETE", &format!("/api/v1/agents/{id}"), None).await;
     assert_eq!(ended.status, 200);
+    let path = format!("/api/v1/agents/{id}");
+    let house = ended_agent_is_there(house, &path).await.reopen().await;
+    let house = ended_agent_is_there(house, &path).await;
     for runtime in ["command", "http"] {
         let body = json!({"agent_type": "x", "capabilities": ["y"], "runtime": runtime});
         check(&house.call("POST", "/api/v1/agents", Some(&body)).await, 422, "VALIDATION_FAILED");
     }
+}
+
+/// Who has ended is shown, and changes no more.
+async fn ended_agent_is_there(house: House, path: &str) -> House {
+    let shown = house.get(path).await;
+    assert_eq!((shown.status, &shown.body["agent"]["status"]), (200, &json!("terminated")));
+    check(&house.call("DELETE", path, None).await, 409, "AGENT_ENDED");
+    let other = json!({"tags": ["t"]});
+    check(&house.call("PATCH", path, Some(&other)).await, 409, "AGENT_ENDED");
+    house
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -170,6 +192,52 @@ async fn health_status_and_metrics_have_the_contracts_fields() {
     }
     assert_eq!(metrics["resource_allocator"]["cpu_cores"]["available"], 100.0);
     assert_eq!(status["total_agents"], 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_component_that_is_broken_says_so() {
+    let house = House::open().await;
+    let message = json!({"to": {"topic": "t"}, "body": 1});
+    assert_eq!(house.call("POST", "/api/v1/messages", Some(&message)).await.status, 200);
+    let db = rusqlite::Connection::open(house.data_dir().join("messages.db")).unwrap();
+    db.execute_batch("ALTER TABLE entries RENAME TO hidden").unwrap();
+    let refused = house.call("POST", "/api/v1/messages", Some(&message)).await;
+    check(&refused, 503, "STORAGE_UNAVAILABLE");
+    let health = house.get("/health/detailed").await;
+    assert_eq!((health.status, &health.body["status"]), (503, &json!("degraded")));
+    for (name, part) in health.body["components"].as_object().unwrap() {
+        assert_eq!(part["healthy"], json!(name != "message_bus"), "{name}: {part}");
+    }
+    let status = house.get("/api/v1/system/status").await.body;
+    assert!(status["components"]["message_bus"].as_str().unwrap().contains("messages.db"));
+    db.execute_batch("ALTER TABLE hidden RENAME TO entries").unwrap();
+    assert_eq!(house.call("POST", "/api/v1/messages", Some(&message)).await.status, 200);
+    assert_eq!(house.get("/health/detailed").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_process_that_runs_programs_is_told() {
+    let mut config = maos_server::config::Config::default();
+    let program = json!({"command": ["true"], "capabilities": ["running"]});
+    config.commands.insert("runner".to_owned(), serde_json::from_value(program).unwrap());
+    let house = House::open_with(config).await;
+    assert_eq!(house.get("/health/detailed").await.status, 200);
+    // The supervisor of these tests is a program that ends at once.
+    house.submit(&json!({"name": "n", "required_capabilities": ["running"]})).await;
+    let broken = async || {
+        loop {
+            let health = house.get("/health/detailed").await;
+            if health.status == 503 {
+                return health.body;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    let patience = std::time::Duration::from_secs(30);
+    let health = tokio::time::timeout(patience, broken()).await.expect("it is told");
+    let part = &health["components"]["agent_manager"];
+    assert_eq!(part["healthy"], false);
+    assert!(part["status"].as_str().unwrap().contains("runs programs"), "{part}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -205,4 +273,53 @@ async fn more_agents_than_allowed_are_refused() {
     let refused = house.call("POST", "/api/v1/agents", Some(&body)).await;
     check(&refused, 429, "QUEUE_FULL");
     assert!(refused.body["error"].as_str().unwrap().contains("api.max_agents"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idempotency_key_is_refused_where_it_would_do_nothing() {
+    let house = House::open().await;
+    for (path, body) in [
+        ("/api/v1/schedules", json!({"name": "s", "cron": "0 0 1 1 *", "task": {"name": "n"}})),
+        ("/api/v1/agents", json!({"agent_type": "a", "capabilities": ["computation"]})),
+        ("/api/v1/checkpoints", json!({})),
+        ("/api/v1/resources", json!({"resource_type": "custom", "name": "n", "capacity": 1})),
+    ] {
+        let answer = house.keyed(path, "k", &body).await;
+        check(&answer, 422, "VALIDATION_FAILED");
+        let what = answer.body["details"]["fields"]["Idempotency-Key"].as_str().unwrap();
+        assert!(what.contains("batches"), "{what}");
+        assert_eq!(house.call("POST", path, Some(&body)).await.status, 200, "{path}");
+    }
+    let blank = house.keyed("/api/v1/tasks", " ", &json!({"name": "n"})).await;
+    check(&blank, 422, "VALIDATION_FAILED");
+    assert!(blank.body["details"]["fields"]["Idempotency-Key"].is_string(), "{}", blank.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_that_is_none_is_refused_by_its_own_code_and_names_the_place() {
+    let house = House::open().await;
+    let refers = json!({"x": {"$from": "a", "pointer": 7}});
+    for (subtasks, code, field) in [
+        (
+            json!([{"key": "a", "depends_on": ["b"]}, {"key": "b", "depends_on": ["a"]}]),
+            "PLAN_CYCLE",
+            "subtasks[0].depends_on",
+        ),
+        (json!([{"key": "a"}, {"key": "a"}]), "DUPLICATE_KEY", "subtasks[1].key"),
+        (json!([{"key": "a", "depends_on": ["z"]}]), "UNKNOWN_KEY", "subtasks[0].depends_on"),
+        (
+            json!([{"key": "a"}, {"key": "b", "parameters": refers}]),
+            "BAD_REFERENCE",
+            "subtasks[1].parameters",
+        ),
+    ] {
+        let answer = post(&house, json!({"name": "n", "subtasks": subtasks}).to_string()).await;
+        check(&answer, 422, code);
+        let fields = &answer.body["details"]["fields"];
+        assert!(fields[field].is_string(), "{code} names {fields}");
+    }
+    let nobody = json!({"name": "n", "agent_id": "00000000-0000-7000-8000-000000000000"});
+    let answer = post(&house, nobody.to_string()).await;
+    check(&answer, 404, "AGENT_NOT_FOUND");
+    assert!(answer.body["details"]["fields"]["agent_id"].is_string(), "{}", answer.body);
 }

@@ -140,6 +140,12 @@ impl House {
         self.send(request.unwrap()).await
     }
 
+    /// A POST with an idempotency key.
+    pub(crate) async fn keyed(&self, path: &str, key: &str, body: &Value) -> Answer {
+        let request = Request::post(path).header("idempotency-key", key);
+        self.send(request.body(Body::from(body.to_string())).unwrap()).await
+    }
+
     /// Events as they come, from now on or behind the one with this id.
     pub(crate) async fn events(&self, query: &str, last: Option<&str>) -> EventReader {
         self.stream(&format!("/api/v1/events{query}"), last).await

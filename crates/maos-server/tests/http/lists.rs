@@ -299,3 +299,34 @@ async fn no_more_ended_tasks_are_kept_than_the_configuration_says() {
         tokio::task::yield_now().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filter_that_is_not_known_is_refused_and_a_repeated_one_taken() {
+    let house = House::open().await;
+    for tags in [json!(["a", "b"]), json!(["a"])] {
+        house.submit(&json!({"name": "n", "tags": tags})).await;
+    }
+    for list in ["tasks", "agents", "events", "messages/mailboxes", "messages"] {
+        let answer = house.get(&format!("/api/v1/{list}?statuss=failed&x=1")).await;
+        let body = &answer.body;
+        assert_eq!((answer.status, &body["error_code"]), (422, &json!("VALIDATION_FAILED")));
+        assert_eq!(
+            body["details"]["fields"],
+            json!({"statuss": "is not known", "x": "is not known"})
+        );
+        assert!(body["details"]["known"].as_array().is_some_and(|known| known.len() > 1), "{body}");
+    }
+    for (query, count) in [
+        ("tags=a&tags=b", 1),
+        ("tags=a", 2),
+        ("tags=a,b", 1),
+        ("", 2),
+        ("status=ready&status=pending", 2),
+        ("search=%6e&page_size=5", 2),
+    ] {
+        let page = house.get(&format!("/api/v1/tasks?{query}")).await.body;
+        assert_eq!(page["total_items"], count, "{query}: {page}");
+    }
+    let twice = house.get("/api/v1/tasks?search=a&search=b").await;
+    assert_eq!((twice.status, &twice.body["details"]["parameter"]), (400, &json!("search")));
+}

@@ -6,6 +6,7 @@ mod artifacts;
 mod batches;
 mod checkpoints;
 mod claude;
+mod codes;
 mod description;
 mod errors;
 mod events;

@@ -145,6 +145,11 @@ fn tasks() -> Vec<Operation> {
         waits(idempotent(submit)),
         list,
         idempotent(post(paths::TASKS_BATCH, "submit_tasks", "Submit many tasks in one commit"))
+            .says(
+                "Each is taken or refused by itself. An `Idempotency-Key` covers the whole list: \
+                 sent again, what was accepted is named again, what was refused is looked at anew; \
+                 another list under the same key is refused whole.",
+            )
             .body(bodies::batch(), json!([example]))
             .answers_list::<BatchResult>(),
         post(paths::TASKS_BULK, "change_tasks", "Cancel, retry or delete many tasks")
