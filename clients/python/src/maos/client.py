@@ -28,6 +28,7 @@ _PAUSE_FIRST_SECONDS = 0.2
 _PAUSE_MAX_SECONDS = 5.0
 _WAIT_MAX_SECONDS = 60
 _PIECE_BYTES = 1 << 18
+_JSON = {"content-type": "application/json"}
 
 
 class MAOSError(aiohttp.ClientResponseError):
@@ -370,6 +371,17 @@ class MAOSClient:
     async def terminate_agent(self, agent_id: str) -> JSON:
         """End an agent; what it runs goes to others."""
         return await self._call("DELETE", f"/api/v1/agents/{_id(agent_id)}")
+
+    async def poll(
+        self, agent_id: str, body: bytes, timeout: Optional[aiohttp.ClientTimeout] = None
+    ) -> JSON:
+        """Poll for a worker with a body as `docs/worker-protocol.md` says. It is sent only once."""
+        url = f"{self._base}/api/v1/agents/{_id(agent_id)}/poll"
+        async with self._open().post(url, data=body, headers=_JSON, timeout=timeout) as response:
+            if response.status == 200:
+                answer: JSON = json.loads(await response.read())
+                return answer
+            raise MAOSError(response, await _body(response))
 
     # ---- the system -----------------------------------------------------------------------------
 
