@@ -91,7 +91,7 @@ fn silence_has_an_end() {
         // Until the client hangs up.
         let _ = stream.read_to_end(&mut Vec::new());
     });
-    let patience = Patience { connect: Duration::from_secs(5), answer: Duration::from_millis(50) };
+    let patience = Patience { answer: Duration::from_millis(50), ..Patience::default() };
     let error = run(client.with_patience(patience).health()).unwrap_err();
     assert!(matches!(error, ClientError::TimedOut { .. }), "{error:?}");
 }
