@@ -213,3 +213,103 @@ fn a_worker_says_once_that_it_cannot_reach_its_server_and_goes_on() {
     assert_eq!(house.ended(&id)["status"], "completed");
     assert!(said.next().unwrap().unwrap().contains("the server answers"));
 }
+
+fn signalled(child: &Child, signal: rustix::process::Signal) {
+    rustix::process::kill_process(rustix::process::Pid::from_child(child), signal).unwrap();
+}
+
+#[test]
+fn a_worker_is_stopped_although_there_never_was_a_server() {
+    use rustix::process::Signal;
+    let url = format!("http://127.0.0.1:{}", free_port());
+    for signal in [Signal::TERM, Signal::INT] {
+        let arguments = ["worker", "exec", "--capability", "rare", "--", "cat"];
+        let mut child = Ended(maos(&arguments, &url).spawn().unwrap());
+        let mut said = BufReader::new(child.0.stderr.take().unwrap()).lines();
+        assert!(said.any(|line| line.unwrap().contains("trying on")));
+        signalled(&child.0, signal);
+        eventually("its end", PATIENCE, || {
+            child.0.try_wait().unwrap().is_some_and(|status| status.success())
+        });
+    }
+}
+
+#[test]
+fn a_second_signal_ends_a_worker_and_its_program_although_the_server_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut house = House::open(folder.path());
+    let url = format!("http://{}", house.address);
+    let mark = format!("mark-{}", uuid::Uuid::now_v7());
+    let script = "cat > /dev/null; sleep 600 & wait";
+    let arguments =
+        ["worker", "exec", "--capability", "rare", "--", "sh", "-c", script, mark.as_str()];
+    let mut child = Ended(maos(&arguments, &url).spawn().unwrap());
+    house.submit(&json!({"name": "n", "required_capabilities": ["rare"]}));
+    // The worker itself carries the mark in its arguments, too.
+    eventually("the program", PATIENCE, || crate::house::marked(&mark).len() == 2);
+    house.kill();
+    let mut said = BufReader::new(child.0.stderr.take().unwrap()).lines();
+    signalled(&child.0, rustix::process::Signal::TERM);
+    assert!(said.any(|line| line.unwrap().contains("once more to stop at once")));
+    signalled(&child.0, rustix::process::Signal::TERM);
+    eventually("its end", PATIENCE, || {
+        child.0.try_wait().unwrap().is_some_and(|status| status.code() == Some(2))
+    });
+    assert!(said.any(|line| line.unwrap().contains("what ran is given up")));
+    eventually("the program's end", PATIENCE, || crate::house::marked(&mark).is_empty());
+}
+
+#[test]
+fn a_worker_gives_up_after_its_grace_time_if_it_cannot_tell_the_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut house = House::open(folder.path());
+    let (stop, stopped) = oneshot::channel::<()>();
+    let (began, begun) = tokio::sync::mpsc::unbounded_channel();
+    let why = wait(async {
+        let worker = Worker::new(client(&house), "maker", vec!["making".to_owned()], 2);
+        let work = move |_| {
+            began.send(()).unwrap();
+            std::future::pending::<Verdict>()
+        };
+        let ended = async { drop(stopped.await) };
+        let serving = tokio::spawn(worker.run(work, ended, Duration::from_millis(100)));
+        let mut task = TaskSubmission { name: "make".to_owned(), ..TaskSubmission::default() };
+        task.additions.insert("required_capabilities".to_owned(), json!(["making"]));
+        client(&house).submit_task(&task).await.unwrap();
+        let mut begun = begun;
+        begun.recv().await.unwrap();
+        house.kill();
+        stop.send(()).unwrap();
+        serving.await.unwrap().unwrap_err()
+    });
+    assert!(why.to_string().contains("was told of 1 attempts"), "{why}");
+}
+
+#[test]
+fn a_command_that_reads_waits_a_moment_for_a_server_that_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let url = format!("http://127.0.0.1:{port}");
+    let reading = maos(&["task", "list"], &url).spawn().unwrap();
+    let _house = open_on(folder.path(), port);
+    let output = reading.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn whoever_waits_for_a_task_that_stands_still_is_told_why_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let house = House::open(folder.path());
+    let url = format!("http://{}", house.address);
+    let poem = json!({"name": "poem", "required_capabilities": ["rhyming"]});
+    let id = house.submit(&json!({"name": "n", "subtasks": [poem]}));
+    let mut watching = Ended(maos(&["task", "watch", &id], &url).spawn().unwrap());
+    let mut said = BufReader::new(watching.0.stderr.take().unwrap()).lines();
+    let first = said.next().unwrap().unwrap();
+    assert!(first.starts_with("subtask ") && first.ends_with(" is ready: it waits for"), "{first}");
+    let second = said.next().unwrap().unwrap();
+    assert!(second.starts_with("1. no agent has capability `rhyming`"), "{second}");
+    house.call("DELETE", &format!("/api/v1/tasks/{id}"), "");
+    assert_eq!(watching.0.wait().unwrap().code(), Some(1));
+    assert_eq!(said.map_while(Result::ok).filter(|line| line.contains("waits for")).count(), 0);
+}
