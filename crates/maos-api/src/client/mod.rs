@@ -23,6 +23,7 @@ mod content;
 mod retry;
 mod stream;
 mod url;
+mod wider;
 mod wire;
 pub mod worker;
 

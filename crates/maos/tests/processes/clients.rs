@@ -8,8 +8,10 @@ use std::time::Duration;
 use maos_api::client::worker::{Verdict, Worker};
 use maos_api::client::{Client, Retries, Said};
 use maos_api::events::{Event, EventFilter, EventKind};
+use maos_api::keys::ConcurrencyLimit;
 use maos_api::logs::{LogLevel, LogQuery};
-use maos_api::task::{TaskStatus, TaskSubmission};
+use maos_api::messages::MessageQuery;
+use maos_api::task::{BatchResult, BulkOperation, TaskStatus, TaskSubmission};
 use serde_json::json;
 use serde_json::value::to_raw_value;
 use tokio::sync::oneshot;
@@ -312,4 +314,62 @@ fn whoever_waits_for_a_task_that_stands_still_is_told_why_once() {
     house.call("DELETE", &format!("/api/v1/tasks/{id}"), "");
     assert_eq!(watching.0.wait().unwrap().code(), Some(1));
     assert_eq!(said.map_while(Result::ok).filter(|line| line.contains("waits for")).count(), 0);
+}
+
+#[test]
+fn the_client_speaks_of_many_tasks_plans_and_what_they_share() {
+    let folder = tempfile::tempdir().unwrap();
+    let house = House::open(folder.path());
+    let client = client(&house);
+    let bytes = |value: serde_json::Value| value.to_string().into_bytes();
+    wait(async {
+        let later = json!({"name": "later", "delay_seconds": 600});
+        let answers =
+            client.submit_batch(bytes(json!([later, {"name": " "}])), None).await.unwrap();
+        let [BatchResult::Accepted { task_id }, BatchResult::Refused { error_code, .. }] =
+            &answers.value[..]
+        else {
+            panic!("{answers:?}")
+        };
+        assert_eq!(error_code, "VALIDATION_FAILED");
+        let id = *task_id;
+        let changed = client.change_task(id, bytes(json!({"priority": "high"}))).await.unwrap();
+        assert_eq!(changed.task.priority.name(), "high");
+        let done = client.bulk(BulkOperation::Cancel, &[id], Some("enough")).await.unwrap();
+        assert_eq!(done.successful_operations, 1);
+        assert!(client.task(id, 0).await.unwrap().task.error.clone().unwrap().contains("enough"));
+        assert_eq!(client.task_history(id).await.unwrap().items.len(), 2);
+        assert_eq!(client.plan(id).await.unwrap().root_task_id, id);
+        let preview = client.preview(bytes(json!({"name": "n"}))).await.unwrap();
+        assert_eq!(preview.tasks.len(), 1);
+        let message = bytes(json!({"to": {"topic": "t"}, "body": 7}));
+        client.send_message(message.clone(), Some("k")).await.unwrap();
+        assert_eq!(client.send_message(message, Some("k")).await.unwrap().offset, 0);
+        let mailbox = "topic:t".parse().unwrap();
+        let (reader, offset) = ("me".to_owned(), None);
+        let query = MessageQuery { mailbox, reader, offset, limit: 10, wait_seconds: 1 };
+        assert_eq!(client.messages(&query).await.unwrap().items.len(), 1);
+        let read = json!({"mailbox": "topic:t", "reader": "me", "offset": 0});
+        client.acknowledge(bytes(read)).await.unwrap();
+        assert!(client.messages(&query).await.unwrap().items.is_empty());
+        let limit = ConcurrencyLimit { running_max: Some(2), starts_per_minute: None };
+        client.set_limit("a/b", &limit).await.unwrap();
+        assert!(client.keys().await.unwrap().concurrency.contains_key("a/b"));
+        let wanted = json!({"requester_id": "me 1", "resources": {"cpu_cores": 2}});
+        client.allocate(bytes(wanted)).await.unwrap();
+        assert_eq!(client.allocations().await.unwrap().items.len(), 1);
+        client.release("me 1").await.unwrap();
+        assert!(!client.resources().await.unwrap().items.is_empty());
+        let nightly = json!({"name": "s", "cron": "0 3 * * *", "task": {"name": "n"}});
+        let schedule = client.create_schedule(bytes(nightly)).await.unwrap().schedule.id;
+        assert_eq!(client.schedules().await.unwrap().items.len(), 1);
+        client.delete_schedule(schedule).await.unwrap();
+        let pool = client.pools().await.unwrap().items[0].name.clone();
+        let changed = client.change_pool(&pool, bytes(json!({"max": 3}))).await.unwrap();
+        assert_eq!(changed.pool.settings.max, 3);
+        let claude = client.submit_claude(bytes(json!({"name": "c"})), None).await.unwrap();
+        let claude = claude.claude_task_id;
+        assert!(client.claude_results(claude).await.is_err());
+        client.cancel_claude(claude, Some("no more")).await.unwrap();
+    });
 }
