@@ -88,7 +88,8 @@ class Wire:
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
-            self._session = aiohttp.ClientSession()
+            # The server sets no cookies; to look for some would cost every request.
+            self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
         return self._session
 
     async def _submit(
@@ -145,7 +146,7 @@ class Wire:
                     timeout=aiohttp.ClientTimeout(total=None),
                 ) as response:
                     if response.status in accepted:
-                        return await response.json()
+                        return json.loads(await response.read())
                     if last or response.status not in RETRY_STATUSES:
                         raise MAOSError(response, await read_body(response))
             except aiohttp.ClientConnectionError:

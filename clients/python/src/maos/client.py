@@ -323,7 +323,7 @@ class MAOSClient(Wider):
         self, agent_id: str, body: bytes, timeout: Optional[aiohttp.ClientTimeout] = None
     ) -> JSON:
         """Poll for a worker with a body as `docs/worker-protocol.md` says. It is sent only once."""
-        url = f"{self._base}/api/v1/agents/{escaped(agent_id)}/poll"
+        url = URL(f"{self._base}/api/v1/agents/{escaped(agent_id)}/poll", encoded=True)
         async with self._open().post(url, data=body, headers=_JSON, timeout=timeout) as response:
             if response.status == 200:
                 answer: JSON = json.loads(await response.read())
