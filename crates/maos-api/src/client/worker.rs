@@ -240,6 +240,7 @@ struct Sent {
 }
 
 /// Attempts that run, and outcomes that the server does not have yet.
+#[derive(Default)]
 struct Desk {
     running: JoinSet<(AttemptRef, Verdict)>,
     names: HashMap<tokio::task::Id, AttemptRef>,
@@ -303,12 +304,7 @@ impl Worker {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let incarnation = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
         let (sink, mut signs) = mpsc::unbounded_channel();
-        let mut desk = Desk {
-            running: JoinSet::new(),
-            names: HashMap::new(),
-            stops: HashMap::new(),
-            ended: Vec::new(),
-        };
+        let mut desk = Desk::default();
         let mut untold = Untold::default();
         let waiting = Arc::new(AtomicUsize::new(0));
         let mut ending = Ending::No;
