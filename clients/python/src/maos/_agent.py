@@ -13,6 +13,7 @@ import contextvars
 import inspect
 import logging
 import random
+import threading
 import time
 import uuid
 from collections.abc import Callable, Coroutine
@@ -77,6 +78,7 @@ class Agent:
     async def serve(self, client: MAOSClient, stop: Stop, grace_seconds: float) -> int:
         """Work until it is to stop; return of how many attempts the server was not told."""
         self.loop = asyncio.get_running_loop()
+        self.thread = threading.get_ident()
         self.client = client
         self.wake = asyncio.Event()
         self.news = self.drains = self.gives_up = self.gave_up = self.ended = False
@@ -177,6 +179,10 @@ class Agent:
             take(given)
             self._has_news()
 
+        # In order before the outcome, which may go with a poll at once.
+        if threading.get_ident() == self.thread:
+            hand_over()
+            return
         # A thread that was given up may go on when all of this is over.
         with contextlib.suppress(RuntimeError):
             self.loop.call_soon_threadsafe(hand_over)
