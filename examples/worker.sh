@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # A worker: worker.sh CAPABILITY PROGRAM [ARGUMENT...]. The program is run for each task, with the
-# task's parameters on standard input; what it writes, one JSON document, is the result.
-# Needs bash 5.1, curl 7.82 and jq 1.6. Settings: MAOS_URL, and WORKER_ID to keep its agent.
+# task's parameters on standard input; what it writes, one JSON document, is the result. Needs
+# bash 5.1, curl 7.82 and jq 1.6. Settings: MAOS_URL, and WORKER_ID to keep its agent.
+(($# > 1)) && capability=$1 home=$PWD work='' && shift || { sed '1d;4q' "$0" >&2; exit 2; }
 agents=${MAOS_URL:-http://127.0.0.1:8000}/api/v1/agents
 id=${WORKER_ID:-$(cat /proc/sys/kernel/random/uuid)} incarnation=$(date +%s%3N)
-capability=$1 home=$PWD work='' && shift
 folder=$(mktemp -d) && cd "$folder" && touch held outcome || exit 1
 trap '[[ $BASHPID != $$ ]] || { kill $(jobs -p); rm -rf "$folder"; } 2>/dev/null' EXIT
 trap 'exit 0' TERM INT

@@ -86,12 +86,33 @@ fn a_request_that_may_have_arrived_is_not_sent_again() {
 }
 
 #[test]
+fn a_read_waits_for_a_server_that_starts_and_a_change_does_not() {
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let patience = Patience { refused: Duration::from_secs(60), ..Patience::default() };
+    let client = Client::new(&format!("http://{address}")).unwrap();
+    let client = client.with_retries(Retries::NONE).with_patience(patience);
+    let error = run(client.create_agent(b"{}".to_vec())).unwrap_err();
+    assert!(matches!(error, ClientError::Unreachable { .. }), "{error:?}");
+    let start = async {
+        let listener = TcpListener::bind(address).unwrap();
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            read_request(&stream);
+            stream.write_all(answer(HEALTH).as_bytes()).unwrap();
+        });
+    };
+    // What is named first is begun first, and finds nobody.
+    let (health, ()) = run(async { tokio::join!(biased; client.health(), start) });
+    assert_eq!(health.unwrap().version, "1");
+}
+
+#[test]
 fn silence_has_an_end() {
     let (client, _connections) = server(|mut stream, _| {
         // Until the client hangs up.
         let _ = stream.read_to_end(&mut Vec::new());
     });
-    let patience = Patience { connect: Duration::from_secs(5), answer: Duration::from_millis(50) };
+    let patience = Patience { answer: Duration::from_millis(50), ..Patience::default() };
     let error = run(client.with_patience(patience).health()).unwrap_err();
     assert!(matches!(error, ClientError::TimedOut { .. }), "{error:?}");
 }

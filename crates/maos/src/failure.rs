@@ -151,6 +151,9 @@ fn about(error: &ClientError) -> (&'static str, &'static str) {
         ClientError::NotTheContract { .. } => {
             ("NOT_THE_CONTRACT", "check --server or MAOS_SERVER: something else listens there")
         }
+        ClientError::Untold { .. } => {
+            ("UNTOLD", "nothing is lost: others get these tasks once the server misses this worker")
+        }
         ClientError::Api { .. } => ("FAILED", "the server's own words say more"),
     }
 }

@@ -11,6 +11,7 @@ mod progress;
 mod remote;
 mod submissions;
 mod values;
+mod waiting;
 mod words;
 
 use std::ffi::OsStr;
@@ -18,11 +19,13 @@ use std::panic::{self, PanicHookInfo};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
 
 use commands::{
     agent, backup, checkpoint, config, doctor, restore, run, serve, status, task, watch, worker,
 };
+use remote::Remote;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -31,6 +34,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Parser)]
 #[command(version, propagate_version = true)]
 struct Arguments {
+    /// The server to talk to, also before the command
+    #[arg(long = "server", value_name = "URL", hide = true)]
+    server: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -102,7 +108,15 @@ fn main() -> ExitCode {
         Some(_) | None => {}
     }
     panic::set_hook(Box::new(say_panic));
-    let command = Arguments::parse().command;
+    let Arguments { server, mut command } = Arguments::parse();
+    if let Some(server) = server {
+        match command.remote() {
+            Some(remote) => remote.server = server,
+            None => Arguments::command()
+                .error(ErrorKind::ArgumentConflict, "this command talks to no server: --server")
+                .exit(),
+        }
+    }
     let json = command.json();
     // A panic has been told by its hook; what is left is the exit code.
     let done = panic::catch_unwind(|| carry_out(command)).unwrap_or_else(|_| Ok(ExitCode::from(2)));
@@ -125,6 +139,24 @@ impl Command {
             Command::Backup(backup) => backup.json,
             Command::Restore(restore) => restore.json,
             Command::Serve { .. } => false,
+        }
+    }
+
+    /// The server that it talks to, if it does.
+    fn remote(&mut self) -> Option<&mut Remote> {
+        match self {
+            Command::Task(task) => Some(&mut task.remote),
+            Command::Agent(agent) => Some(&mut agent.remote),
+            Command::Worker(worker) => Some(&mut worker.remote),
+            Command::Checkpoint(checkpoint) => Some(&mut checkpoint.remote),
+            Command::Status(status) => Some(&mut status.remote),
+            Command::Watch(watch) => Some(&mut watch.remote),
+            Command::Serve { .. }
+            | Command::Run { .. }
+            | Command::Config(_)
+            | Command::Doctor(_)
+            | Command::Backup(_)
+            | Command::Restore(_) => None,
         }
     }
 }

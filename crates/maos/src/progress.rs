@@ -47,12 +47,22 @@ impl Board {
         Board { started: Instant::now(), seen, leaves, bars }
     }
 
-    /// Shows where the tasks of a plan stand.
-    pub(crate) fn show(&mut self, tasks: &[Snapshot]) {
+    /// Shows where the tasks of a plan stand; whether that is news.
+    pub(crate) fn show(&mut self, tasks: &[Snapshot]) -> bool {
         let lines = self.changes(tasks);
         match &mut self.bars {
             Some(bars) => bars.show(tasks, &mut self.leaves),
             None => lines.iter().for_each(|line| words::say(line)),
+        }
+        !lines.is_empty()
+    }
+
+    /// Says something beside it.
+    pub(crate) fn say(&self, text: &str) {
+        match &self.bars {
+            // A terminal that cannot be written to shows nothing else either.
+            Some(bars) => drop(bars.all.println(text)),
+            None => words::say(text),
         }
     }
 

@@ -1,7 +1,12 @@
 //! The server that a command talks to.
 
+use std::time::Duration;
+
 use clap::Args;
-use maos_api::client::{Client, ClientError, Retries, URL_DEFAULT};
+use maos_api::client::{Client, ClientError, Patience, Retries, URL_DEFAULT};
+
+/// How long a command that only reads waits for a server to listen.
+const REFUSED_MAX: Duration = Duration::from_secs(2);
 
 /// What every command that talks to a server takes.
 #[derive(Args)]
@@ -16,7 +21,7 @@ pub(crate) struct Remote {
         hide_env_values = true,
         default_value = URL_DEFAULT
     )]
-    server: String,
+    pub(crate) server: String,
     /// Print one JSON document on standard output
     #[arg(long, global = true, display_order = 901)]
     pub(crate) json: bool,
@@ -24,7 +29,9 @@ pub(crate) struct Remote {
 
 impl Remote {
     pub(crate) fn client(&self) -> Result<Client, ClientError> {
-        // Whoever sits before it decides whether to try again.
-        Ok(Client::new(&self.server)?.with_retries(Retries::NONE))
+        // Whoever sits before it decides whether to try again. Only a server that was started in
+        // the line above gets a moment.
+        let patience = Patience { refused: REFUSED_MAX, ..Patience::default() };
+        Ok(Client::new(&self.server)?.with_retries(Retries::NONE).with_patience(patience))
     }
 }

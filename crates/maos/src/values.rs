@@ -2,6 +2,7 @@
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde_json::Value;
+use uuid::Uuid;
 
 /// One of the wire's names for `all`; another one is refused with a list of them.
 pub(crate) fn one_of<T, const N: usize>(
@@ -15,6 +16,20 @@ where
         let known = all.into_iter().find(|known| name_of(*known) == name);
         known.ok_or("not one of the names")
     })
+}
+
+/// The id of a task; who gives something else is told where ids are.
+pub(crate) fn task_id(text: &str) -> Result<Uuid, String> {
+    id(text, "maos task list")
+}
+
+/// The id of an agent.
+pub(crate) fn agent_id(text: &str) -> Result<Uuid, String> {
+    id(text, "maos agent list")
+}
+
+fn id(text: &str, shown_by: &str) -> Result<Uuid, String> {
+    text.parse().map_err(|_| format!("an id is a UUID\nhint: `{shown_by}` shows the ids there are"))
 }
 
 /// Reads `KEY=VALUE`; a value that is no JSON is a string.

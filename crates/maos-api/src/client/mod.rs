@@ -23,6 +23,7 @@ mod content;
 mod retry;
 mod stream;
 mod url;
+mod wider;
 mod wire;
 pub mod worker;
 
@@ -123,6 +124,14 @@ pub enum ClientError {
         #[source]
         source: serde_json::Error,
     },
+    /// A worker was stopped, and the server could not be told of all that it ran.
+    #[error("stopped before `{url}` was told of {attempts} attempts")]
+    Untold {
+        /// The server.
+        url: String,
+        /// How many.
+        attempts: usize,
+    },
     /// The server refused, or failed.
     #[error("{}", body.error)]
     Api {
@@ -155,13 +164,17 @@ impl<T> Deref for Answer<T> {
 pub struct Patience {
     /// For a connection.
     pub connect: Duration,
+    /// For somebody to listen there, where a request only reads: a server that was just started
+    /// does not yet.
+    pub refused: Duration,
     /// For an answer, on top of the wait that a request asks of the server.
     pub answer: Duration,
 }
 
 impl Default for Patience {
     fn default() -> Patience {
-        Patience { connect: Duration::from_secs(5), answer: Duration::from_secs(30) }
+        let (connect, answer) = (Duration::from_secs(5), Duration::from_secs(30));
+        Patience { connect, refused: Duration::ZERO, answer }
     }
 }
 

@@ -56,7 +56,8 @@ pub(super) fn worth_it(fault: &ClientError, harmless: bool) -> bool {
         | ClientError::Unreadable { .. }
         | ClientError::TimedOut { .. }
         | ClientError::AnswerTooLarge { .. }
-        | ClientError::NotTheContract { .. } => false,
+        | ClientError::NotTheContract { .. }
+        | ClientError::Untold { .. } => false,
     }
 }
 

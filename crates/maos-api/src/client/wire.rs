@@ -14,7 +14,7 @@ use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::content::{Content, Outgoing};
 use super::url::Address;
@@ -24,6 +24,8 @@ use super::{ClientError, Patience};
 const ANSWER_BYTES_MAX: usize = 256 << 20;
 /// Connections kept for the next request.
 const IDLE_MAX: usize = 8;
+/// Pause before a connection that was refused is tried again.
+const REFUSED_PAUSE: Duration = Duration::from_millis(50);
 
 /// One request, without the server it goes to.
 pub(super) struct Exchange<'a> {
@@ -100,7 +102,7 @@ impl Wire {
             let may_be_stale = reused.is_some();
             let mut connection = match reused.take() {
                 Some(connection) => connection,
-                None => self.connect(patience.connect).await?,
+                None => self.reach(exchange, patience).await?,
             };
             let answered = timeout(limit, self.ask(&mut connection, request)).await;
             match answered.map_err(|_| self.timed_out(limit))? {
@@ -128,7 +130,7 @@ impl Wire {
         patience: Patience,
     ) -> Result<Opened, ClientError> {
         let request = self.request(exchange)?;
-        let mut connection = self.connect(patience.connect).await?;
+        let mut connection = self.reach(exchange, patience).await?;
         let answered = timeout(patience.answer, self.send(&mut connection, request)).await;
         let response = answered
             .map_err(|_| self.timed_out(patience.answer))?
@@ -165,6 +167,28 @@ impl Wire {
             let why = format!("a request to it cannot be formed: {why}");
             ClientError::BadUrl { url: self.url().to_owned(), why }
         })
+    }
+
+    /// A connection for a request; whoever only reads waits a moment for a server that starts.
+    async fn reach(
+        &self,
+        exchange: &Exchange<'_>,
+        patience: Patience,
+    ) -> Result<Connection, ClientError> {
+        let only_reads = exchange.method == Method::GET;
+        let more = if only_reads { patience.refused } else { Duration::ZERO };
+        let until = Instant::now() + more;
+        loop {
+            match self.connect(patience.connect).await {
+                Err(ClientError::Unreachable { source, .. })
+                    if source.kind() == io::ErrorKind::ConnectionRefused
+                        && Instant::now() < until =>
+                {
+                    tokio::time::sleep(REFUSED_PAUSE).await;
+                }
+                reached => return reached,
+            }
+        }
     }
 
     async fn connect(&self, patience: Duration) -> Result<Connection, ClientError> {

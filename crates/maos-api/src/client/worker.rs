@@ -15,6 +15,7 @@ use hyper::body::Bytes;
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::content::Content;
@@ -34,6 +35,10 @@ const WAIT_MS: u64 = 30_000;
 /// Pause before the server is asked again; doubled each time, and spread by chance.
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// What is left after the grace time for telling the server what was stopped.
+const TELL_MAX: Duration = Duration::from_secs(2);
+/// For taking leave of the server, which finds out by itself if need be.
+const LEAVE_MAX: Duration = Duration::from_secs(5);
 /// Lines of log that wait for the server at the most.
 const LINES_MAX: usize = 10_000;
 
@@ -202,6 +207,29 @@ pub struct Worker {
     told: Option<mpsc::UnboundedSender<Contact>>,
 }
 
+/// How far a worker is with its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// It goes on.
+    No,
+    /// What runs has time until then.
+    Draining(Instant),
+    /// What ran was stopped; the server can be told until then.
+    Telling(Instant),
+}
+
+impl Ending {
+    /// Returns when the time is over.
+    async fn due(self) {
+        match self {
+            Ending::No => std::future::pending().await,
+            Ending::Draining(until) | Ending::Telling(until) => {
+                tokio::time::sleep_until(until).await;
+            }
+        }
+    }
+}
+
 /// A poll as it is sent, and what it brings.
 struct Sent {
     body: Bytes,
@@ -212,6 +240,7 @@ struct Sent {
 }
 
 /// Attempts that run, and outcomes that the server does not have yet.
+#[derive(Default)]
 struct Desk {
     running: JoinSet<(AttemptRef, Verdict)>,
     names: HashMap<tokio::task::Id, AttemptRef>,
@@ -255,10 +284,12 @@ impl Worker {
         Worker { id, stays: true, ..self }
     }
 
-    /// Does tasks until `stop` is there, then finishes what runs, for at most `grace`.
+    /// Does tasks until `stop` is there, then finishes what runs, for at most `grace`; also if the
+    /// server is away. Dropping the future gives up everything at once.
     ///
     /// # Errors
-    /// That the agent was ended or has a newer process, or that the server refuses it for good.
+    /// That the agent was ended or has a newer process, that the server refuses it for good, or
+    /// that it could not be told of everything in time.
     pub async fn run<F, Fut>(
         self,
         work: F,
@@ -273,19 +304,17 @@ impl Worker {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let incarnation = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
         let (sink, mut signs) = mpsc::unbounded_channel();
-        let mut desk = Desk {
-            running: JoinSet::new(),
-            names: HashMap::new(),
-            stops: HashMap::new(),
-            ended: Vec::new(),
-        };
+        let mut desk = Desk::default();
         let mut untold = Untold::default();
         let waiting = Arc::new(AtomicUsize::new(0));
-        let mut draining: Option<tokio::time::Instant> = None;
+        let mut ending = Ending::No;
         tokio::pin!(stop);
-        self.register().await?;
-        while draining.is_none() || !desk.is_empty() {
-            let poll = self.poll(incarnation, &desk, &untold, draining.is_some());
+        tokio::select! {
+            registered = self.register() => registered?,
+            () = &mut stop => return Ok(()),
+        }
+        while ending == Ending::No || !desk.is_empty() {
+            let poll = self.poll(incarnation, &desk, &untold, ending != Ending::No);
             let waits = !poll.wait.is_zero();
             tokio::select! {
                 answer = self.ask(&poll) => match answer? {
@@ -305,10 +334,16 @@ impl Worker {
                     desk.note(joined);
                 }
                 Some(sign) = signs.recv(), if waits => untold.add(sign),
-                () = &mut stop, if draining.is_none() => {
-                    draining = Some(tokio::time::Instant::now() + grace);
+                () = &mut stop, if ending == Ending::No => {
+                    ending = Ending::Draining(Instant::now() + grace);
                 }
-                () = sleep_until(draining) => desk.stop_all(),
+                () = ending.due() => {
+                    if matches!(ending, Ending::Telling(_)) {
+                        return Err(self.untold(&desk));
+                    }
+                    desk.stop_all();
+                    ending = Ending::Telling(Instant::now() + TELL_MAX);
+                }
             }
             desk.gather();
             while let Ok(sign) = signs.try_recv() {
@@ -317,9 +352,14 @@ impl Worker {
         }
         if !self.stays {
             // Whoever cannot be told finds out by itself.
-            drop(self.client.terminate_agent(self.id).await);
+            drop(tokio::time::timeout(LEAVE_MAX, self.client.terminate_agent(self.id)).await);
         }
         Ok(())
+    }
+
+    fn untold(&self, desk: &Desk) -> ClientError {
+        let attempts = desk.stops.len() + desk.ended.len();
+        ClientError::Untold { url: self.client.url().to_owned(), attempts }
     }
 
     fn poll(&self, incarnation: u64, desk: &Desk, untold: &Untold, draining: bool) -> Sent {
@@ -524,12 +564,5 @@ fn code_of(error: &ClientError) -> Option<&str> {
     match error {
         ClientError::Api { body, .. } => Some(&body.error_code),
         _ => None,
-    }
-}
-
-async fn sleep_until(at: Option<tokio::time::Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }

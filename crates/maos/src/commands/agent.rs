@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::layout::{Fields, Screen, few, indented, moment};
 use crate::remote::Remote;
-use crate::values::{assignment, one_of};
+use crate::values::{agent_id, assignment, one_of};
 use crate::words;
 
 /// What the command line said.
@@ -36,6 +36,7 @@ enum Command {
     /// Show an agent
     Get {
         /// The agent's id
+        #[arg(value_parser = agent_id)]
         id: Uuid,
     },
     /// Register an agent
@@ -43,6 +44,7 @@ enum Command {
     /// End an agent's service: it takes nothing new, and what it runs is given to others
     Terminate {
         /// The agent's id
+        #[arg(value_parser = agent_id)]
         id: Uuid,
     },
 }

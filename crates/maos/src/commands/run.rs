@@ -4,10 +4,11 @@
 //! content, and every submission has an idempotency key of its own.
 
 use std::fs;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
+use std::ops::Not;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use maos_api::task::{Task, TaskStatus};
@@ -18,8 +19,11 @@ use maos_server::{host, service, telemetry};
 use uuid::Uuid;
 
 use super::serve::Signals;
+use super::task;
 use crate::progress::Board;
-use crate::{submissions, words};
+use crate::submissions::{self, Submissions};
+use crate::waiting::{self, Told};
+use crate::words;
 
 /// How often progress is looked at. Only the picture depends on it.
 const LOOK: Duration = Duration::from_millis(100);
@@ -36,7 +40,8 @@ pub(crate) struct Run {
 
 pub(crate) fn run(arguments: &Run) -> anyhow::Result<ExitCode> {
     let content = submissions::content(&arguments.file)?;
-    let submissions = submissions::read(&arguments.file, &content)?.bodies;
+    let Submissions { bodies: submissions, is_list } =
+        submissions::read(&arguments.file, &content)?;
     let folder = match arguments.file.parent() {
         Some(parent) if parent != Path::new("") => parent.to_owned(),
         _ => PathBuf::from("."),
@@ -62,6 +67,7 @@ pub(crate) fn run(arguments: &Run) -> anyhow::Result<ExitCode> {
     }
     telemetry::start(&config.log, None)?;
     let named = arguments.data_dir.clone();
+    let is_own = named.is_none();
     let data_dir = std::path::absolute(named.clone().unwrap_or_else(|| run_folder(&content)))?;
     if blobs::bucket_of(&data_dir.join("blobs"))?.is_none() {
         // A bucket belongs to one data directory, and a run has one of its own.
@@ -70,22 +76,58 @@ pub(crate) fn run(arguments: &Run) -> anyhow::Result<ExitCode> {
     let root = std::env::current_dir().context("the working directory cannot be read")?;
     let program = std::env::current_exe().context("this program's path cannot be read")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let tasks = runtime.block_on(async {
+    let is_new = !data_dir.exists();
+    let (checked, ran) = runtime.block_on(async {
         let mut signals = Signals::listen()?;
         let server = service::start(config, host::setup(program, data_dir.clone(), root)).await?;
-        let ran = to_their_end(&server, &submissions, &content, &mut signals).await;
+        let checked = check(&server, &submissions, is_list.then_some(&arguments.file));
+        let ran = match checked {
+            Ok(()) => to_their_end(&server, &submissions, &content, &mut signals).await,
+            Err(_) => Ok(Vec::new()),
+        };
         server.stop(Duration::ZERO).await;
-        ran
+        anyhow::Ok((checked, ran))
     })?;
+    if checked.is_err() && is_own && is_new {
+        tidy_up(&data_dir);
+    }
+    checked?;
+    let tasks = ran?;
     let completed = tasks.iter().all(|task| task.status == TaskStatus::Completed);
-    if named.is_none() && tasks.iter().all(|task| task.status.is_terminal()) {
-        // A finished run starts anew next time. Not to be able to tidy up is no failure of the run.
-        drop(fs::remove_dir_all(&data_dir));
+    if is_own && tasks.iter().all(|task| task.status.is_terminal()) {
+        // A finished run starts anew next time.
+        tidy_up(&data_dir);
     }
     if arguments.json {
-        print_json(&tasks)?;
+        print_json(&tasks, is_list)?;
+    } else {
+        print_results(&tasks)?;
     }
     Ok(if completed { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// Removes the folder of a run, and those above it if they are empty now. Not to be able to is no
+/// failure of the run.
+fn tidy_up(data_dir: &Path) {
+    drop(fs::remove_dir_all(data_dir));
+    for above in data_dir.ancestors().skip(1).take(2) {
+        drop(fs::remove_dir(above));
+    }
+}
+
+/// Refuses all of them if one would be refused, and says which; `list` is their file, if it holds a
+/// list.
+fn check(server: &Server, bodies: &[Vec<u8>], list: Option<&PathBuf>) -> anyhow::Result<()> {
+    for (index, body) in bodies.iter().enumerate() {
+        server.service.preview(body).map_err(|mut refusal| {
+            if let Some(file) = list {
+                let entry = format!("entry {} of `{}`", index + 1, file.display());
+                refusal.message = format!("{entry}: {}", refusal.message);
+            }
+            words::api_error(refusal)
+        })?;
+    }
+    Ok(())
 }
 
 fn run_folder(content: &[u8]) -> PathBuf {
@@ -105,13 +147,10 @@ async fn to_their_end(
         ids.push(submit(server, body, content, index).await?);
     }
     let mut board = Board::new(std::io::stderr().is_terminal());
+    let mut watcher = Watcher::new();
     let mut interrupted = false;
     loop {
-        for id in &ids {
-            if let Ok(lines) = service.watch(*id).await {
-                board.show(&lines);
-            }
-        }
+        watcher.look(server, &ids, &mut board).await;
         let all_ended = tokio::select! {
             ended = wait_all(server, &ids) => { ended?; true }
             () = tokio::time::sleep(LOOK) => false,
@@ -141,6 +180,54 @@ async fn to_their_end(
     }
     board.finish(&tasks);
     Ok(tasks)
+}
+
+/// Notices that a run stands still, says why, and ends what nobody here will ever do.
+struct Watcher {
+    told: Told,
+    stands_since: Instant,
+}
+
+impl Watcher {
+    fn new() -> Watcher {
+        Watcher { told: Told::default(), stands_since: Instant::now() }
+    }
+
+    async fn look(&mut self, server: &Server, ids: &[Uuid], board: &mut Board) {
+        let mut changed = false;
+        for id in ids {
+            if let Ok(lines) = server.service.watch(*id).await {
+                changed |= board.show(&lines);
+            }
+        }
+        if changed {
+            self.stands_since = Instant::now();
+        }
+        if self.stands_since.elapsed() < waiting::PATIENCE {
+            return;
+        }
+        self.stands_since = Instant::now();
+        for id in ids {
+            let explain = async |id| server.service.explain(id).await.ok();
+            let Some(reason) = waiting::origin(*id, explain).await else { continue };
+            if let Some(news) = self.told.news(*id, &reason) {
+                board.say(&news);
+            }
+            if let Some(nobody) = reason.blockers.iter().find(|blocker| blocker.kind == "no_agent")
+                && !a_pool_may_help(server).await
+            {
+                // No agent comes to a run from outside, so this would last for ever.
+                let why = format!("{}, and none can come to this run", nobody.message);
+                drop(server.service.cancel(reason.task_id, Some(why)).await);
+            }
+        }
+    }
+}
+
+/// Whether a pool could make an agent for something that waits; also if that cannot be told.
+async fn a_pool_may_help(server: &Server) -> bool {
+    let pools = server.service.pools().await;
+    pools.is_ok_and(|list| list.items.iter().all(|pool| pool.waiting == 0)).not()
 }
 
 /// Submits, or takes up what an interrupted run left; what has ended already starts anew.
@@ -180,13 +267,19 @@ async fn wait_all(server: &Server, ids: &[Uuid]) -> anyhow::Result<()> {
 }
 
 /// One document: the task, or the list of them for a list of submissions.
-fn print_json(tasks: &[Task]) -> anyhow::Result<()> {
-    let document = match tasks {
-        [task] => serde_json::json!({ "task": task }),
+fn print_json(tasks: &[Task], is_list: bool) -> anyhow::Result<()> {
+    words::print_json(&match tasks {
+        [task] if !is_list => serde_json::json!({ "task": task }),
         tasks => serde_json::json!({ "tasks": tasks }),
-    };
-    let mut out = std::io::stdout().lock();
-    serde_json::to_writer_pretty(&mut out, &document)?;
-    writeln!(out)?;
+    })
+}
+
+/// What the completed ones made, one after the other.
+fn print_results(tasks: &[Task]) -> anyhow::Result<()> {
+    for task in tasks {
+        if let Some(result) = task.result.as_deref().filter(|result| result.get() != "null") {
+            task::results(result.get())?;
+        }
+    }
     Ok(())
 }

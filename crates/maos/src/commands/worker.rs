@@ -17,9 +17,10 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command as Process};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use super::serve::Signals;
 use crate::remote::Remote;
 use crate::{programs, words};
 
@@ -98,15 +99,24 @@ pub(crate) async fn run(arguments: &WorkerArguments) -> anyhow::Result<ExitCode>
         }
     });
     let program = exec.program.clone();
-    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let stop = async move {
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
-        }
-        words::say("stopping: running work gets its time");
+    let mut signals = Signals::listen()?;
+    let (asked, stop) = oneshot::channel();
+    let stop = async move { drop(stop.await) };
+    let serving = worker.run(move |given| attempt(program.clone(), given), stop, DRAIN_GRACE);
+    let twice = async move {
+        signals.next().await;
+        words::say("stopping: running work gets its time; once more to stop at once");
+        // A worker that has just ended by itself hears nothing.
+        let _ = asked.send(());
+        signals.next().await;
     };
-    worker.run(move |given| attempt(program.clone(), given), stop, DRAIN_GRACE).await?;
+    tokio::select! {
+        served = serving => served?,
+        () = twice => anyhow::bail!(
+            "stopped at once: what ran is given up\n\
+             hint: others get these tasks once the server misses this worker"
+        ),
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -135,25 +145,33 @@ async fn attempt(program: Vec<OsString>, given: Given) -> Verdict {
             return Verdict::Failed { message, permanent: false };
         }
     };
-    let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+    let group = Group(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
     let mut ending = std::pin::pin!(to_its_end(&mut child, document.to_string(), &progress));
-    let verdict = tokio::select! {
+    tokio::select! {
         verdict = &mut ending => verdict,
         () = stop.stopped() => {
-            end(group, Signal::TERM);
+            group.send(Signal::TERM);
             drop(tokio::time::timeout(STOP_GRACE, &mut ending).await);
             Verdict::Lost
         }
-    };
-    // What it left running goes with it.
-    end(group, Signal::KILL);
-    verdict
+    }
 }
 
-fn end(group: Option<Pid>, signal: Signal) {
-    if let Some(group) = group {
-        // It may have ended by itself.
-        let _ = kill_process_group(group, signal);
+/// A program and what it started; it ends with this, also if the attempt is dropped.
+struct Group(Option<Pid>);
+
+impl Group {
+    fn send(&self, signal: Signal) {
+        if let Some(group) = self.0 {
+            // It may have ended by itself.
+            let _ = kill_process_group(group, signal);
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.send(Signal::KILL);
     }
 }
 

@@ -92,6 +92,88 @@ fn a_run_of_what_is_no_submission_exits_2_and_one_that_is_refused_exits_1() {
     assert_eq!(refused.status.code(), Some(1));
 }
 
+/// Runs a file of this content in a folder of its own.
+fn run_of(content: &Value, more: &[&str]) -> (tempfile::TempDir, std::process::Output) {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a.json"), content.to_string()).unwrap();
+    let arguments = [&["run", "a.json"], more].concat();
+    let output = maos(&arguments).current_dir(&folder).output().unwrap();
+    (folder, output)
+}
+
+fn noop(name: &str) -> Value {
+    json!({"name": name, "parameters": {"action": "noop"}})
+}
+
+#[test]
+fn a_list_with_a_wrong_entry_is_refused_as_a_whole_and_leaves_nothing() {
+    let write = json!({"name": "w", "parameters": {"action": "file.write", "path": "written",
+        "content": "x"}});
+    let (folder, output) = run_of(&json!([write, noop(" "), noop("c")]), &[]);
+    assert_snapshot!(shown(&output), @r"
+    exit 1
+    -- out
+    -- err
+    error: entry 2 of `a.json`: `name` must not be blank (VALIDATION_FAILED)
+    hint: correct what it names and send it again
+    ");
+    let left: Vec<_> =
+        std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["a.json"]);
+    let (folder, output) = run_of(&noop(" "), &[]);
+    assert!(!shown(&output).contains("entry"), "{}", shown(&output));
+    assert!(!folder.path().join(".maos").exists());
+}
+
+#[test]
+fn a_list_of_one_is_a_list() {
+    let (folder, output) = run_of(&json!([noop("a")]), &["--json"]);
+    assert_eq!(document(&output)["tasks"][0]["status"], "completed");
+    assert!(!folder.path().join(".maos").exists());
+}
+
+#[test]
+fn a_run_prints_what_was_made() {
+    let sum = json!({"name": "s", "parameters": {"action": "compute.sum", "values": [1, 41]}});
+    let text = json!({"name": "t", "parameters": {"action": "noop"}});
+    let (_, output) = run_of(&json!([sum, text]), &[]);
+    let told = shown(&output);
+    assert!(told.starts_with("exit 0\n-- out\n42\n{\n"), "{told}");
+}
+
+#[test]
+fn a_run_of_what_nobody_here_can_do_says_so_and_ends() {
+    let poem = json!({"name": "poem", "agent_type": "poet", "required_capabilities": ["rhyming"]});
+    let step = json!({"name": "one", "parameters": {"action": "noop"}});
+    let steps = json!({"name": "both", "subtasks": [step, poem]});
+    for content in [poem, steps] {
+        let (folder, output) = run_of(&content, &[]);
+        let told = shown(&output);
+        let reason = "no agent has capability `rhyming` and type `poet`";
+        assert!(told.starts_with("exit 1\n-- out\n-- err\n"), "{told}");
+        assert!(told.contains(&format!("ready: it waits for\n1. {reason}")), "{told}");
+        assert!(told.contains(", and none can come to this run"), "{told}");
+        assert!(!folder.path().join(".maos").exists());
+    }
+}
+
+#[test]
+fn what_is_no_id_is_refused_with_where_ids_are() {
+    for (words, from) in [(["task", "get", "123"], "task"), (["agent", "get", "x"], "agent")] {
+        let told = shown(&maos(&words).output().unwrap());
+        assert!(told.contains("an id is a UUID\nhint: `maos "), "{told}");
+        assert!(told.contains(&format!("`maos {from} list` shows the ids there are")), "{told}");
+    }
+}
+
+#[test]
+fn a_server_may_be_named_before_the_command() {
+    let told = shown(&maos(&["--server", "ftp://x", "status"]).output().unwrap());
+    assert!(told.contains("`ftp://x` is no address of a server"), "{told}");
+    let told = shown(&maos(&["--server", "http://x", "doctor"]).output().unwrap());
+    assert!(told.contains("this command talks to no server"), "{told}");
+}
+
 #[test]
 fn a_backup_of_a_run_is_restored() {
     let folder = tempfile::tempdir().unwrap();

@@ -493,7 +493,8 @@ fn arguments_that_make_no_sense_exit_2() {
     exit 2
     -- out
     -- err
-    error: invalid value '7' for '<ID>': invalid length: found 1
+    error: invalid value '7' for '<ID>': an id is a UUID
+    hint: `maos task list` shows the ids there are
 
     For more information, try '--help'.
     ");

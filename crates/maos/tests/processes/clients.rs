@@ -8,8 +8,10 @@ use std::time::Duration;
 use maos_api::client::worker::{Verdict, Worker};
 use maos_api::client::{Client, Retries, Said};
 use maos_api::events::{Event, EventFilter, EventKind};
+use maos_api::keys::ConcurrencyLimit;
 use maos_api::logs::{LogLevel, LogQuery};
-use maos_api::task::{TaskStatus, TaskSubmission};
+use maos_api::messages::MessageQuery;
+use maos_api::task::{BatchResult, BulkOperation, TaskStatus, TaskSubmission};
 use serde_json::json;
 use serde_json::value::to_raw_value;
 use tokio::sync::oneshot;
@@ -71,15 +73,24 @@ fn a_submission_waits_for_its_server_and_events_go_on_over_a_restart() {
         let mut events = client.events(&done, None);
         let named =
             |name: &str| TaskSubmission { name: name.to_owned(), ..TaskSubmission::action("noop") };
-        // The stream is open before anything happens.
-        let first = tokio::join!(events.next(), async {
-            client.submit_task(&named("before")).await.unwrap().wait().await.unwrap()
-        });
+        // Nobody says when the stream is open: what happens before that is not in it.
+        let first = {
+            let mut next = std::pin::pin!(events.next());
+            loop {
+                let task = named("before");
+                let ended = async { client.submit_task(&task).await.unwrap().wait().await };
+                tokio::select! {
+                    biased;
+                    event = &mut next => break event,
+                    ended = ended => drop(ended.unwrap()),
+                }
+            }
+        };
         let names = |event: Event| match event {
             Event::Task(event) => event.name,
             other => panic!("{other:?}"),
         };
-        let (id, event) = first.0.unwrap();
+        let (id, event) = first.unwrap();
         assert_eq!((names(event), id.is_some()), ("before".to_owned(), true));
         house.kill();
         let restarted = async {
@@ -93,9 +104,15 @@ fn a_submission_waits_for_its_server_and_events_go_on_over_a_restart() {
             submitted.unwrap().wait().await.unwrap();
             opened.unwrap()
         };
-        let (seen, _house) = tokio::join!(events.next(), restarted);
-        let (_, event) = seen.unwrap();
-        assert!(matches!(&event, Event::Gap { .. }) || names(event) == "after");
+        let seen = async {
+            loop {
+                let (_, event) = events.next().await.unwrap();
+                if matches!(&event, Event::Gap { .. }) || names(event) == "after" {
+                    return;
+                }
+            }
+        };
+        let ((), _house) = tokio::join!(seen, restarted);
     });
 }
 
@@ -212,4 +229,151 @@ fn a_worker_says_once_that_it_cannot_reach_its_server_and_goes_on() {
     let id = house.submit(&task);
     assert_eq!(house.ended(&id)["status"], "completed");
     assert!(said.next().unwrap().unwrap().contains("the server answers"));
+}
+
+fn signalled(child: &Child, signal: rustix::process::Signal) {
+    rustix::process::kill_process(rustix::process::Pid::from_child(child), signal).unwrap();
+}
+
+#[test]
+fn a_worker_is_stopped_although_there_never_was_a_server() {
+    use rustix::process::Signal;
+    let url = format!("http://127.0.0.1:{}", free_port());
+    for signal in [Signal::TERM, Signal::INT] {
+        let arguments = ["worker", "exec", "--capability", "rare", "--", "cat"];
+        let mut child = Ended(maos(&arguments, &url).spawn().unwrap());
+        let mut said = BufReader::new(child.0.stderr.take().unwrap()).lines();
+        assert!(said.any(|line| line.unwrap().contains("trying on")));
+        signalled(&child.0, signal);
+        eventually("its end", PATIENCE, || {
+            child.0.try_wait().unwrap().is_some_and(|status| status.success())
+        });
+    }
+}
+
+#[test]
+fn a_second_signal_ends_a_worker_and_its_program_although_the_server_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut house = House::open(folder.path());
+    let url = format!("http://{}", house.address);
+    let mark = format!("mark-{}", uuid::Uuid::now_v7());
+    let script = "cat > /dev/null; sleep 600 & wait";
+    let arguments =
+        ["worker", "exec", "--capability", "rare", "--", "sh", "-c", script, mark.as_str()];
+    let mut child = Ended(maos(&arguments, &url).spawn().unwrap());
+    house.submit(&json!({"name": "n", "required_capabilities": ["rare"]}));
+    // The worker itself carries the mark in its arguments, too.
+    eventually("the program", PATIENCE, || crate::house::marked(&mark).len() == 2);
+    house.kill();
+    let mut said = BufReader::new(child.0.stderr.take().unwrap()).lines();
+    signalled(&child.0, rustix::process::Signal::TERM);
+    assert!(said.any(|line| line.unwrap().contains("once more to stop at once")));
+    signalled(&child.0, rustix::process::Signal::TERM);
+    eventually("its end", PATIENCE, || {
+        child.0.try_wait().unwrap().is_some_and(|status| status.code() == Some(2))
+    });
+    assert!(said.any(|line| line.unwrap().contains("what ran is given up")));
+    eventually("the program's end", PATIENCE, || crate::house::marked(&mark).is_empty());
+}
+
+#[test]
+fn a_worker_gives_up_after_its_grace_time_if_it_cannot_tell_the_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut house = House::open(folder.path());
+    let (stop, stopped) = oneshot::channel::<()>();
+    let (began, begun) = tokio::sync::mpsc::unbounded_channel();
+    let why = wait(async {
+        let worker = Worker::new(client(&house), "maker", vec!["making".to_owned()], 2);
+        let work = move |_| {
+            began.send(()).unwrap();
+            std::future::pending::<Verdict>()
+        };
+        let ended = async { drop(stopped.await) };
+        let serving = tokio::spawn(worker.run(work, ended, Duration::from_millis(100)));
+        let mut task = TaskSubmission { name: "make".to_owned(), ..TaskSubmission::default() };
+        task.additions.insert("required_capabilities".to_owned(), json!(["making"]));
+        client(&house).submit_task(&task).await.unwrap();
+        let mut begun = begun;
+        begun.recv().await.unwrap();
+        house.kill();
+        stop.send(()).unwrap();
+        serving.await.unwrap().unwrap_err()
+    });
+    assert!(why.to_string().contains("was told of 1 attempts"), "{why}");
+}
+
+#[test]
+fn whoever_waits_for_a_task_that_stands_still_is_told_why_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let house = House::open(folder.path());
+    let url = format!("http://{}", house.address);
+    let poem = json!({"name": "poem", "required_capabilities": ["rhyming"]});
+    let id = house.submit(&json!({"name": "n", "subtasks": [poem]}));
+    let mut watching = Ended(maos(&["task", "watch", &id], &url).spawn().unwrap());
+    let mut said = BufReader::new(watching.0.stderr.take().unwrap()).lines();
+    let first = said.next().unwrap().unwrap();
+    assert!(first.starts_with("subtask ") && first.ends_with(" is ready: it waits for"), "{first}");
+    let second = said.next().unwrap().unwrap();
+    assert!(second.starts_with("1. no agent has capability `rhyming`"), "{second}");
+    house.call("DELETE", &format!("/api/v1/tasks/{id}"), "");
+    assert_eq!(watching.0.wait().unwrap().code(), Some(1));
+    assert_eq!(said.map_while(Result::ok).filter(|line| line.contains("waits for")).count(), 0);
+}
+
+#[test]
+fn the_client_speaks_of_many_tasks_plans_and_what_they_share() {
+    let folder = tempfile::tempdir().unwrap();
+    let house = House::open(folder.path());
+    let client = client(&house);
+    let bytes = |value: serde_json::Value| value.to_string().into_bytes();
+    wait(async {
+        let later = json!({"name": "later", "delay_seconds": 600});
+        let answers =
+            client.submit_batch(bytes(json!([later, {"name": " "}])), None).await.unwrap();
+        let [BatchResult::Accepted { task_id }, BatchResult::Refused { error_code, .. }] =
+            &answers.value[..]
+        else {
+            panic!("{answers:?}")
+        };
+        assert_eq!(error_code, "VALIDATION_FAILED");
+        let id = *task_id;
+        let changed = client.change_task(id, bytes(json!({"priority": "high"}))).await.unwrap();
+        assert_eq!(changed.task.priority.name(), "high");
+        let done = client.bulk(BulkOperation::Cancel, &[id], Some("enough")).await.unwrap();
+        assert_eq!(done.successful_operations, 1);
+        assert!(client.task(id, 0).await.unwrap().task.error.clone().unwrap().contains("enough"));
+        assert_eq!(client.task_history(id).await.unwrap().items.len(), 2);
+        assert_eq!(client.plan(id).await.unwrap().root_task_id, id);
+        let preview = client.preview(bytes(json!({"name": "n"}))).await.unwrap();
+        assert_eq!(preview.tasks.len(), 1);
+        let message = bytes(json!({"to": {"topic": "t"}, "body": 7}));
+        client.send_message(message.clone(), Some("k")).await.unwrap();
+        assert_eq!(client.send_message(message, Some("k")).await.unwrap().offset, 0);
+        let mailbox = "topic:t".parse().unwrap();
+        let (reader, offset) = ("me".to_owned(), None);
+        let query = MessageQuery { mailbox, reader, offset, limit: 10, wait_seconds: 1 };
+        assert_eq!(client.messages(&query).await.unwrap().items.len(), 1);
+        let read = json!({"mailbox": "topic:t", "reader": "me", "offset": 0});
+        client.acknowledge(bytes(read)).await.unwrap();
+        assert!(client.messages(&query).await.unwrap().items.is_empty());
+        let limit = ConcurrencyLimit { running_max: Some(2), starts_per_minute: None };
+        client.set_limit("a/b", &limit).await.unwrap();
+        assert!(client.keys().await.unwrap().concurrency.contains_key("a/b"));
+        let wanted = json!({"requester_id": "me 1", "resources": {"cpu_cores": 2}});
+        client.allocate(bytes(wanted)).await.unwrap();
+        assert_eq!(client.allocations().await.unwrap().items.len(), 1);
+        client.release("me 1").await.unwrap();
+        assert!(!client.resources().await.unwrap().items.is_empty());
+        let nightly = json!({"name": "s", "cron": "0 3 * * *", "task": {"name": "n"}});
+        let schedule = client.create_schedule(bytes(nightly)).await.unwrap().schedule.id;
+        assert_eq!(client.schedules().await.unwrap().items.len(), 1);
+        client.delete_schedule(schedule).await.unwrap();
+        let pool = client.pools().await.unwrap().items[0].name.clone();
+        let changed = client.change_pool(&pool, bytes(json!({"max": 3}))).await.unwrap();
+        assert_eq!(changed.pool.settings.max, 3);
+        let claude = client.submit_claude(bytes(json!({"name": "c"})), None).await.unwrap();
+        let claude = claude.claude_task_id;
+        assert!(client.claude_results(claude).await.is_err());
+        client.cancel_claude(claude, Some("no more")).await.unwrap();
+    });
 }

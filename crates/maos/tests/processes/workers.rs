@@ -70,6 +70,17 @@ fn runs(marks: &Path) -> usize {
 }
 
 #[test]
+fn the_worker_in_shell_says_how_it_is_used() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/worker.sh");
+    for arguments in [&[][..], &["capability"]] {
+        let output = Command::new("bash").arg(&example).args(arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("worker.sh CAPABILITY PROGRAM"), "{said}");
+    }
+}
+
+#[test]
 fn a_worker_in_shell_completes_fails_and_is_cancelled() {
     let folder = folder(&[]);
     let house = House::open(folder.path());

@@ -11,11 +11,13 @@ use maos_api::client::Client;
 use uuid::Uuid;
 
 use crate::layout::{Screen, moment};
+use crate::values::task_id;
 use crate::words;
 
 #[derive(Args)]
 pub(super) struct Artifacts {
     /// The task's id
+    #[arg(value_parser = task_id)]
     id: Uuid,
     /// Fetch the file of this name
     #[arg(long, value_name = "NAME")]

@@ -8,7 +8,7 @@ use maos_api::time::UtcTime;
 use uuid::Uuid;
 
 use crate::layout::{Screen, moment};
-use crate::values::one_of;
+use crate::values::{agent_id, one_of, task_id};
 use crate::words;
 
 /// Which tasks, and which part of their list.
@@ -27,10 +27,10 @@ pub(crate) struct List {
     #[arg(long, value_name = "WORDS")]
     search: Option<String>,
     /// Only the direct subtasks of this task
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = task_id)]
     parent: Option<Uuid>,
     /// Only those that this agent holds at the moment
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = agent_id)]
     agent: Option<Uuid>,
     /// Only those created at this time or later, such as 2026-01-31T12:00:00Z
     #[arg(long, value_name = "TIME")]
@@ -95,10 +95,11 @@ pub(super) async fn run(client: &Client, json: bool, wanted: &List) -> anyhow::R
         words::print(&screen.table(["ID", "STATUS", "PRIORITY", "CREATED", "NAME"], &rows))?;
         super::say_page(&page, "task");
     }
-    // A page that came to its bound may have left some out.
-    let full = usize::try_from(page.page_size).is_ok_and(|size| page.items.len() >= size);
-    if let Some(cursor) = page.next_cursor.as_ref().filter(|_| !full) {
-        words::say(&format!("there may be more: --cursor {cursor} goes on"));
+    if let Some(cursor) = &page.next_cursor {
+        // A page that came to its bound may have left some out.
+        let full = usize::try_from(page.page_size).is_ok_and(|size| page.items.len() >= size);
+        let more = if full { "there are more" } else { "there may be more" };
+        words::say(&format!("{more}: --cursor {cursor} goes on"));
     }
     Ok(())
 }

@@ -7,11 +7,13 @@ use maos_api::client::{Client, WAIT_SECONDS_MAX};
 use maos_api::logs::{LIMIT_MAX, LogItem, LogLevel, LogPage, LogQuery};
 use uuid::Uuid;
 
+use crate::values::task_id;
 use crate::words;
 
 #[derive(Args)]
 pub(super) struct Logs {
     /// The task's id
+    #[arg(value_parser = task_id)]
     id: Uuid,
     /// Go on until the task has ended
     #[arg(short, long)]

@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::layout::indented;
 use crate::remote::Remote;
+use crate::values::task_id;
 use crate::words;
 
 /// What the command line said.
@@ -34,6 +35,7 @@ enum Command {
     /// Show a task
     Get {
         /// The task's id
+        #[arg(value_parser = task_id)]
         id: Uuid,
     },
     /// List the tasks, the newest first
@@ -41,6 +43,7 @@ enum Command {
     /// Cancel a task and all below it
     Cancel {
         /// The task's id
+        #[arg(value_parser = task_id)]
         id: Uuid,
         /// Why, for whoever asks later
         #[arg(long)]
@@ -49,16 +52,19 @@ enum Command {
     /// Run a failed or cancelled task again, under the same id
     Retry {
         /// The task's id
+        #[arg(value_parser = task_id)]
         id: Uuid,
     },
     /// Say what a task waits for, since when, who holds it, and what would let it go on
     Why {
         /// The task's id
+        #[arg(value_parser = task_id)]
         id: Uuid,
     },
     /// Follow a task and its subtasks to its end; exit 0 if it completes, else 1
     Watch {
         /// The task's id
+        #[arg(value_parser = task_id)]
         id: Uuid,
     },
     /// Print what the attempts of a task have to say, each line with its time
@@ -68,6 +74,7 @@ enum Command {
     /// Print what a completed task made
     Results {
         /// The task's id
+        #[arg(value_parser = task_id)]
         id: Uuid,
     },
 }
@@ -99,7 +106,11 @@ pub(crate) async fn run(arguments: &TaskArguments) -> anyhow::Result<ExitCode> {
         }
         Command::Results { id } => {
             let answer = client.results(*id).await?;
-            results(answer.results.get(), &answer.raw, json)?;
+            if json {
+                words::print_raw(&answer.raw)?;
+            } else {
+                results(answer.results.get())?;
+            }
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -120,11 +131,8 @@ fn message(message: &str, raw: &[u8], json: bool) -> anyhow::Result<()> {
     Ok(if json { words::print_raw(raw) } else { words::print(&words::harmless(message)) }?)
 }
 
-/// A result that is text is printed as that text, so that it can go to a file.
-fn results(results: &str, raw: &[u8], json: bool) -> anyhow::Result<()> {
-    if json {
-        return Ok(words::print_raw(raw)?);
-    }
+/// Prints a result; one that is text as that text, so that it can go to a file.
+pub(crate) fn results(results: &str) -> anyhow::Result<()> {
     let text = match maos_api::document::text(results) {
         Some(text) => text.strip_suffix('\n').unwrap_or(&text).to_owned(),
         None => indented(results),

@@ -4,7 +4,7 @@ use maos_api::explain::Explanation;
 use maos_api::task::Task;
 
 use crate::layout::{Fields, Screen, few, moment};
-use crate::words;
+use crate::{waiting, words};
 
 pub(super) fn task(task: &Task, raw: &[u8], json: bool) -> anyhow::Result<()> {
     if json {
@@ -60,15 +60,6 @@ pub(super) fn explanation(explanation: &Explanation, raw: &[u8], json: bool) -> 
         (false, true) => "it has ended and waits for nothing",
         (false, false) => "it waits for nothing",
     });
-    for (index, blocker) in explanation.blockers.iter().enumerate() {
-        let what = words::one_line(&blocker.message);
-        text.push_str(&format!("\n{}. {what} ({})", index + 1, words::one_line(&blocker.kind)));
-        let fields = Fields::default()
-            .with("   since", moment(blocker.since))
-            .with("   held by", few(&blocker.held_by))
-            .with("   unblock", words::harmless(&blocker.unblock).into_owned());
-        text.push('\n');
-        text.push_str(&fields.text());
-    }
+    text.push_str(&waiting::listed(&explanation.blockers));
     Ok(words::print(&text)?)
 }

@@ -5,15 +5,17 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use maos_api::client::{Answer, Client, WAIT_SECONDS_MAX};
 use maos_api::task::{Task, TaskEnvelope, TaskStatus};
 use uuid::Uuid;
 
 use crate::layout::Screen;
+use crate::waiting::{self, Told};
 use crate::words;
 
-/// Shortest wait for a task with subtasks, whose own changes nobody announces.
+/// Shortest wait for a task that waits or has subtasks, whose changes nobody announces.
 const WAIT_SECONDS_MIN: u64 = 2;
 /// So many subtasks that have not ended make the wait a second longer.
 const SUBTASKS_PER_SECOND: usize = 50;
@@ -45,9 +47,10 @@ pub(super) async fn to_its_end(
     id: Uuid,
     say: &mut dyn FnMut(String) -> std::io::Result<()>,
 ) -> anyhow::Result<Answer<TaskEnvelope>> {
-    let mut seen = BTreeMap::new();
-    let mut wait_seconds = 0;
+    let (mut seen, mut told) = (BTreeMap::new(), Told::default());
+    let (mut wait_seconds, mut stands_since) = (0, Instant::now());
     loop {
+        let before = seen.clone();
         let answer = client.task(id, wait_seconds).await?;
         let task = &answer.task;
         let ended = task.status.is_terminal();
@@ -67,12 +70,22 @@ pub(super) async fn to_its_end(
             tell(&mut seen, task, "", say)?;
             return Ok(answer);
         }
+        if seen != before {
+            stands_since = Instant::now();
+        } else if stands_since.elapsed() >= waiting::PATIENCE {
+            let explain = async |id| client.explain(id).await.ok().map(|answer| answer.value);
+            if let Some(reason) = waiting::origin(id, explain).await
+                && let Some(news) = told.news(id, &reason)
+            {
+                words::say(&news);
+            }
+        }
         wait_seconds = wait(task, open);
     }
 }
 
 fn wait(task: &Task, open: usize) -> u64 {
-    if task.subtasks.is_empty() {
+    if task.subtasks.is_empty() && task.status == TaskStatus::Running {
         return WAIT_SECONDS_MAX;
     }
     let longer = u64::try_from(open / SUBTASKS_PER_SECOND).unwrap_or(WAIT_SECONDS_MAX);

@@ -1,0 +1,218 @@
+"""How the client talks: one session, each request until it is answered or refused.
+
+What may pass by itself (429, 503, a broken connection) is tried again with a growing pause, if that
+is harmless.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Optional, TypeVar, Union
+from urllib.parse import quote
+
+import aiohttp
+from yarl import URL
+
+JSON = dict[str, Any]
+Content = Union[bytes, Path]
+Self = TypeVar("Self", bound="Wire")
+
+RETRY_STATUSES = (429, 503)
+PAUSE_FIRST_SECONDS = 0.2
+PAUSE_MAX_SECONDS = 5.0
+PIECE_BYTES = 1 << 18
+
+
+class MAOSError(aiohttp.ClientResponseError):
+    """The server refused a request, and says why.
+
+    `message` is for people, `error_code` and `details` are for programs; `request_id` finds the
+    request in the server's log.
+    """
+
+    def __init__(self, response: aiohttp.ClientResponse, body: Mapping[str, Any]) -> None:
+        """Take what the server said."""
+        message = str(body.get("error") or response.reason or "the server gave no reason")
+        super().__init__(
+            response.request_info,
+            response.history,
+            status=response.status,
+            message=message,
+            headers=response.headers,
+        )
+        self.error_code = str(body.get("error_code", ""))
+        self.details: JSON = dict(body.get("details") or {})
+        self.request_id = response.headers.get("x-request-id", "")
+
+
+class Wire:
+    """A server, and the session with it."""
+
+    def __init__(
+        self,
+        base_url: str = "http://127.0.0.1:8000",
+        timeout_seconds: float = 30.0,
+        retries: int = 3,
+    ) -> None:
+        """Note where the server is; nothing is sent yet."""
+        self._base = base_url.rstrip("/")
+        self._timeout_seconds = timeout_seconds
+        self._retries = retries
+        self._session: Optional[aiohttp.ClientSession] = None
+
+    async def __aenter__(self: Self) -> Self:
+        """Open the session."""
+        self._open()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: Optional[type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        """Close the session."""
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            # The server sets no cookies; to look for some would cost every request.
+            self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+        return self._session
+
+    async def _submit(
+        self,
+        path: str,
+        body: Any,
+        key: Optional[str] = None,
+        query: Optional[Mapping[str, str]] = None,
+    ) -> JSON:
+        key = uuid.uuid4().hex if key is None else key
+        return await self._call("POST", path, body=body, query=query, key=key)
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        query: Optional[Mapping[str, str]] = None,
+        key: Optional[str] = None,
+        again: bool = True,
+        accepted: tuple[int, ...] = (200,),
+        more_seconds: float = 0.0,
+    ) -> JSON:
+        waits = float(query.get("wait_seconds", 0)) if query else more_seconds
+        asked = self._send(method, path, body, query, key, again, accepted)
+        answer: JSON = await asyncio.wait_for(asked, self._timeout_seconds + waits)
+        return answer
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        body: Any,
+        query: Optional[Mapping[str, str]],
+        key: Optional[str],
+        again: bool,
+        accepted: tuple[int, ...],
+        media_type: Optional[str] = None,
+    ) -> Any:
+        headers = {"idempotency-key": key} if key else {}
+        if media_type is not None:
+            headers["content-type"] = media_type
+        url = URL(self._base + path, encoded=True)
+        pause = PAUSE_FIRST_SECONDS
+        for attempt in range(self._retries + 1):
+            last = attempt == self._retries
+            try:
+                async with self._open().request(
+                    method,
+                    url if query is None else url.update_query(query),
+                    json=body if media_type is None else None,
+                    data=None if media_type is None else _pieces(body),
+                    headers=headers,
+                    timeout=aiohttp.ClientTimeout(total=None),
+                ) as response:
+                    if response.status in accepted:
+                        return json.loads(await response.read())
+                    if last or response.status not in RETRY_STATUSES:
+                        raise MAOSError(response, await read_body(response))
+            except aiohttp.ClientConnectionError:
+                if last or not again:
+                    raise
+            await asyncio.sleep(pause * random.uniform(1, 2))
+            pause = min(pause * 2, PAUSE_MAX_SECONDS)
+        raise AssertionError("the last attempt returns or raises")
+
+
+def _pieces(content: Content) -> Union[bytes, AsyncIterator[bytes]]:
+    """Return what is sent of a file: itself, or its pieces as they are read."""
+    if isinstance(content, bytes):
+        return content
+
+    async def read() -> AsyncIterator[bytes]:
+        with content.open("rb") as file:
+            while piece := await asyncio.to_thread(file.read, PIECE_BYTES):
+                yield piece
+
+    return read()
+
+
+def given(**fields: Any) -> JSON:
+    """Return the fields that were given."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def query(filters: Mapping[str, Any]) -> dict[str, str]:
+    def text(value: Union[str, int, bool, Sequence[str]]) -> str:
+        if isinstance(value, bool):
+            return "true" if value else "false"
+        if isinstance(value, (str, int)):
+            return str(value)
+        return ",".join(value)
+
+    return {name: text(value) for name, value in filters.items() if value is not None}
+
+
+def escaped(text: str) -> str:
+    return quote(str(text), safe="")
+
+
+def artifact_path(task_id: str, name: str) -> str:
+    # Dots alone would be taken for folders on the way.
+    return f"/api/v1/tasks/{escaped(task_id)}/artifacts/{escaped(name).replace('.', '%2E')}"
+
+
+async def read_body(response: aiohttp.ClientResponse) -> JSON:
+    try:
+        body = await response.json(content_type=None)
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+async def server_sent(response: aiohttp.ClientResponse) -> AsyncIterator[JSON]:
+    fields: dict[str, str] = {}
+    async for line in response.content:
+        text = line.decode().rstrip("\r\n")
+        if text:
+            name, _, value = text.partition(": ")
+            fields[name] = value
+            continue
+        if "data" in fields:
+            event = json.loads(fields["data"])
+            event["id"] = fields.get("id", "")
+            yield event
+        fields = {}
