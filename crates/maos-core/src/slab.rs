@@ -46,6 +46,14 @@ impl<T> Slab<T> {
         value
     }
 
+    /// Drops a value where it lies.
+    pub(crate) fn discard(&mut self, slot: Slot) {
+        let place = self.place(slot);
+        assert!(place.is_some(), "a slot is removed once");
+        *place = None;
+        self.free.push(slot);
+    }
+
     /// The value in this place; `None` when it is free.
     pub(crate) fn get(&self, slot: Slot) -> Option<&T> {
         let index = index(slot);

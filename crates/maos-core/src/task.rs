@@ -71,15 +71,6 @@ pub(crate) struct Edges {
     pub(crate) restless: u32,
 }
 
-/// A task's edges as its row has them.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Links {
-    pub(crate) parent: Option<TaskId>,
-    pub(crate) depends_on: Box<[TaskId]>,
-    pub(crate) subtasks: Box<[TaskId]>,
-    pub(crate) collect: Option<CollectRecord>,
-}
-
 /// What is due when a stage's time is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Timer {
@@ -151,32 +142,6 @@ impl Trail {
 }
 
 impl Task {
-    /// Its row, out of what it was itself.
-    pub(crate) fn into_record(self, links: Links) -> TaskRecord {
-        let trail = self.trail.map(|trail| *trail).unwrap_or_default();
-        TaskRecord {
-            id: self.id,
-            spec: self.spec,
-            plan: self.plan,
-            index: self.index,
-            parent: links.parent,
-            depends_on: links.depends_on,
-            subtasks: links.subtasks,
-            collect: links.collect,
-            stage: self.stage,
-            attempt: self.attempt,
-            retries_used: self.retries_used,
-            losses: self.losses,
-            last_failure: trail.last_failure,
-            times: self.times,
-            stopping: self.stopping.into_boxed_slice(),
-            ran_by: self.ran_by,
-            past: trail.past.into_boxed_slice(),
-            artifacts: trail.artifacts.into_boxed_slice(),
-            amended: trail.amended,
-        }
-    }
-
     pub(crate) fn trail_mut(&mut self) -> &mut Trail {
         self.trail.get_or_insert_default()
     }

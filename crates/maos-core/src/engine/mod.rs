@@ -28,7 +28,7 @@ use crate::record::{AgentRecord, Counters, EngineRecord, EntryRecord, Reservatio
 use crate::slab::{Slab, Slot};
 use crate::sorted::Runs;
 use crate::spec::{AgentSpec, Amounts, Name, Policy, Setting, TaskSpec};
-use crate::task::{Links, Task, Timer};
+use crate::task::{Task, Timer};
 use crate::time::{Moment, Timestamp};
 
 pub use recover::Rows;
@@ -320,10 +320,11 @@ impl State {
         for slot in &changed {
             // It may have left with its plan just now.
             let Some(task) = self.tasks.get(*slot) else { continue };
-            if task.edges.is_none() && task.at_rest() {
-                take(self.dismiss(*slot, Links::default()));
+            let leaves = task.edges.is_none() && task.at_rest();
+            take(self.task_record(*slot));
+            if leaves {
+                self.dismiss(*slot);
             } else {
-                take(self.task_record(*slot));
                 self.tasks[*slot].listed = false;
             }
         }
@@ -416,24 +417,19 @@ impl State {
         }
         let Some(edges) = self.tasks[root].edges.as_mut() else { return };
         let members = core::mem::take(&mut edges.members);
-        // All links while everybody is there to be named.
-        let links: Vec<Option<Links>> = members
-            .iter()
-            .map(|member| self.tasks[*member].listed.then(|| self.links(*member)))
-            .collect();
-        for (member, links) in members.into_iter().zip(links) {
-            match links {
-                Some(links) => take(self.dismiss(member, links)),
-                None => drop(self.dismiss(member, Links::default())),
-            }
+        // All rows while everybody is there to be named in them.
+        for member in members.iter().filter(|member| self.tasks[**member].listed) {
+            take(self.task_record(*member));
+        }
+        for member in members {
+            self.dismiss(member);
         }
     }
 
-    fn dismiss(&mut self, slot: Slot, links: Links) -> TaskRecord {
+    fn dismiss(&mut self, slot: Slot) {
         self.departed = self.sequence;
-        let task = self.tasks.remove(slot);
-        self.tasks_by_id.remove(&task.id);
-        task.into_record(links)
+        self.tasks_by_id.remove(&self.tasks[slot].id);
+        self.tasks.discard(slot);
     }
 
     fn forget_agent(&mut self, slot: Slot) {

@@ -9,10 +9,10 @@ use alloc::vec::Vec;
 
 use super::{Consequence, Gone, State};
 use crate::agent::{Agent, Held};
-use crate::ids::AgentId;
+use crate::ids::{AgentId, TaskId};
 use crate::record::{AgentRecord, EngineRecord, EntryRecord, PlanRecord, Stage, TaskRecord};
 use crate::slab::Slot;
-use crate::task::{Edges, Links, Task, Timer, Trail};
+use crate::task::{Edges, Task, Timer, Trail};
 use crate::time::{Moment, WallTime};
 
 /// Everything that the store keeps for the engine at one position.
@@ -113,12 +113,11 @@ impl State {
             parent: record.parent,
             depends_on: record.depends_on,
             subtasks: record.subtasks,
-            collect: record.collect,
         };
         let single =
             links.parent.is_none() && links.subtasks.is_empty() && links.depends_on.is_empty();
         let edges =
-            (!single).then(|| Box::new(Edges { collect: links.collect, ..Edges::default() }));
+            (!single).then(|| Box::new(Edges { collect: record.collect, ..Edges::default() }));
         let id = record.id;
         if record.index == 0 {
             self.remember_key(&record.plan);
@@ -246,32 +245,24 @@ impl State {
         }
     }
 
-    /// A task's edges as its row has them.
-    pub(super) fn links(&self, slot: Slot) -> Links {
-        let task = &self.tasks[slot];
-        let Some(edges) = task.edges() else { return Links::default() };
-        let ids = |slots: &[Slot]| slots.iter().map(|slot| self.tasks[*slot].id).collect();
-        Links {
-            parent: task.parent.map(|parent| self.tasks[parent].id),
-            depends_on: ids(&edges.depends_on),
-            subtasks: ids(&edges.subtasks),
-            collect: edges.collect,
-        }
-    }
-
     pub(super) fn task_record(&self, slot: Slot) -> TaskRecord {
-        let Links { parent, depends_on, subtasks, collect } = self.links(slot);
         let task = &self.tasks[slot];
         let trail = task.trail.as_deref();
+        let ids = |slots: &[Slot]| -> Box<[TaskId]> {
+            if slots.is_empty() {
+                return Box::default();
+            }
+            slots.iter().map(|slot| self.tasks[*slot].id).collect()
+        };
         TaskRecord {
             id: task.id,
             spec: task.spec.clone(),
             plan: task.plan.clone(),
             index: task.index,
-            parent,
-            depends_on,
-            subtasks,
-            collect,
+            parent: task.parent.map(|parent| self.tasks[parent].id),
+            depends_on: ids(task.depends_on()),
+            subtasks: ids(task.subtasks()),
+            collect: task.edges().and_then(|edges| edges.collect),
             stage: task.stage.clone(),
             attempt: task.attempt,
             retries_used: task.retries_used,
@@ -285,4 +276,11 @@ impl State {
             amended: trail.is_some_and(|trail| trail.amended),
         }
     }
+}
+
+/// The edges of a task's row, before they become slots.
+struct Links {
+    parent: Option<TaskId>,
+    depends_on: Box<[TaskId]>,
+    subtasks: Box<[TaskId]>,
 }
