@@ -81,6 +81,7 @@ mod tests {
             message: format!("{kind} is in the way"),
             since: UtcTime(0),
             held_by: vec![Uuid::from_u128(*held_by)],
+            until: None,
             unblock: "patience".to_owned(),
         };
         Explanation {

@@ -209,7 +209,7 @@ async fn over_http() -> Vec<Row> {
     ]
 }
 
-/// Milliseconds from a submission to its known end, sorted: in two requests, then in one that waits.
+/// Milliseconds from a submission to its known end, sorted: in two requests, then in one.
 async fn idle_latency(address: std::net::SocketAddr, body: &[u8]) -> (Vec<f64>, Vec<f64>) {
     let mut client = Client::connect(address).await;
     let (mut times, mut waited) = (Vec::new(), Vec::new());
