@@ -32,6 +32,8 @@ pub enum PayloadError {
     NotJson(#[from] serde_json::Error),
 }
 
+/// What reaches the blob store is boxed: few requests do, and every request that waits would take
+/// the room for it.
 impl Payloads {
     /// Documents in this blob store.
     #[must_use]
@@ -48,7 +50,7 @@ impl Payloads {
             return Ok(Payload::Inline(document.into()));
         }
         let bytes = document.len() as u64;
-        let hash = self.blobs.write(document).await?;
+        let hash = Box::pin(self.blobs.write(document)).await?;
         Ok(Payload::stored(hash, bytes))
     }
 
@@ -57,12 +59,14 @@ impl Payloads {
     /// # Errors
     /// When the blob store fails; some may have been kept.
     pub async fn keep_all(&self, documents: Vec<([u8; 32], Vec<u8>)>) -> Result<(), PayloadError> {
-        stream::iter(documents)
+        if documents.is_empty() {
+            return Ok(());
+        }
+        let kept = stream::iter(documents)
             .map(|(_, document)| self.blobs.write(document))
             .buffer_unordered(AT_ONCE)
-            .try_for_each(async |_| Ok(()))
-            .await?;
-        Ok(())
+            .try_for_each(async |_| Ok(()));
+        Ok(Box::pin(kept).await?)
     }
 
     /// The bytes of a document.
@@ -72,7 +76,7 @@ impl Payloads {
     pub async fn bytes(&self, payload: &Payload) -> Result<Vec<u8>, PayloadError> {
         match payload {
             Payload::Inline(document) => Ok(document.to_vec()),
-            Payload::Stored(stored) => Ok(self.blobs.read(&stored.hash).await?),
+            Payload::Stored(stored) => Ok(Box::pin(self.blobs.read(&stored.hash)).await?),
         }
     }
 
@@ -87,7 +91,7 @@ impl Payloads {
     /// # Errors
     /// When the blob store fails.
     pub async fn keep_draft(&self, draft: Draft) -> Result<Payload, PayloadError> {
-        Ok(match draft.keep(INLINE_PAYLOAD_BYTES_MAX).await? {
+        Ok(match Box::pin(draft.keep(INLINE_PAYLOAD_BYTES_MAX)).await? {
             Kept::Small(file) => Payload::Inline(file.into()),
             Kept::Stored { hash, bytes } => Payload::stored(hash, bytes),
         })
@@ -98,7 +102,7 @@ impl Payloads {
     /// # Errors
     /// When the blob store fails.
     pub async fn reader(&self, hash: [u8; 32]) -> Result<Reader, PayloadError> {
-        Ok(self.blobs.reader(&hash).await?)
+        Ok(Box::pin(self.blobs.reader(&hash)).await?)
     }
 
     /// An outcome as one JSON document: lists of outcomes become lists, nothing becomes null.

@@ -36,10 +36,11 @@ pub use mailbox::{BusyDisk, HandedIn, Handle, Refused, Wait};
 use mailbox::{Message, Reply, ReplyTo, Shared};
 use writer::{Ack, Group, Writer};
 
-/// Commands that are decided before the loop looks at anything else: less than a millisecond's
-/// work, so that the journal gets its next group as soon as it has written the last one. What came
-/// as one message is decided in one go, however much it is.
-const TAKE_MAX: usize = 512;
+/// Commands that are decided before the loop looks at anything else: a few milliseconds' work. With
+/// fewer the journal gets its next group sooner, and writes more and smaller ones, which costs more
+/// than it brings when the processor is what there is too little of. What came as one message is
+/// decided in one go, however much it is.
+const TAKE_MAX: usize = 2_000;
 /// How long the loop stays awake behind the last message.
 const LINGER: Duration = Duration::from_micros(200);
 /// Groups of so few steps are appended by the loop itself, if it has nothing else to do.
