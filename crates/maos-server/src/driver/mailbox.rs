@@ -362,7 +362,10 @@ impl Lookout {
         if alone() {
             let until = Instant::now() + LOOK_OUT;
             while alone() && answer.is_empty() && Instant::now() < until {
+                // To other requests, then to other programs: the worker that it waits for may need
+                // this very processor.
                 tokio::task::yield_now().await;
+                std::thread::yield_now();
             }
         }
         // Who waits longer is no sign of load.
