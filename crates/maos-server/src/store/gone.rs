@@ -13,14 +13,9 @@ const TABLE: &str = "
     INSERT INTO gone VALUES (1, 0, 0);
 ";
 
-/// Makes the table where it is not there yet. What went before anybody counted is what was ever
-/// accepted, without what is there.
-pub(super) fn prepare(db: &mut Connection) -> rusqlite::Result<()> {
-    let known = db.table_exists(None, "gone")?;
-    if known {
-        return Ok(());
-    }
-    let transaction = db.transaction()?;
+/// Makes the table. What went before anybody counted is what was ever accepted, without what is
+/// there.
+pub(super) fn prepare(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     transaction.execute_batch(TABLE)?;
     let engine: Option<Vec<u8>> =
         transaction.query_row("SELECT record FROM engine", (), |row| row.get(0)).optional()?;
@@ -30,8 +25,8 @@ pub(super) fn prepare(db: &mut Connection) -> rusqlite::Result<()> {
     let sql = "UPDATE gone SET
         tasks = max(0, ?1 - (SELECT sum(tasks) FROM counts)),
         plans = max(0, ?2 - (SELECT count(*) FROM tasks WHERE root IS NULL))";
-    transaction.execute(sql, params![counters.tasks_submitted, counters.plans_created])?;
-    transaction.commit()
+    let given = params![counters.tasks_submitted, counters.plans_created];
+    transaction.execute(sql, given).map(drop)
 }
 
 pub(super) fn add(

@@ -21,7 +21,8 @@ use crate::codec::{self, Kind, Sealer};
 const FORMAT: u32 = 4;
 /// What was written before there were documents of the shell; it is brought up to date.
 const FORMAT_WITHOUT_ENTRIES: u32 = 2;
-/// What was written while the database itself counted rows that come and move.
+/// What was written while the database itself counted rows that come and move, and nobody those
+/// that went.
 const FORMAT_THAT_COUNTS: u32 = 3;
 /// `MAOS`.
 const APPLICATION_ID: u32 = 0x4D41_4F53;
@@ -90,6 +91,11 @@ const SCHEMA: &str = "
     CREATE INDEX keys_by_end ON keys (until);
 ";
 
+const NO_TRIGGERS: &str = "
+    DROP TRIGGER IF EXISTS task_new;
+    DROP TRIGGER IF EXISTS task_moved;
+";
+
 const ENTRIES: &str = "
     CREATE TABLE entries (
         register TEXT NOT NULL, key TEXT NOT NULL, record BLOB NOT NULL,
@@ -130,7 +136,6 @@ pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
         return Err(StoreError::TooOld { path: path.to_owned(), found: format, known: FORMAT });
     }
     prepare(&mut db, new, format).map_err(wrong)?;
-    gone::prepare(&mut db).map_err(wrong)?;
     Ok(db)
 }
 
@@ -145,11 +150,13 @@ fn prepare(db: &mut Connection, new: bool, format: u32) -> rusqlite::Result<()> 
         if new {
             transaction.execute_batch(SCHEMA)?;
             transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-        } else if format <= FORMAT_THAT_COUNTS {
-            transaction.execute_batch("DROP TRIGGER task_new; DROP TRIGGER task_moved;")?;
         }
         if new || format <= FORMAT_WITHOUT_ENTRIES {
             transaction.execute_batch(ENTRIES)?;
+        }
+        if new || format <= FORMAT_THAT_COUNTS {
+            transaction.execute_batch(NO_TRIGGERS)?;
+            gone::prepare(&transaction)?;
         }
         transaction.pragma_update(None, "user_version", FORMAT)?;
         transaction.commit()?;

@@ -138,6 +138,7 @@ async fn a_store_that_counted_by_itself_is_brought_up_to_date() {
         CREATE TRIGGER task_moved AFTER UPDATE OF status ON tasks BEGIN
             UPDATE counts SET tasks = tasks + 1 WHERE status = new.status;
         END;
+        DROP TABLE gone;
         PRAGMA user_version = 3;";
     let file = folder.path().join("store.db");
     rusqlite::Connection::open(&file).unwrap().execute_batch(before).unwrap();
@@ -295,7 +296,7 @@ async fn what_went_before_anybody_counted_is_what_is_not_there_any_more() {
     store.close();
     drop(store);
     let db = rusqlite::Connection::open(folder.path().join("store.db")).unwrap();
-    db.execute_batch("DROP TABLE gone").unwrap();
+    db.execute_batch("DROP TABLE gone; PRAGMA user_version = 3").unwrap();
     drop(db);
     let (store, _) = open(folder.path());
     assert_eq!(store.gone().unwrap(), (4, 2));
