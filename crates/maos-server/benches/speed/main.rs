@@ -9,6 +9,7 @@ mod sustained;
 use std::borrow::Cow;
 use std::ffi::OsString;
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -24,6 +25,7 @@ use maos_server::config::Config;
 use maos_server::service::{Server, Setup, start};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 #[global_allocator]
@@ -144,13 +146,7 @@ async fn in_batches() -> Vec<Row> {
 
 /// One by one over HTTP, to completion; then one at a time on an idle server.
 async fn over_http() -> Vec<Row> {
-    let folder = tempfile::tempdir().expect("a folder");
-    let server = open(folder.path(), Config::default()).await;
-    let listener = maos_server::http::listen(([127, 0, 0, 1], 0).into()).await.expect("a port");
-    let address = listener.local_addr().expect("an address");
-    let stop = CancellationToken::new();
-    let serving =
-        tokio::spawn(maos_server::http::serve(listener, server.service.clone(), stop.clone()));
+    let house = House::open().await;
     let body = body();
     let left = Arc::new(AtomicU64::new(200_000));
     let tasks = left.load(Ordering::Relaxed);
@@ -158,7 +154,7 @@ async fn over_http() -> Vec<Row> {
     let clients = (0..CONNECTIONS).map(|_| {
         let (left, body) = (left.clone(), body.clone());
         tokio::spawn(async move {
-            let mut client = Client::connect(address).await;
+            let mut client = Client::connect(house.address).await;
             while left
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1))
                 .is_ok()
@@ -170,14 +166,12 @@ async fn over_http() -> Vec<Row> {
     for client in clients.collect::<Vec<_>>() {
         client.await.expect("a client");
     }
-    completed(&server, tasks).await;
+    completed(&house.server, tasks).await;
     let seconds = before.elapsed().as_secs_f64();
-    drain(&server).await;
+    drain(&house.server).await;
 
-    let (times, waited) = idle_latency(address, &body).await;
-    stop.cancel();
-    serving.await.expect("the server");
-    server.stop(Duration::ZERO).await;
+    let (times, waited) = idle_latency(house.address, &body).await;
+    let folder = house.close().await;
     vec![
         Row {
             name: "over HTTP one by one, 64 connections".into(),
@@ -213,7 +207,7 @@ async fn over_http() -> Vec<Row> {
 }
 
 /// Milliseconds from a submission to its known end, sorted: in two requests, then in one.
-async fn idle_latency(address: std::net::SocketAddr, body: &[u8]) -> (Vec<f64>, Vec<f64>) {
+async fn idle_latency(address: SocketAddr, body: &[u8]) -> (Vec<f64>, Vec<f64>) {
     let mut client = Client::connect(address).await;
     let (mut times, mut waited) = (Vec::new(), Vec::new());
     for _ in 0..500 {
@@ -235,26 +229,20 @@ async fn idle_latency(address: std::net::SocketAddr, body: &[u8]) -> (Vec<f64>, 
 
 /// Bodies of `POST /tasks/batch` over HTTP; chains of steps.
 async fn of_plans() -> Vec<Row> {
-    let folder = tempfile::tempdir().expect("a folder");
-    let server = open(folder.path(), Config::default()).await;
-    let listener = maos_server::http::listen(([127, 0, 0, 1], 0).into()).await.expect("a port");
-    let address = listener.local_addr().expect("an address");
-    let stop = CancellationToken::new();
-    let serving =
-        tokio::spawn(maos_server::http::serve(listener, server.service.clone(), stop.clone()));
+    let house = House::open().await;
     let one = String::from_utf8(body()).expect("JSON");
     let batch = format!("[{}]", vec![one; 500].join(","));
-    let batches = per_second(&server, address, "/api/v1/tasks/batch", &batch, (400, 500)).await;
-    drain(&server).await;
+    let batches =
+        per_second(&house.server, house.address, "/api/v1/tasks/batch", &batch, (400, 500)).await;
+    drain(&house.server).await;
     let names = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
     let steps = serde_json::json!({"name": "chain", "decomposition_strategy": "sequential",
         "parameters": {"action": "noop", "steps": names}});
     let chains = format!("[{}]", vec![steps.to_string(); 100].join(","));
-    let chains = per_second(&server, address, "/api/v1/tasks/batch", &chains, (20, 1_100)).await;
-    drain(&server).await;
-    stop.cancel();
-    serving.await.expect("the server");
-    server.stop(Duration::ZERO).await;
+    let chains =
+        per_second(&house.server, house.address, "/api/v1/tasks/batch", &chains, (20, 1_100)).await;
+    drain(&house.server).await;
+    house.close().await;
     vec![
         Row { name: "over HTTP in batches of 500".into(), figure: batches, unit: "tasks/s" },
         // The chain itself is a task as well, and no step.
@@ -264,15 +252,9 @@ async fn of_plans() -> Vec<Row> {
 
 /// One task into a thousand and their join, one after another.
 async fn fan_out() -> Row {
-    let folder = tempfile::tempdir().expect("a folder");
-    let server = open(folder.path(), Config::default()).await;
-    let listener = maos_server::http::listen(([127, 0, 0, 1], 0).into()).await.expect("a port");
-    let address = listener.local_addr().expect("an address");
-    let stop = CancellationToken::new();
-    let serving =
-        tokio::spawn(maos_server::http::serve(listener, server.service.clone(), stop.clone()));
+    let house = House::open().await;
     let rounds = usize::try_from(number("ROUNDS", 50)).expect("a number");
-    let mut client = Client::connect(address).await;
+    let mut client = Client::connect(house.address).await;
     let fan = serde_json::json!({"name": "fan", "decomposition_strategy": "fan_out_fan_in",
         "parameters": {"action": "noop", "items": 1_000, "reduce": {"name": "join",
             "parameters": {"action": "join.collect"}}}});
@@ -284,10 +266,8 @@ async fn fan_out() -> Row {
         times.push(before.elapsed().as_secs_f64() * 1e3);
     }
     times.sort_by(f64::total_cmp);
-    stop.cancel();
     drop(client);
-    serving.await.expect("the server");
-    server.stop(Duration::ZERO).await;
+    house.close().await;
     let figure = times[rounds / 2];
     Row { name: "one into 1,000 and their join, p50".into(), figure, unit: "ms" }
 }
@@ -295,7 +275,7 @@ async fn fan_out() -> Row {
 /// Sends so many bodies over eight connections; tasks that completed in a second, of so many each.
 async fn per_second(
     server: &Server,
-    address: std::net::SocketAddr,
+    address: SocketAddr,
     path: &'static str,
     body: &str,
     (bodies, tasks): (u64, u64),
@@ -324,16 +304,11 @@ async fn per_second(
 
 /// One worker over HTTP, in this process, with batches of up to 1,000; then one task at a time.
 async fn with_a_worker() -> Vec<Row> {
-    let folder = tempfile::tempdir().expect("a folder");
-    let server = open(folder.path(), Config::default()).await;
-    let listener = maos_server::http::listen(([127, 0, 0, 1], 0).into()).await.expect("a port");
-    let address = listener.local_addr().expect("an address");
-    let stop = CancellationToken::new();
-    let serving =
-        tokio::spawn(maos_server::http::serve(listener, server.service.clone(), stop.clone()));
-    let api = maos_api::client::Client::new(&format!("http://{address}")).expect("an address");
+    let house = House::open().await;
+    let api = maos_api::client::Client::new(&format!("http://{}", house.address));
+    let api = api.expect("an address");
     let worker = Worker::new(api, "bench", vec!["bench".to_owned()], 2_000);
-    let stopping = stop.clone();
+    let stopping = house.stop.clone();
     let working = tokio::spawn(worker.run(
         |given| std::future::ready(Verdict::Completed(given.task.parameters)),
         async move { stopping.cancelled().await },
@@ -346,13 +321,13 @@ async fn with_a_worker() -> Vec<Row> {
     let batch = format!("[{}]", vec![body.as_str(); BATCH].join(","));
     let tasks = 200_000_u64;
     let before = Instant::now();
-    let mut client = Client::connect(address).await;
+    let mut client = Client::connect(house.address).await;
     for _ in 0..tasks / BATCH as u64 {
         client.post("/api/v1/tasks/batch", batch.as_bytes()).await;
     }
-    completed(&server, tasks).await;
+    completed(&house.server, tasks).await;
     let seconds = before.elapsed().as_secs_f64();
-    drain(&server).await;
+    drain(&house.server).await;
     let mut times = Vec::new();
     for _ in 0..300 {
         let before = Instant::now();
@@ -360,11 +335,9 @@ async fn with_a_worker() -> Vec<Row> {
         times.push(before.elapsed().as_secs_f64() * 1e3);
     }
     times.sort_by(f64::total_cmp);
-    stop.cancel();
     drop(client);
     working.abort();
-    serving.await.expect("the server");
-    server.stop(Duration::ZERO).await;
+    house.close().await;
     vec![
         Row {
             name: "one Rust worker over HTTP, submitted in batches of 500".into(),
@@ -450,6 +423,35 @@ async fn completed(server: &Server, tasks: u64) {
     }
 }
 
+/// A server with its port and a folder of its own.
+struct House {
+    folder: tempfile::TempDir,
+    server: Server,
+    address: SocketAddr,
+    stop: CancellationToken,
+    serving: JoinHandle<()>,
+}
+
+impl House {
+    async fn open() -> House {
+        let folder = tempfile::tempdir().expect("a folder");
+        let server = open(folder.path(), Config::default()).await;
+        let listener = maos_server::http::listen(([127, 0, 0, 1], 0).into()).await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let stop = CancellationToken::new();
+        let served = maos_server::http::serve(listener, server.service.clone(), stop.clone());
+        House { folder, server, address, stop, serving: tokio::spawn(served) }
+    }
+
+    /// Ends it; its folder is left.
+    async fn close(self) -> tempfile::TempDir {
+        self.stop.cancel();
+        self.serving.await.expect("the server");
+        self.server.stop(Duration::ZERO).await;
+        self.folder
+    }
+}
+
 async fn open(folder: &Path, config: Config) -> Server {
     let nothing = vec![OsString::from("false")];
     let setup = Setup {
@@ -514,7 +516,7 @@ struct Client {
 }
 
 impl Client {
-    async fn connect(address: std::net::SocketAddr) -> Client {
+    async fn connect(address: SocketAddr) -> Client {
         let stream = TcpStream::connect(address).await.expect("a connection");
         stream.set_nodelay(true).expect("a socket");
         Client { stream, buffer: Vec::with_capacity(8_192) }

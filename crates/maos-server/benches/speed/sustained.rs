@@ -6,38 +6,27 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use maos_server::config::Config;
-use tokio_util::sync::CancellationToken;
-
-use crate::{BATCH, Client, Row, body, drain, number, open, tasks_completed};
+use crate::{BATCH, Client, House, Row, body, drain, number, tasks_completed};
 
 const CLIENTS: usize = 8;
 /// How long a client waits that was refused.
 const PAUSE: Duration = Duration::from_millis(50);
 
 pub(crate) async fn measure() -> Vec<Row> {
-    let folder = tempfile::tempdir().expect("a folder");
-    let server = open(folder.path(), Config::default()).await;
-    let listener = maos_server::http::listen(([127, 0, 0, 1], 0).into()).await.expect("a port");
-    let address = listener.local_addr().expect("an address");
-    let stop = CancellationToken::new();
-    let serving =
-        tokio::spawn(maos_server::http::serve(listener, server.service.clone(), stop.clone()));
+    let house = House::open().await;
     let seconds = number("SECONDS", 300);
     let begun = Instant::now();
     let until = begun + Duration::from_secs(seconds);
     let refused = Arc::new(AtomicU64::new(0));
     let clients: Vec<_> =
-        (0..CLIENTS).map(|_| tokio::spawn(send(address, until, refused.clone()))).collect();
+        (0..CLIENTS).map(|_| tokio::spawn(send(house.address, until, refused.clone()))).collect();
     for client in clients {
         client.await.expect("a client");
     }
-    let completed = tasks_completed(&server).await as f64;
+    let completed = tasks_completed(&house.server).await as f64;
     let took = begun.elapsed().as_secs_f64();
-    let drained = drain(&server).await;
-    stop.cancel();
-    serving.await.expect("the server");
-    server.stop(Duration::ZERO).await;
+    let drained = drain(&house.server).await;
+    house.close().await;
     let row = |name: String, figure, unit| Row { name: name.into(), figure, unit };
     let refused = refused.load(Ordering::Relaxed) as f64;
     vec![
