@@ -359,14 +359,12 @@ impl Lookout {
         self.0.fetch_add(1, Ordering::Relaxed);
         let waits = Waits(&self.0);
         let alone = || self.0.load(Ordering::Relaxed) == 1;
-        if alone() {
-            let until = Instant::now() + LOOK_OUT;
-            while alone() && answer.is_empty() && Instant::now() < until {
-                // To other requests, then to other programs: the worker that it waits for may need
-                // this very processor.
-                tokio::task::yield_now().await;
-                std::thread::yield_now();
-            }
+        let until = Instant::now() + LOOK_OUT;
+        while alone() && answer.is_empty() && Instant::now() < until {
+            // To other requests, then to other programs: the worker that it waits for may need this
+            // very processor.
+            tokio::task::yield_now().await;
+            std::thread::yield_now();
         }
         // Who waits longer is no sign of load.
         drop(waits);

@@ -5,7 +5,6 @@
 
 use std::fs;
 use std::io::IsTerminal;
-use std::ops::Not;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -227,7 +226,7 @@ impl Watcher {
 /// Whether a pool could make an agent for something that waits; also if that cannot be told.
 async fn a_pool_may_help(server: &Server) -> bool {
     let pools = server.service.pools().await;
-    pools.is_ok_and(|list| list.items.iter().all(|pool| pool.waiting == 0)).not()
+    pools.map_or(true, |list| list.items.iter().any(|pool| pool.waiting > 0))
 }
 
 /// Submits, or takes up what an interrupted run left; what has ended already starts anew.
