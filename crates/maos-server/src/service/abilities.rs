@@ -1,5 +1,5 @@
-//! The agents that serve and what they can do, kept beside the engine: a submission for which there
-//! is nobody is warned of that without a question to the engine.
+//! What the agents that serve can do, kept beside the engine: a submission for which there is
+//! nobody is warned of that without a question to the engine.
 //!
 //! It may be behind by what is not durable yet: it is for words, and decides nothing.
 
@@ -58,27 +58,6 @@ impl Abilities {
 
     pub(super) fn forget(&self, agent: AgentId) {
         self.held().forget(agent);
-    }
-
-    pub(super) fn runtime_of(&self, agent: AgentId) -> Option<Runtime> {
-        self.held().agents.get(&agent).map(|agent| agent.runtime)
-    }
-
-    /// Workers beside this one that serve, and some that may have been lost since.
-    pub(super) fn workers_but(&self, agent: AgentId) -> usize {
-        let held = self.held();
-        let others = held.agents.values().filter(|other| other.id != agent);
-        others.filter(|other| other.runtime == Runtime::Worker).count()
-    }
-
-    /// Forgets all workers but these.
-    pub(super) fn keep_workers(&self, serving: &HashSet<AgentId>) {
-        let mut held = self.held();
-        let lost = |agent: &&Arc<AgentSpec>| {
-            agent.runtime == Runtime::Worker && !serving.contains(&agent.id)
-        };
-        let lost: Vec<AgentId> = held.agents.values().filter(lost).map(|agent| agent.id).collect();
-        lost.into_iter().for_each(|agent| held.forget(agent));
     }
 
     /// Which agents the pools would start.

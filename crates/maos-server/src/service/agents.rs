@@ -43,7 +43,7 @@ impl Service {
         let configuration = given.map(|raw| configuration(raw.get())).transpose()?;
         let id = parsed.id.map_or_else(new_id, |id| id.as_u128());
         let mut warnings = parsed.warnings;
-        let known = self.inner.planning.abilities.runtime_of(AgentId(id));
+        let known = self.inner.planning.runtime_of(AgentId(id));
         match runtime {
             Runtime::Worker => {
                 if known.is_some_and(|known| known != Runtime::Worker) {
@@ -82,7 +82,7 @@ impl Service {
         });
         let command = Command::RegisterAgent { agent: spec.clone() };
         self.inner.driver.run(command, Echo::Id).await.map_err(faults::refused)?;
-        self.inner.planning.abilities.note(&spec);
+        self.inner.planning.note_agent(&spec);
         let message = if known.is_some() { "agent was there already" } else { "agent created" };
         let agent = self.agent_state(AgentId(id)).await?;
         let agent = self.shown(&agent, super::now());
@@ -114,7 +114,7 @@ impl Service {
             }
             ended => ended.map_err(faults::refused)?,
         };
-        self.inner.planning.abilities.forget(agent);
+        self.inner.planning.forget_agent(agent);
         self.inner.workers.end(agent);
         Ok(TerminateAnswer { message: "agent terminated".to_owned(), agent_id: id })
     }
@@ -137,15 +137,15 @@ impl Service {
         let bound = self.inner.config.api.max_workers;
         let check = |count| check_room(count, bound, "workers", "api.max_workers");
         let planning = &self.inner.planning;
-        if check(planning.abilities.workers_but(agent)).is_ok() {
+        if check(planning.workers_but(agent)).is_ok() {
             return Ok(());
         }
         let serving = self.serving().await?;
         let workers = serving.iter().map(|agent| &agent.record.spec);
         let workers = workers.filter(|spec| spec.runtime == Runtime::Worker);
         let workers: HashSet<AgentId> = workers.map(|spec| spec.id).collect();
-        planning.abilities.keep_workers(&workers);
-        check(planning.abilities.workers_but(agent))
+        planning.keep_workers(&workers);
+        check(planning.workers_but(agent))
     }
 
     /// An agent as the wire shows it.

@@ -102,7 +102,7 @@ impl Service {
         let spec = Arc::new(spec);
         let command = Command::RegisterAgent { agent: spec.clone() };
         self.inner.driver.run(command, Echo::Id).await.map_err(faults::refused)?;
-        self.inner.planning.abilities.note(&spec);
+        self.inner.planning.note_agent(&spec);
         let answer = self.agent(id).await?;
         let message = "agent changed".to_owned();
         Ok(AgentEnvelope { message, warnings: given.warnings, ..answer })

@@ -3,11 +3,13 @@
 //! Shared by the service, which plans submissions, and the roster, whose agents may answer with
 //! subtasks.
 
+use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 
 use maos_api::error::ApiError;
 use maos_api::submission::{self, Bounds};
-use maos_core::spec::{IdempotencyKey, TaskSpec, TraceContext};
+use maos_core::ids::AgentId;
+use maos_core::spec::{AgentSpec, IdempotencyKey, Runtime, TaskSpec, TraceContext};
 use maos_core::time::WallTime;
 use serde_json::value::RawValue;
 
@@ -26,7 +28,10 @@ pub(super) struct Planning {
     defaults: Defaults,
     demands: Demands,
     known_actions: Vec<&'static str>,
-    /// The agents that serve, and what they can do.
+    /// What does the work of each agent that a submission may name. Workers that were lost are
+    /// among them: they may come back. So these are not the agents of `abilities`.
+    runtimes: RwLock<HashMap<AgentId, Runtime>>,
+    /// What the agents can do.
     pub(super) abilities: Arc<Abilities>,
     /// What may be asked for of each kind of resource.
     kinds: RwLock<Arc<Kinds>>,
@@ -50,6 +55,7 @@ impl Planning {
             defaults: Defaults { timeout_seconds, ..planner::DEFAULTS },
             demands: Demands::default(),
             known_actions: builtin::ACTIONS.iter().map(|action| action.name).collect(),
+            runtimes: RwLock::default(),
             abilities,
             kinds: RwLock::default(),
         }
@@ -86,6 +92,39 @@ impl Planning {
         *self.kinds.write().expect("nothing panics while it holds this lock") = Arc::new(kinds);
     }
 
+    pub(super) fn runtime_of(&self, agent: AgentId) -> Option<Runtime> {
+        let known = self.runtimes.read().expect("nothing panics while it holds this lock");
+        known.get(&agent).copied()
+    }
+
+    /// Workers beside this one that serve, and some that may have been lost since.
+    pub(super) fn workers_but(&self, agent: AgentId) -> usize {
+        let known = self.runtimes.read().expect("nothing panics while it holds this lock");
+        let workers = known.iter().filter(|(_, runtime)| **runtime == Runtime::Worker);
+        workers.filter(|(id, _)| **id != agent).count()
+    }
+
+    /// Forgets all workers but these.
+    pub(super) fn keep_workers(&self, serving: &std::collections::HashSet<AgentId>) {
+        let mut known = self.runtimes.write().expect("nothing panics while it holds this lock");
+        known.retain(|id, runtime| *runtime != Runtime::Worker || serving.contains(id));
+    }
+
+    /// An agent serves, or is another than it was.
+    pub(super) fn note_agent(&self, agent: &Arc<AgentSpec>) {
+        let mut known = self.runtimes.write().expect("nothing panics while it holds this lock");
+        known.insert(agent.id, agent.runtime);
+        drop(known);
+        self.abilities.note(agent);
+    }
+
+    pub(super) fn forget_agent(&self, agent: AgentId) {
+        let mut known = self.runtimes.write().expect("nothing panics while it holds this lock");
+        known.remove(&agent);
+        drop(known);
+        self.abilities.forget(agent);
+    }
+
     fn with_context<T>(&self, envelope: Envelope, plan: impl FnOnce(&PlanContext<'_>) -> T) -> T {
         let wall = WallTime(super::now().0);
         plan(&PlanContext {
@@ -101,7 +140,7 @@ impl Planning {
             origin: envelope.origin,
             action_capability: &builtin::capability_of,
             known_actions: &self.known_actions,
-            agent_runtime: &|agent| self.abilities.runtime_of(agent),
+            agent_runtime: &|agent| self.runtime_of(agent),
         })
     }
 }

@@ -358,9 +358,9 @@ impl Service {
             answer.map_err(|rejection| faults::rejected(&rejection))?;
             match command {
                 Command::RegisterAgent { agent } => {
-                    self.inner.planning.abilities.note(agent);
+                    self.inner.planning.note_agent(agent);
                 }
-                Command::EndAgent { agent, .. } => self.inner.planning.abilities.forget(*agent),
+                Command::EndAgent { agent, .. } => self.inner.planning.forget_agent(*agent),
                 _ => {}
             }
         }

@@ -368,7 +368,7 @@ async fn fence_workers(
     for agent in agents.filter(|agent| !agent.runtime.ends_with_server()) {
         let command = Command::EndAgent { agent: agent.id, end: AgentEnd::Lost };
         handle.run(command, Echo::Id).await?;
-        planning.abilities.forget(agent.id);
+        planning.forget_agent(agent.id);
     }
     Ok(())
 }
@@ -381,12 +381,12 @@ async fn take_on(
     known: &HashMap<AgentId, Arc<AgentSpec>>,
 ) -> Result<(), Refused> {
     for spec in known.values() {
-        planning.abilities.note(spec);
+        planning.note_agent(spec);
     }
     for command in commands {
         match &command {
-            Command::RegisterAgent { agent } => planning.abilities.note(agent),
-            Command::EndAgent { agent, .. } => planning.abilities.forget(*agent),
+            Command::RegisterAgent { agent } => planning.note_agent(agent),
+            Command::EndAgent { agent, .. } => planning.forget_agent(*agent),
             _ => {}
         }
         handle.run(command, Echo::Id).await?;

@@ -129,7 +129,7 @@ impl Service {
             Ok(Answer::Holds(record, holds)) => (record, holds),
             Ok(_) => return Err(faults::internal(&"what an agent holds was something else")),
             Err(driver::Refused::Rejection(Rejection::AgentNotFound(_))) => {
-                self.inner.planning.abilities.forget(agent);
+                self.inner.planning.forget_agent(agent);
                 workers.clear_away(agent);
                 return Err(self.gone(agent).await);
             }
@@ -140,7 +140,7 @@ impl Service {
             return Err(not_a_worker(agent));
         }
         if let Some(end) = record.end {
-            self.inner.planning.abilities.forget(agent);
+            self.inner.planning.forget_agent(agent);
             workers.clear_away(agent);
             return Err(ended(agent, end));
         }
