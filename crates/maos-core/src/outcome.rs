@@ -78,6 +78,6 @@ impl State {
 
     fn source(&self, task: TaskId) -> Source {
         let Some(record) = self.task(task) else { return Source::Nothing };
-        Source::of(&record.stage, record.collect, &record.subtasks)
+        Source::of(&record.stage, record.collect(), record.subtasks())
     }
 }

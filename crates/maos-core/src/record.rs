@@ -3,6 +3,8 @@
 //! A live task's row is enough to put it back into the engine; an ended task's, to show it and to
 //! retry it. Rows evolve as events do: optional fields are added, nothing else changes.
 
+mod task_row;
+
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -11,70 +13,141 @@ use minicbor::{Decode, Encode};
 
 use crate::event::{AgentEnd, Failure};
 use crate::ids::{AgentId, Attempt, Epoch, NodeId, PlanId, Position, TaskId};
+use crate::limits::ATTEMPTS_KEPT;
 use crate::payload::{Payload, shared};
 use crate::spec::{AgentSpec, Amounts, Artifact, IdempotencyKey, Name, Setting, TaskSpec};
 use crate::time::{Timestamp, WallTime};
 
-/// One task, complete.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+/// One task, complete. Many of them may wait for the store: what few tasks have is in boxes.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskRecord {
     /// Its id.
-    #[n(0)]
     pub id: TaskId,
     /// What was asked for.
-    #[cbor(n(1), with = "shared")]
     pub spec: Arc<TaskSpec>,
     /// The plan it belongs to.
-    #[cbor(n(2), with = "shared")]
     pub plan: Arc<PlanRecord>,
     /// Its place in the plan's list; 0 for the root.
-    #[n(3)]
     pub index: u32,
-    /// Its parent.
-    #[n(4)]
-    pub parent: Option<TaskId>,
-    /// What it waits or waited for.
-    #[n(5)]
-    pub depends_on: Box<[TaskId]>,
-    /// Its direct subtasks, in order.
-    #[n(6)]
-    pub subtasks: Box<[TaskId]>,
-    /// For a parent: where its result comes from; `None` for a leaf.
-    #[n(7)]
-    pub collect: Option<CollectRecord>,
-    /// Where it stands.
-    #[n(8)]
-    pub stage: Stage,
     /// The last attempt that started; 0 before the first.
-    #[n(9)]
     pub attempt: Attempt,
     /// Retries that failures used up, since it was last re-opened.
-    #[n(10)]
     pub retries_used: u32,
     /// Attempts lost with agents or servers, since it was last re-opened.
-    #[n(11)]
     pub losses: u32,
-    /// Why the last unsuccessful attempt was so.
-    #[n(12)]
-    pub last_failure: Option<Failure>,
+    /// Where it stands.
+    pub stage: Stage,
     /// When it was accepted, started first, ended, and last changed.
-    #[n(13)]
     pub times: Times,
-    /// Attempts that were told to stop and may not have ended.
-    #[n(14)]
-    pub stopping: Box<[HeldAttempt]>,
     /// Who ran the last attempt that started.
-    #[n(15)]
     pub ran_by: Option<AgentId>,
+    /// Attempts that were told to stop and may not have ended.
+    pub stopping: Box<[HeldAttempt]>,
+    /// Its place in the graph; `None` for a task that is a plan of its own.
+    pub links: Option<Box<Links>>,
+    /// What attempts and callers left behind; `None` while that is nothing.
+    pub trail: Option<Box<Trail>>,
+}
+
+/// What a task of a larger plan knows of the others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Links {
+    /// Its parent.
+    pub parent: Option<TaskId>,
+    /// What it waits or waited for.
+    pub depends_on: Box<[TaskId]>,
+    /// Its direct subtasks, in order.
+    pub subtasks: Box<[TaskId]>,
+    /// For a parent: where its result comes from; `None` for a leaf.
+    pub collect: Option<CollectRecord>,
+}
+
+/// What attempts and callers left behind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trail {
+    /// Why the last unsuccessful attempt was so.
+    pub last_failure: Option<Failure>,
     /// Unsuccessful attempts, at most the last `limits::ATTEMPTS_KEPT`.
-    #[cbor(n(16), default)]
-    pub past: Box<[PastAttempt]>,
+    pub past: Vec<PastAttempt>,
     /// Files that its agents made beside its result.
-    #[cbor(n(17), default)]
-    pub artifacts: Box<[Artifact]>,
+    pub artifacts: Vec<Artifact>,
     /// Whether what was asked for has changed since it was accepted.
-    #[cbor(n(18), default)]
     pub amended: bool,
+}
+
+impl TaskRecord {
+    /// Its parent.
+    #[must_use]
+    pub fn parent(&self) -> Option<TaskId> {
+        self.links.as_ref()?.parent
+    }
+
+    /// What it waits or waited for.
+    #[must_use]
+    pub fn depends_on(&self) -> &[TaskId] {
+        self.links.as_ref().map_or(&[], |links| &links.depends_on)
+    }
+
+    /// Its direct subtasks, in order.
+    #[must_use]
+    pub fn subtasks(&self) -> &[TaskId] {
+        self.links.as_ref().map_or(&[], |links| &links.subtasks)
+    }
+
+    /// For a parent: where its result comes from; `None` for a leaf.
+    #[must_use]
+    pub fn collect(&self) -> Option<CollectRecord> {
+        self.links.as_ref()?.collect
+    }
+
+    /// Why the last unsuccessful attempt was so.
+    #[must_use]
+    pub fn last_failure(&self) -> Option<&Failure> {
+        self.trail.as_ref()?.last_failure.as_ref()
+    }
+
+    /// Unsuccessful attempts, at most the last `limits::ATTEMPTS_KEPT`.
+    #[must_use]
+    pub fn past(&self) -> &[PastAttempt] {
+        self.trail.as_ref().map_or(&[], |trail| &trail.past)
+    }
+
+    /// Files that its agents made beside its result.
+    #[must_use]
+    pub fn artifacts(&self) -> &[Artifact] {
+        self.trail.as_ref().map_or(&[], |trail| &trail.artifacts)
+    }
+
+    /// Whether what was asked for has changed since it was accepted.
+    #[must_use]
+    pub fn amended(&self) -> bool {
+        self.trail.as_ref().is_some_and(|trail| trail.amended)
+    }
+}
+
+impl Links {
+    /// Boxed, unless there is nothing.
+    #[must_use]
+    pub fn boxed(self) -> Option<Box<Links>> {
+        (self != Links::default()).then(|| Box::new(self))
+    }
+}
+
+impl Trail {
+    /// Boxed, unless there is nothing.
+    #[must_use]
+    pub fn boxed(self) -> Option<Box<Trail>> {
+        (self != Trail::default()).then(|| Box::new(self))
+    }
+
+    /// One more attempt without a result; the oldest gives way.
+    pub(crate) fn note(&mut self, attempt: PastAttempt) {
+        if self.past.len() >= usize::try_from(ATTEMPTS_KEPT).unwrap_or(usize::MAX) {
+            self.past.remove(0);
+        }
+        self.last_failure = Some(attempt.failure.clone());
+        self.past.push(attempt);
+    }
 }
 
 /// An attempt that ended without a result.

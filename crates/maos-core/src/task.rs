@@ -7,10 +7,7 @@ use alloc::vec::Vec;
 use crate::dispatch::LaneId;
 use crate::event::Failure;
 use crate::ids::{AgentId, Attempt, Sequence, TaskId};
-use crate::limits::ATTEMPTS_KEPT;
-use crate::record::{
-    CollectRecord, HeldAttempt, PastAttempt, PlanRecord, Stage, TaskRecord, Times,
-};
+use crate::record::{CollectRecord, HeldAttempt, PlanRecord, Stage, Times, Trail};
 use crate::slab::Slot;
 use crate::spec::{Artifact, FailurePolicy, TaskSpec};
 use crate::time::Timestamp;
@@ -42,16 +39,6 @@ pub(crate) struct Task {
     pub(crate) listed: bool,
     /// Its place in the graph; `None` for a task that is a plan of its own.
     pub(crate) edges: Option<Box<Edges>>,
-}
-
-/// What attempts and callers left behind.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Trail {
-    last_failure: Option<Failure>,
-    pub(crate) past: Vec<PastAttempt>,
-    pub(crate) artifacts: Vec<Artifact>,
-    /// What was asked for has changed since.
-    pub(crate) amended: bool,
 }
 
 /// What a task of a larger plan knows of the others.
@@ -116,28 +103,6 @@ impl Stage {
             Stage::Failed(_) => "failed",
             Stage::Cancelled { .. } => "cancelled",
         }
-    }
-}
-
-impl Trail {
-    /// Takes over what a row says of it.
-    pub(crate) fn of(record: &mut TaskRecord) -> Option<Box<Trail>> {
-        let trail = Trail {
-            last_failure: record.last_failure.take(),
-            past: core::mem::take(&mut record.past).into_vec(),
-            artifacts: core::mem::take(&mut record.artifacts).into_vec(),
-            amended: record.amended,
-        };
-        (trail != Trail::default()).then(|| Box::new(trail))
-    }
-
-    /// One more attempt without a result; the oldest gives way.
-    pub(crate) fn note(&mut self, attempt: PastAttempt) {
-        if self.past.len() >= usize::try_from(ATTEMPTS_KEPT).unwrap_or(usize::MAX) {
-            self.past.remove(0);
-        }
-        self.last_failure = Some(attempt.failure.clone());
-        self.past.push(attempt);
     }
 }
 

@@ -125,7 +125,7 @@ impl World {
         let live = |id: &&TaskId| self.node.state().ended(**id) == Some(false);
         match task.stage {
             Stage::Waiting | Stage::Active => {
-                let awaited = task.subtasks.iter().chain(task.depends_on.iter());
+                let awaited = task.subtasks().iter().chain(task.depends_on().iter());
                 awaited.filter(live).any(|id| self.hopeless(*id))
             }
             Stage::Parked { .. }

@@ -9,10 +9,10 @@ use alloc::vec::Vec;
 
 use super::{Consequence, Gone, State};
 use crate::agent::{Agent, Held};
-use crate::ids::{AgentId, TaskId};
-use crate::record::{AgentRecord, EngineRecord, EntryRecord, PlanRecord, Stage, TaskRecord};
+use crate::ids::AgentId;
+use crate::record::{AgentRecord, EngineRecord, EntryRecord, Links, PlanRecord, Stage, TaskRecord};
 use crate::slab::Slot;
-use crate::task::{Edges, Task, Timer, Trail};
+use crate::task::{Edges, Task, Timer};
 use crate::time::{Moment, WallTime};
 
 /// Everything that the store keeps for the engine at one position.
@@ -91,13 +91,13 @@ impl State {
 
     /// Puts whole plans back, each task where its row has it.
     pub(super) fn restore_tasks(&mut self, records: impl IntoIterator<Item = TaskRecord>) {
-        let mut placed: Vec<(Slot, Links)> = Vec::new();
+        let mut placed: Vec<(Slot, Option<Box<Links>>)> = Vec::new();
         for record in records {
             let (slot, links) = self.place(record);
             placed.push((slot, links));
         }
         for (slot, links) in &placed {
-            self.relink(*slot, links);
+            self.relink(*slot, links.as_deref());
         }
         for (slot, _) in &placed {
             self.recount(*slot);
@@ -107,17 +107,11 @@ impl State {
         }
     }
 
-    fn place(&mut self, mut record: TaskRecord) -> (Slot, Links) {
-        let trail = Trail::of(&mut record);
-        let links = Links {
-            parent: record.parent,
-            depends_on: record.depends_on,
-            subtasks: record.subtasks,
-        };
-        let single =
-            links.parent.is_none() && links.subtasks.is_empty() && links.depends_on.is_empty();
-        let edges =
-            (!single).then(|| Box::new(Edges { collect: record.collect, ..Edges::default() }));
+    fn place(&mut self, record: TaskRecord) -> (Slot, Option<Box<Links>>) {
+        let links = record.links;
+        let edges = links
+            .as_ref()
+            .map(|links| Box::new(Edges { collect: links.collect, ..Edges::default() }));
         let id = record.id;
         if record.index == 0 {
             self.remember_key(&record.plan);
@@ -136,7 +130,7 @@ impl State {
             missing: 0,
             stage: record.stage,
             ran_by: record.ran_by,
-            trail,
+            trail: record.trail,
             times: record.times,
             stopping: record.stopping.into_vec(),
             changed: self.sequence,
@@ -149,12 +143,10 @@ impl State {
         (slot, links)
     }
 
-    fn relink(&mut self, slot: Slot, links: &Links) {
+    fn relink(&mut self, slot: Slot, links: Option<&Links>) {
         self.tasks[slot].root = self.known(self.tasks[slot].plan.root);
+        let Some(links) = links else { return };
         self.tasks[slot].parent = links.parent.map(|parent| self.known(parent));
-        if self.tasks[slot].edges.is_none() {
-            return;
-        }
         let depends_on: Box<[Slot]> = links.depends_on.iter().map(|id| self.known(*id)).collect();
         for needed in &depends_on {
             self.edges_mut(*needed).dependents.push(slot);
@@ -247,40 +239,31 @@ impl State {
 
     pub(super) fn task_record(&self, slot: Slot) -> TaskRecord {
         let task = &self.tasks[slot];
-        let trail = task.trail.as_deref();
-        let ids = |slots: &[Slot]| -> Box<[TaskId]> {
-            if slots.is_empty() {
-                return Box::default();
-            }
-            slots.iter().map(|slot| self.tasks[*slot].id).collect()
-        };
         TaskRecord {
             id: task.id,
             spec: task.spec.clone(),
             plan: task.plan.clone(),
             index: task.index,
-            parent: task.parent.map(|parent| self.tasks[parent].id),
-            depends_on: ids(task.depends_on()),
-            subtasks: ids(task.subtasks()),
-            collect: task.edges().and_then(|edges| edges.collect),
-            stage: task.stage.clone(),
             attempt: task.attempt,
             retries_used: task.retries_used,
             losses: task.losses,
-            last_failure: task.last_failure().cloned(),
+            stage: task.stage.clone(),
             times: task.times,
-            stopping: task.stopping.clone().into_boxed_slice(),
             ran_by: task.ran_by,
-            past: trail.map_or(&[][..], |trail| &trail.past).into(),
-            artifacts: task.artifacts().into(),
-            amended: trail.is_some_and(|trail| trail.amended),
+            stopping: task.stopping.clone().into_boxed_slice(),
+            links: task.edges().and_then(|edges| self.links(task.parent, edges)),
+            trail: task.trail.clone(),
         }
     }
-}
 
-/// The edges of a task's row, before they become slots.
-struct Links {
-    parent: Option<TaskId>,
-    depends_on: Box<[TaskId]>,
-    subtasks: Box<[TaskId]>,
+    fn links(&self, parent: Option<Slot>, edges: &Edges) -> Option<Box<Links>> {
+        let ids = |slots: &[Slot]| slots.iter().map(|slot| self.tasks[*slot].id).collect();
+        let links = Links {
+            parent: parent.map(|parent| self.tasks[parent].id),
+            depends_on: ids(&edges.depends_on),
+            subtasks: ids(&edges.subtasks),
+            collect: edges.collect,
+        };
+        links.boxed()
+    }
 }

@@ -440,8 +440,8 @@ fn a_plan_at_rest_leaves_the_engine_and_comes_back_to_be_retried() {
     bench.state.take_changed_tasks(|row| rows.push(row));
     rows.sort_by_key(|row| row.index);
     assert_eq!(rows.iter().map(|row| row.id.0).collect::<Vec<_>>(), [10, 11, 12]);
-    assert_eq!(*rows[0].subtasks, [TaskId(11), TaskId(12)]);
-    assert_eq!(*rows[2].depends_on, [TaskId(11)]);
+    assert_eq!(*rows[0].subtasks(), [TaskId(11), TaskId(12)]);
+    assert_eq!(*rows[2].depends_on(), [TaskId(11)]);
     assert!(bench.state.task(TaskId(10)).is_none());
     assert_eq!(bench.state.departed(), bench.state.sequence());
     bench.run(Command::Revive { tasks: rows.into() });
@@ -574,7 +574,7 @@ fn an_attempt_may_hand_its_task_over_to_subtasks() {
     bench.run(report(5, 1, subtasks(&[(6, &[]), (7, &[0])])));
     assert_eq!(bench.states(&[5, 6, 7]), ["running", "running", "pending"]);
     let goal = bench.state.task(TaskId(5)).unwrap();
-    assert_eq!(*goal.subtasks, [TaskId(6), TaskId(7)]);
+    assert_eq!(*goal.subtasks(), [TaskId(6), TaskId(7)]);
     assert_eq!(bench.state.task(TaskId(7)).unwrap().plan.root, TaskId(5));
     assert!(bench.try_run(report(5, 1, done())).is_err(), "its attempt is over");
     bench.run(report(6, 1, done()));

@@ -8,7 +8,7 @@ use std::time::Duration;
 use maos_core::event::{Failure, FailureKind};
 use maos_core::ids::{Attempt, Epoch, PlanId, Position, Sequence, TaskId};
 use maos_core::payload::Payload;
-use maos_core::record::{EngineRecord, PlanRecord, Stage, TaskRecord, Times};
+use maos_core::record::{EngineRecord, Links, PlanRecord, Stage, TaskRecord, Times};
 use maos_core::spec::{Demand, Names, Priority, TaskSpec};
 use maos_core::time::{Timestamp, WallTime};
 use maos_server::data_dir::DataDir;
@@ -93,20 +93,14 @@ fn task(number: u64) -> TaskRecord {
         spec: Arc::new(spec),
         plan: Arc::new(plan),
         index: u32::try_from(number - root).unwrap_or_default(),
-        parent: (root != number).then(|| id(root)),
-        depends_on: [].into(),
-        subtasks: [].into(),
-        collect: None,
+        links: Links { parent: (root != number).then(|| id(root)), ..Links::default() }.boxed(),
+        trail: None,
         stage,
         attempt: Attempt(1),
         retries_used: 0,
         losses: 0,
-        last_failure: None,
         times: Times { created: time, updated: time, ended: Some(time), ..Times::default() },
         stopping: [].into(),
         ran_by: None,
-        past: [].into(),
-        artifacts: [].into(),
-        amended: false,
     }
 }

@@ -67,7 +67,7 @@ impl Service {
     /// That there is no such task.
     pub async fn artifacts(&self, id: Uuid) -> Result<ArtifactList, ApiError> {
         let record = self.record(TaskId(id.as_u128()), Duration::ZERO).await?;
-        let items: Vec<Artifact> = record.artifacts.iter().map(shown).collect();
+        let items: Vec<Artifact> = record.artifacts().iter().map(shown).collect();
         Ok(ArtifactList { task_id: id, total_items: items.len() as u64, items })
     }
 
@@ -77,7 +77,7 @@ impl Service {
     /// That there is no such task or file, or why it cannot be read.
     pub async fn artifact(&self, id: Uuid, name: &str) -> Result<Download, ApiError> {
         let record = self.record(TaskId(id.as_u128()), Duration::ZERO).await?;
-        let found = record.artifacts.iter().find(|artifact| *artifact.name == *name);
+        let found = record.artifacts().iter().find(|artifact| *artifact.name == *name);
         let artifact = found.ok_or_else(|| {
             let message = format!("task `{id}` has no artifact of this name");
             ApiError::new(ErrorCode::ArtifactNotFound, message).with("task_id", id.to_string())
@@ -195,7 +195,7 @@ impl Upload {
             Err(refused) => return Err(faults::refused(refused)),
         }
         let record = self.service.record(task, Duration::ZERO).await?;
-        let found = record.artifacts.iter().find(|artifact| *artifact.name == *self.name);
+        let found = record.artifacts().iter().find(|artifact| *artifact.name == *self.name);
         let artifact = found.map(shown).ok_or_else(broken)?;
         let task_id = Uuid::from_u128(task.0);
         Ok(ArtifactEnvelope { artifact, task_id, message: "artifact kept".to_owned() })

@@ -28,12 +28,12 @@ fn history(record: &TaskRecord) -> TaskHistory {
     let times = &record.times;
     let mut items = vec![at(times.created, HappeningKind::Created)];
     items.extend(times.ready.map(|ready| at(ready, HappeningKind::Ready)));
-    for past in &record.past {
+    for past in record.past() {
         items.push(of_attempt(past.started, HappeningKind::Started, past.attempt, past.agent));
         items.push(failed(past));
     }
     // An unsuccessful attempt has told of its start already.
-    let told = record.past.iter().any(|past| past.attempt == record.attempt);
+    let told = record.past().iter().any(|past| past.attempt == record.attempt);
     match (times.started, record.ran_by) {
         (Some(started), Some(agent)) if !told => {
             items.push(of_attempt(started, HappeningKind::Started, record.attempt, agent));
@@ -41,7 +41,7 @@ fn history(record: &TaskRecord) -> TaskHistory {
         (Some(started), None) => items.push(at(started, HappeningKind::Started)),
         (Some(_), Some(_)) | (None, _) => {}
     }
-    for artifact in &record.artifacts {
+    for artifact in record.artifacts() {
         let message = Some(artifact.name.to_string());
         items.push(Happening { message, ..at(artifact.kept, HappeningKind::ArtifactKept) });
     }
@@ -54,7 +54,7 @@ fn history(record: &TaskRecord) -> TaskHistory {
         task_id: present::uuid(record.id),
         status: present::status(&record.stage),
         items,
-        attempts_omitted: record.past.first().map_or(0, |first| first.attempt.0 - 1),
+        attempts_omitted: record.past().first().map_or(0, |first| first.attempt.0 - 1),
     }
 }
 

@@ -7,7 +7,7 @@ use maos_api::error::{ApiError, ErrorCode};
 use maos_api::plan::ExecutionPlan;
 use maos_core::ids::{Attempt, PlanId, TaskId};
 use maos_core::node::{Answer, Query};
-use maos_core::record::{CollectRecord, PlanRecord, Stage, TaskRecord, Times};
+use maos_core::record::{CollectRecord, Links, PlanRecord, Stage, TaskRecord, Times};
 use maos_core::rejection::Rejection;
 use maos_core::spec::{Collect, Plan};
 use maos_core::time::{Timestamp, WallTime};
@@ -81,26 +81,26 @@ fn drafted(plan: &Plan, now: WallTime) -> Vec<TaskRecord> {
             Collect::All => CollectRecord::All,
             Collect::One(of) => CollectRecord::One(id_of(&of)),
         };
+        let links = Links {
+            parent: task.parent.as_ref().map(id_of),
+            depends_on: task.depends_on.iter().map(id_of).collect(),
+            collect: (!children.is_empty()).then_some(collect),
+            subtasks: children.into(),
+        };
         TaskRecord {
             id: task.id,
             spec: task.spec.clone(),
             plan: shared.clone(),
             index,
-            parent: task.parent.as_ref().map(id_of),
-            depends_on: task.depends_on.iter().map(id_of).collect(),
-            collect: (!children.is_empty()).then_some(collect),
-            subtasks: children.into(),
+            links: links.boxed(),
+            trail: None,
             stage: if waits { Stage::Waiting } else { Stage::Ready { since: Timestamp(0) } },
             attempt: Attempt(0),
             retries_used: 0,
             losses: 0,
-            last_failure: None,
             times: Times { created: now, updated: now, ..Times::default() },
             stopping: [].into(),
             ran_by: None,
-            past: [].into(),
-            artifacts: [].into(),
-            amended: false,
         }
     };
     plan.tasks.iter().zip(0..).map(draft).collect()
@@ -157,7 +157,7 @@ struct Durations {
 
 impl Durations {
     fn of(records: &[TaskRecord]) -> Durations {
-        let leaves = || records.iter().filter(|task| task.subtasks.is_empty());
+        let leaves = || records.iter().filter(|task| task.subtasks().is_empty());
         let measured: Vec<f64> = leaves().filter_map(took).collect();
         #[expect(clippy::cast_precision_loss, reason = "a plan has ten thousand tasks at the most")]
         let mean = measured.iter().sum::<f64>() / measured.len() as f64;
@@ -192,12 +192,12 @@ fn seconds(us: u64) -> f64 {
 fn order(records: &[TaskRecord], durations: &Durations) -> (Vec<Reached>, Vec<Vec<usize>>) {
     let index: HashMap<TaskId, usize> =
         records.iter().enumerate().map(|(index, task)| (task.id, index)).collect();
-    let is_leaf = |task: &TaskRecord| task.subtasks.is_empty();
+    let is_leaf = |task: &TaskRecord| task.subtasks().is_empty();
     // Those of a parent are repeated on its subtasks.
     let needs: Vec<Vec<usize>> = records
         .iter()
         .map(|task| {
-            let needed = if is_leaf(task) { &task.depends_on } else { &task.subtasks };
+            let needed = if is_leaf(task) { task.depends_on() } else { task.subtasks() };
             needed.iter().filter_map(|id| index.get(id).copied()).collect()
         })
         .collect();
@@ -244,7 +244,7 @@ fn longest(records: &[TaskRecord], reached: &[Reached]) -> (Vec<usize>, f64) {
     let mut path = Vec::new();
     let mut at = Some(0);
     while let Some(task) = at {
-        if records[task].subtasks.is_empty() {
+        if records[task].subtasks().is_empty() {
             path.push(task);
         }
         at = reached[task].by;

@@ -24,7 +24,7 @@ use crate::planner;
 /// Who runs a task, or ran it last before its end; nobody does a task with subtasks.
 fn ran_by(record: &TaskRecord) -> Option<Uuid> {
     let shown = matches!(record.stage, Stage::Running { .. }) || record.stage.ended();
-    let agent = record.ran_by.filter(|_| shown && record.subtasks.is_empty())?;
+    let agent = record.ran_by.filter(|_| shown && record.subtasks().is_empty())?;
     Some(Uuid::from_u128(agent.0))
 }
 
@@ -64,9 +64,9 @@ pub(super) fn task(record: &TaskRecord, documents: Documents) -> Task {
         status: status(&record.stage),
         priority: priority(spec.priority),
         agent_id: ran_by(record),
-        parent_task_id: record.parent.map(uuid),
-        dependencies: record.depends_on.iter().map(|id| Dependency::on(uuid(*id))).collect(),
-        subtasks: record.subtasks.iter().map(|id| uuid(*id)).collect(),
+        parent_task_id: record.parent().map(uuid),
+        dependencies: record.depends_on().iter().map(|id| Dependency::on(uuid(*id))).collect(),
+        subtasks: record.subtasks().iter().map(|id| uuid(*id)).collect(),
         parameters: documents.parameters,
         result: documents.result,
         error,
@@ -101,7 +101,7 @@ pub(super) fn task(record: &TaskRecord, documents: Documents) -> Task {
 
 /// The strategy that made the plan of a root.
 fn strategy(record: &TaskRecord) -> Option<String> {
-    let own = record.plan.strategy.as_deref().filter(|_| record.parent.is_none());
+    let own = record.plan.strategy.as_deref().filter(|_| record.parent().is_none());
     own.map(str::to_owned)
 }
 

@@ -444,7 +444,7 @@ impl Service {
         let by_id: HashMap<TaskId, &TaskRecord> =
             tasks.iter().map(|task| (task.id, task)).collect();
         let source =
-            |record: &TaskRecord| Source::of(&record.stage, record.collect, &record.subtasks);
+            |record: &TaskRecord| Source::of(&record.stage, record.collect(), record.subtasks());
         let look_up = |id: TaskId| by_id.get(&id).map_or(Source::Nothing, |task| source(task));
         Ok(source(record).follow(&look_up))
     }
@@ -493,11 +493,11 @@ fn snapshot(record: &TaskRecord, progress: Option<&Progress>) -> Snapshot {
     let error = match &record.stage {
         Stage::Failed(failure) => Some(failure.message.to_string()),
         Stage::Cancelled { reason } => Some(reason.to_string()),
-        _ => record.last_failure.as_ref().map(|failure| failure.message.to_string()),
+        _ => record.last_failure().map(|failure| failure.message.to_string()),
     };
     Snapshot {
         id: present::uuid(record.id),
-        parent: record.parent.map(present::uuid),
+        parent: record.parent().map(present::uuid),
         name: record.spec.name.to_string(),
         status,
         progress: progress.filter(|_| status == TaskStatus::Running).cloned(),

@@ -446,7 +446,7 @@ pub(super) fn payload(result: &str, documents: &mut Vec<([u8; 32], Vec<u8>)>) ->
 
 /// Whether the last attempt of a task ended by its agent's own word.
 fn reported(record: &TaskRecord) -> bool {
-    let last_failure = record.last_failure.as_ref();
+    let last_failure = record.last_failure();
     let said_so = |kind| kind == FailureKind::Reported || kind == FailureKind::SubtaskFailed;
     match &record.stage {
         Stage::Completed(_) | Stage::Collected | Stage::Active => true,

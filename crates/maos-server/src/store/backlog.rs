@@ -103,7 +103,7 @@ impl Portion {
         for (place, record) in changes.tasks.iter().enumerate() {
             let fresh = self.index.insert(record.id, (group, place)).is_none();
             self.bytes += version_bytes(record);
-            if fresh || record.amended {
+            if fresh || record.amended() {
                 self.bytes += spec_bytes(record);
             }
             if fresh && record.id != record.plan.root {
@@ -383,7 +383,7 @@ fn version_bytes(record: &TaskRecord) -> u64 {
         | Stage::Active
         | Stage::Collected => 0,
     };
-    let links = 16 * (record.depends_on.len() + record.subtasks.len());
+    let links = 16 * (record.depends_on().len() + record.subtasks().len());
     VERSION_BYTES + links as u64 + result
 }
 

@@ -132,7 +132,7 @@ pub(super) fn put_documents(
         _ => None,
     };
     let payloads = [Some(&record.spec.parameters), record.spec.metadata.as_deref(), result];
-    let artifacts = record.artifacts.iter().map(|artifact| &artifact.content);
+    let artifacts = record.artifacts().iter().map(|artifact| &artifact.content);
     for payload in payloads.into_iter().flatten().chain(artifacts) {
         if let Payload::Stored(stored) = payload {
             transaction

@@ -72,7 +72,7 @@ fn expected(tasks: &[TaskRecord], filter: &TaskFilter) -> Vec<TaskId> {
         (filter.statuses.is_empty() || filter.statuses.contains(&task.stage.wire_name()))
             && (filter.priorities.is_empty() || filter.priorities.contains(&spec.priority))
             && (filter.agent.is_none() || held)
-            && (filter.parent.is_none() || filter.parent == task.parent)
+            && (filter.parent.is_none() || filter.parent == task.parent())
             && filter.tags.iter().all(|tag| spec.tags.contains(tag))
             && filter.created_from.is_none_or(|from| task.times.created >= from)
             && filter.created_before.is_none_or(|before| task.times.created < before)

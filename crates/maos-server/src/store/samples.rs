@@ -6,7 +6,7 @@ use maos_core::event::{Event, Step};
 use maos_core::ids::{AgentId, Attempt, Epoch, NodeId, PlanId, Position, Sequence, TaskId};
 use maos_core::payload::Payload;
 use maos_core::record::{
-    AgentRecord, EngineRecord, HeldAttempt, PlanRecord, Stage, Tally, TaskRecord, Times,
+    AgentRecord, EngineRecord, HeldAttempt, Links, PlanRecord, Stage, Tally, TaskRecord, Times,
 };
 use maos_core::spec::{
     AgentSpec, Amounts, Collect, Demand, IdempotencyKey, Names, Plan, PlanTask, Runtime, TaskSpec,
@@ -42,21 +42,15 @@ pub(super) fn task(root: u128, id: u128, stage: Stage) -> TaskRecord {
         spec: spec(id),
         plan: Arc::new(plan),
         index: u32::try_from(id - root).unwrap(),
-        parent: (id != root).then_some(TaskId(root)),
-        depends_on: [].into(),
-        subtasks: [].into(),
-        collect: None,
+        links: Links { parent: (id != root).then_some(TaskId(root)), ..Links::default() }.boxed(),
+        trail: None,
         stage,
         attempt: Attempt(0),
         retries_used: 0,
         losses: 0,
-        last_failure: None,
         times: Times { created: WallTime(5), updated: WallTime(6), ..Times::default() },
         stopping: [].into(),
         ran_by,
-        past: [].into(),
-        artifacts: [].into(),
-        amended: false,
     }
 }
 

@@ -177,7 +177,7 @@ pub(super) fn write(db: &mut Connection, portion: &Portion) -> rusqlite::Result<
     let mut sealer = Sealer::default();
     let mut amended = Vec::new();
     for record in tasks {
-        if record.amended {
+        if record.amended() {
             amended.extend(facets::take_back(&transaction, record)?);
         }
         let number = put_task(&transaction, record, next, &mut counts, &mut sealer)?;
@@ -285,7 +285,7 @@ fn put_task(
                 id,
                 is_root.then(|| bytes(record.plan.id.0)),
                 (!is_root).then(|| bytes(record.plan.root.0)),
-                record.parent.map(|parent| bytes(parent.0)),
+                record.parent().map(|parent| bytes(parent.0)),
                 status,
                 priority,
                 agent,
@@ -343,7 +343,7 @@ fn load_engine(db: &Connection, path: &Path) -> Result<EngineRecord, StoreError>
 /// Whom a task is listed under: who runs it, or ran it last before its end.
 fn ran_by(record: &TaskRecord) -> Option<AgentId> {
     let shown = matches!(record.stage, Stage::Running { .. }) || record.stage.ended();
-    record.ran_by.filter(|_| shown && record.subtasks.is_empty())
+    record.ran_by.filter(|_| shown && record.subtasks().is_empty())
 }
 
 fn holder(stage: &Stage) -> Option<AgentId> {
@@ -370,7 +370,7 @@ fn load_live(
     let mut larger: HashSet<TaskId> = HashSet::new();
     for task in &tasks {
         roots.insert(task.plan.root);
-        if task.id != task.plan.root || !task.subtasks.is_empty() {
+        if task.id != task.plan.root || !task.subtasks().is_empty() {
             larger.insert(task.plan.root);
         }
     }

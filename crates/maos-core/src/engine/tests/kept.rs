@@ -72,7 +72,7 @@ fn files_are_kept_by_the_attempt_that_runs_until_the_task_ends() {
     bench.run(keep(1, "b", b"1"));
     bench.run(keep(1, "a", b"2"));
     assert!(bench.try_run(keep(2, "c", b"1")).is_err(), "no such attempt runs");
-    let kept = bench.state.task(TaskId(1)).unwrap().artifacts;
+    let kept = bench.state.task(TaskId(1)).unwrap().artifacts().to_vec();
     let names: Vec<_> = kept.iter().map(|file| (&*file.name, file.content.clone())).collect();
     assert_eq!(names, [("b", Payload::inline(b"1")), ("a", Payload::inline(b"2"))]);
     bench.run(report(1, 1, done()));
@@ -88,7 +88,7 @@ fn unsuccessful_attempts_are_remembered_up_to_a_bound() {
         bench.later(300_000);
     }
     let task = bench.state.task(TaskId(1)).unwrap();
-    let attempts: Vec<u32> = task.past.iter().map(|past| past.attempt.0).collect();
+    let attempts: Vec<u32> = task.past().iter().map(|past| past.attempt.0).collect();
     assert_eq!(attempts, (5..=20).collect::<Vec<_>>());
     assert_eq!(task.ran_by, Some(AgentId(1)));
 }
