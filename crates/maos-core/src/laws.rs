@@ -73,10 +73,10 @@ fn counts_agree(state: &State) -> Result<(), Broken> {
         state.ready_count()
     );
     law!(
-        state.tasks_by_id.len() == state.tasks.count(),
+        state.tasks_by_id.count() == state.tasks.count(),
         "{} tasks, {} of them can be found",
         state.tasks.count(),
-        state.tasks_by_id.len()
+        state.tasks_by_id.count()
     );
     Ok(())
 }

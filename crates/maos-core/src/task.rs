@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use crate::dispatch::LaneId;
 use crate::event::Failure;
 use crate::ids::{AgentId, Attempt, Sequence, TaskId};
-use crate::record::{CollectRecord, HeldAttempt, PlanRecord, Stage, Times, Trail};
+use crate::record::{CollectRecord, HeldAttempt, PlanRecord, Stage, TaskRecord, Times, Trail};
 use crate::slab::Slot;
 use crate::spec::{Artifact, FailurePolicy, TaskSpec};
 use crate::time::Timestamp;
@@ -107,6 +107,25 @@ impl Stage {
 }
 
 impl Task {
+    /// The row of a task that is a plan of its own.
+    pub(crate) fn into_record(self) -> TaskRecord {
+        TaskRecord {
+            id: self.id,
+            spec: self.spec,
+            plan: self.plan,
+            index: self.index,
+            attempt: self.attempt,
+            retries_used: self.retries_used,
+            losses: self.losses,
+            stage: self.stage,
+            times: self.times,
+            ran_by: self.ran_by,
+            stopping: self.stopping.into_boxed_slice(),
+            links: None,
+            trail: self.trail,
+        }
+    }
+
     pub(crate) fn trail_mut(&mut self) -> &mut Trail {
         self.trail.get_or_insert_default()
     }

@@ -64,7 +64,7 @@ impl State {
             Event::Reopened { task } => self.apply_reopened(*task),
             Event::Revived { tasks } => {
                 // A plan that has not left yet is as its rows say.
-                if !tasks.iter().any(|task| self.tasks_by_id.contains_key(&task.id)) {
+                if !tasks.iter().any(|task| self.slot(task.id).is_some()) {
                     self.restore_tasks(tasks.iter().cloned());
                 }
             }
@@ -199,8 +199,7 @@ impl State {
         if root.is_none() {
             self.tasks[slot].root = slot;
         }
-        let fresh = self.tasks_by_id.insert(planned.id, slot).is_none();
-        assert!(fresh, "a task's id is never used twice");
+        self.tasks_by_id.insert(&self.tasks, slot);
         self.live_count += 1;
         if self.watched {
             self.note_change(slot, &Stage::Waiting);
@@ -256,7 +255,7 @@ impl State {
         task.ran_by = Some(agent);
         task.times.started = Some(self.moment.wall);
         let spec = task.spec.clone();
-        self.dispatch.reserve(&spec.demand.resources);
+        self.dispatch.reserve(&task.spec.demand.resources);
         let lane = self.tasks[slot].lane.expect("a live task has a lane");
         self.dispatch.start(lane, self.moment.at);
         self.counters.attempts_started += 1;
@@ -559,7 +558,7 @@ impl State {
         agent.tally.run_us += self.moment.at.0.saturating_sub(since.0);
         self.held_count -= 1;
         self.dispatch.own_held -= u64::from(self.agents[holder].spec.runtime.ends_with_server());
-        let spec = self.tasks[slot].spec.clone();
+        let spec = &self.tasks[slot].spec;
         self.dispatch.release(&spec.demand.resources);
         if let Some(key) = &spec.rare().concurrency_key {
             self.dispatch.end(key);

@@ -113,7 +113,7 @@ impl State {
             return Err(Rejection::Full { what: "live tasks", bound: LIVE_TASKS_MAX.into() });
         }
         for task in tasks {
-            if self.tasks_by_id.contains_key(&task.id) {
+            if self.slot(task.id).is_some() {
                 return Err(Rejection::TaskExists(task.id));
             }
             self.check_demand(namespace, &task.spec)?;
@@ -184,7 +184,7 @@ impl State {
     }
 
     fn decide_revive(&self, tasks: &[crate::record::TaskRecord]) -> Vec<Event> {
-        let here = tasks.iter().any(|task| self.tasks_by_id.contains_key(&task.id));
+        let here = tasks.iter().any(|task| self.slot(task.id).is_some());
         if here || tasks.is_empty() {
             return vec![];
         }

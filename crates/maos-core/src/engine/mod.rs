@@ -8,6 +8,7 @@ mod amend;
 mod apply;
 mod decide;
 mod follow;
+mod index;
 mod recover;
 mod register;
 #[cfg(test)]
@@ -16,9 +17,6 @@ mod tests;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::hash::{BuildHasherDefault, Hasher};
-
-use hashbrown::HashMap;
 
 use crate::agent::Agent;
 use crate::change::Change;
@@ -30,6 +28,8 @@ use crate::sorted::Runs;
 use crate::spec::{AgentSpec, Amounts, Name, Policy, Setting, TaskSpec};
 use crate::task::{Task, Timer};
 use crate::time::{Moment, Timestamp};
+
+use index::TaskIndex;
 
 pub use recover::Rows;
 
@@ -43,7 +43,7 @@ pub struct State {
     pub(crate) reign: Option<(Epoch, NodeId)>,
     pub(crate) counters: Counters,
     pub(crate) tasks: Slab<Task>,
-    pub(crate) tasks_by_id: HashMap<TaskId, Slot, BuildHasherDefault<IdHasher>>,
+    pub(crate) tasks_by_id: TaskIndex,
     pub(crate) agents: Slab<Agent>,
     pub(crate) agents_by_id: BTreeMap<AgentId, Slot>,
     pub(crate) dispatch: Dispatch,
@@ -138,26 +138,6 @@ pub(crate) enum Gone {
     Agent,
     /// The agent, by our order: what it ran is still being stopped.
     Dismissed,
-}
-
-/// One word of an id is hash enough, spread by a multiplication.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(26)
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-
-    fn write_u64(&mut self, word: u64) {
-        self.0 ^= word;
-    }
 }
 
 impl State {
@@ -320,11 +300,11 @@ impl State {
         for slot in &changed {
             // It may have left with its plan just now.
             let Some(task) = self.tasks.get(*slot) else { continue };
-            let leaves = task.edges.is_none() && task.at_rest();
-            take(self.task_record(*slot));
-            if leaves {
-                self.dismiss(*slot);
+            if task.edges.is_none() && task.at_rest() {
+                self.forget_task(*slot);
+                take(self.tasks.remove(*slot).into_record());
             } else {
+                take(self.task_record(*slot));
                 self.tasks[*slot].listed = false;
             }
         }
@@ -395,7 +375,7 @@ impl State {
     }
 
     pub(crate) fn slot(&self, id: TaskId) -> Option<Slot> {
-        self.tasks_by_id.get(&id).copied()
+        self.tasks_by_id.get(&self.tasks, id)
     }
 
     pub(crate) fn capacity(&self) -> Amounts {
@@ -422,14 +402,14 @@ impl State {
             take(self.task_record(*member));
         }
         for member in members {
-            self.dismiss(member);
+            self.forget_task(member);
+            self.tasks.discard(member);
         }
     }
 
-    fn dismiss(&mut self, slot: Slot) {
+    fn forget_task(&mut self, slot: Slot) {
         self.departed = self.sequence;
-        self.tasks_by_id.remove(&self.tasks[slot].id);
-        self.tasks.discard(slot);
+        self.tasks_by_id.remove(&self.tasks, slot);
     }
 
     fn forget_agent(&mut self, slot: Slot) {

@@ -138,8 +138,7 @@ impl State {
             edges,
         });
         self.changed_tasks.push(slot);
-        let fresh = self.tasks_by_id.insert(id, slot).is_none();
-        assert!(fresh, "a task's id is never used twice");
+        self.tasks_by_id.insert(&self.tasks, slot);
         (slot, links)
     }
 

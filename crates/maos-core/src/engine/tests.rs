@@ -128,13 +128,8 @@ impl Bench {
     /// The rows of a state bring back a state with the same rows that keeps the same laws.
     fn survives_a_restart(&self) {
         let rows = |state: &State| -> Vec<_> {
-            state
-                .tasks_by_id
-                .keys()
-                .map(|id| (*id, state.task(*id)))
-                .collect::<BTreeMap<_, _>>()
-                .into_iter()
-                .collect()
+            let ids = state.tasks.iter().map(|(_, task)| task.id);
+            ids.map(|id| (id, state.task(id))).collect::<BTreeMap<_, _>>().into_iter().collect()
         };
         let before = rows(&self.state);
         let recovered = State::recover(Rows {
