@@ -112,7 +112,7 @@ async fn in_batches() -> Vec<Row> {
     let engine = server.engine().clone();
     let tasks = 1_000_000_u64;
     let before = Instant::now();
-    let feeders_count = 8;
+    let feeders_count = number("FEEDERS", 16);
     let feeders = (0..feeders_count).map(|_| {
         let engine = engine.clone();
         tokio::spawn(async move {
