@@ -99,13 +99,9 @@ async fn specialised_agents(client: &Client) -> Done {
     let agent = AgentCreate {
         agent_type: "calculator".to_owned(),
         capabilities: vec!["computation".to_owned()],
-        configuration: Map::new(),
         max_concurrent_tasks: Some(2),
-        resource_limits: [].into(),
         tags: vec!["example".to_owned()],
-        name: None,
-        runtime: None,
-        id: None,
+        ..AgentCreate::default()
     };
     let made = client.create_agent(serde_json::to_vec(&agent).unwrap_or_default()).await?;
     let task = TaskSubmission {

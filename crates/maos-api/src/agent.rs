@@ -54,6 +54,9 @@ wire_names! {
     }
 }
 
+/// Longest silence that a worker may ask for, in seconds: a day.
+pub const HEARTBEAT_TIMEOUT_MAX: u64 = 24 * 3_600;
+
 /// The body of `POST /api/v1/agents`, for clients.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct AgentCreate {
@@ -82,6 +85,10 @@ pub struct AgentCreate {
     /// Ours, for workers: an id of their own, under which they register again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<Uuid>,
+    /// Ours, for workers: seconds of silence after which it is lost, 1 to
+    /// [`HEARTBEAT_TIMEOUT_MAX`]; the server's if it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heartbeat_timeout: Option<u64>,
 }
 
 /// A request for an agent within the contract.
@@ -105,12 +112,14 @@ pub struct ParsedAgent {
     pub runtime: AgentRuntime,
     /// A worker's own choice of its id.
     pub id: Option<Uuid>,
+    /// A worker's own bound on its silence, in seconds.
+    pub heartbeat_timeout: Option<u64>,
     /// What the answer should mention.
     pub warnings: Vec<String>,
 }
 
 /// Every field of a request for an agent.
-pub const FIELDS: [&str; 9] = [
+pub const FIELDS: [&str; 10] = [
     "agent_type",
     "capabilities",
     "configuration",
@@ -120,6 +129,7 @@ pub const FIELDS: [&str; 9] = [
     "name",
     "runtime",
     "id",
+    "heartbeat_timeout",
 ];
 
 /// Reads and checks the body of a request for an agent.
@@ -139,8 +149,8 @@ pub fn parse(body: &[u8], bounds: &Bounds) -> Result<ParsedAgent, ApiError> {
         }
     }
     warnings.truncate(submission::UNKNOWN_NAMED_MAX);
-    let [agent_type, capabilities, configuration, slots_count, limits, tags, name, runtime, id] =
-        slots;
+    let [agent_type, capabilities, configuration, slots_count, ..] = slots;
+    let [.., limits, tags, name, runtime, id, heartbeat] = slots;
     for (field, slot) in FIELDS.iter().zip([agent_type, capabilities]) {
         if slot.is_none() {
             reader.invalid(field, "is required");
@@ -168,6 +178,10 @@ pub fn parse(body: &[u8], bounds: &Bounds) -> Result<ParsedAgent, ApiError> {
     if id.is_some() && runtime != AgentRuntime::Worker {
         reader.invalid("id", "can only be chosen by an agent whose `runtime` is `worker`");
     }
+    let heartbeat_timeout = reader.heartbeat_timeout(heartbeat, Null::Absent);
+    if heartbeat_timeout.is_some() && runtime != AgentRuntime::Worker {
+        reader.invalid("heartbeat_timeout", NO_WORKER);
+    }
     faults.check()?;
     let owned = |words: Vec<std::borrow::Cow<'_, str>>| words.into_iter().map(Into::into).collect();
     Ok(ParsedAgent {
@@ -180,8 +194,18 @@ pub fn parse(body: &[u8], bounds: &Bounds) -> Result<ParsedAgent, ApiError> {
         name: name.map(Into::into),
         runtime,
         id,
+        heartbeat_timeout,
         warnings,
     })
+}
+
+/// What is wrong with a bound on silence for an agent that is never silent.
+pub const NO_WORKER: &str = "is only for agents whose `runtime` is `worker`: others are not polled";
+
+impl Reader<'_> {
+    fn heartbeat_timeout(&mut self, raw: Option<&RawValue>, null: Null) -> Option<u64> {
+        self.integer("heartbeat_timeout", raw, null, 1..=HEARTBEAT_TIMEOUT_MAX)
+    }
 }
 
 /// What is to be another in an agent, checked; `None`: stays as it is.
@@ -199,13 +223,22 @@ pub struct AgentPatch {
     pub resource_limits: Option<Vec<(String, u64)>>,
     /// A set of words to find it by.
     pub tags: Option<Vec<String>>,
+    /// A worker's own bound on its silence, in seconds.
+    pub heartbeat_timeout: Option<u64>,
     /// What the answer should mention.
     pub warnings: Vec<String>,
 }
 
 /// Every field that a request to change an agent may have.
-pub const PATCH_FIELDS: [&str; 6] =
-    ["name", "capabilities", "configuration", "max_concurrent_tasks", "resource_limits", "tags"];
+pub const PATCH_FIELDS: [&str; 7] = [
+    "name",
+    "capabilities",
+    "configuration",
+    "max_concurrent_tasks",
+    "resource_limits",
+    "tags",
+    "heartbeat_timeout",
+];
 
 /// Reads and checks the body of a request to change an agent.
 ///
@@ -219,7 +252,7 @@ pub fn parse_patch(body: &[u8], bounds: &Bounds) -> Result<AgentPatch, ApiError>
     if slots.iter().all(Option::is_none) {
         reader.invalid("body", format!("must have at least one of {}", listed(&PATCH_FIELDS)));
     }
-    let [name, capabilities, configuration, slots_count, limits, tags] = slots;
+    let [name, capabilities, configuration, slots_count, limits, tags, heartbeat] = slots;
     let refused = Null::Refused;
     let name = reader.trimmed("name", name, refused, bounds.name_chars_max);
     let capabilities = reader.capabilities("capabilities", capabilities, refused);
@@ -231,6 +264,7 @@ pub fn parse_patch(body: &[u8], bounds: &Bounds) -> Result<AgentPatch, ApiError>
     let limits = reader.amounts("resource_limits", limits);
     let configuration = reader.object("configuration", configuration).map(RawValue::to_owned);
     let tags = reader.words("tags", tags, refused, bounds.tags_max);
+    let heartbeat_timeout = reader.heartbeat_timeout(heartbeat, refused);
     faults.check()?;
     let owned = |words: Vec<std::borrow::Cow<'_, str>>| words.into_iter().map(Into::into).collect();
     let named = |limits: Vec<(std::borrow::Cow<'_, str>, u64)>| {
@@ -243,6 +277,7 @@ pub fn parse_patch(body: &[u8], bounds: &Bounds) -> Result<AgentPatch, ApiError>
         max_concurrent_tasks: slots_count.and_then(|count| u32::try_from(count).ok()),
         resource_limits: limits.map(named),
         tags: tags.map(owned),
+        heartbeat_timeout,
         warnings,
     })
 }

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::agent::HEARTBEAT_TIMEOUT_MAX;
 use crate::document::Members;
 use crate::error::ApiError;
 use crate::fault::Faults;
@@ -66,6 +67,10 @@ pub struct Poll<'a> {
     /// Messages that need not come again.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ack: Vec<Ack>,
+    /// From now on the worker may be silent for so many seconds, until it says otherwise: 1 to
+    /// [`HEARTBEAT_TIMEOUT_MAX`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lease_seconds: Option<u64>,
     /// What the answer should mention.
     #[serde(skip)]
     pub warnings: Vec<String>,
@@ -223,7 +228,7 @@ pub struct Refused {
 }
 
 /// Every field of a poll.
-pub const FIELDS: [&str; 9] = [
+pub const FIELDS: [&str; 10] = [
     "incarnation",
     "max_tasks",
     "wait_ms",
@@ -233,6 +238,7 @@ pub const FIELDS: [&str; 9] = [
     "logs",
     "max_messages",
     "ack",
+    "lease_seconds",
 ];
 
 /// Reads and checks the body of a poll. Results are not looked into.
@@ -255,8 +261,8 @@ pub fn parse<'a>(body: &'a [u8], bounds: &Bounds) -> Result<Poll<'a>, ApiError> 
         }
     }
     warnings.truncate(UNKNOWN_NAMED_MAX);
-    let [incarnation, max_tasks, wait_ms, holding, outcomes, progress, logs, max_messages, ack] =
-        slots;
+    let [incarnation, max_tasks, wait_ms, holding, outcomes, ..] = slots;
+    let [.., progress, logs, max_messages, ack, lease_seconds] = slots;
     if incarnation.is_none() {
         faults.invalid("incarnation", "is required: a number that grows with every start");
     }
@@ -273,6 +279,7 @@ pub fn parse<'a>(body: &'a [u8], bounds: &Bounds) -> Result<Poll<'a>, ApiError> 
         logs: read(&mut faults, "logs", logs),
         max_messages: read(&mut faults, "max_messages", max_messages),
         ack: read(&mut faults, "ack", ack),
+        lease_seconds: read(&mut faults, "lease_seconds", lease_seconds),
         warnings,
     };
     check(&poll, bounds, &mut faults);
@@ -359,6 +366,7 @@ fn check(poll: &Poll<'_>, bounds: &Bounds, faults: &mut Faults) {
     };
     most("max_tasks", poll.max_tasks.into(), TASKS_MAX.into(), "be");
     most("wait_ms", poll.wait_ms, WAIT_MS_MAX, "be");
+    most("lease_seconds", poll.lease_seconds.unwrap_or(0), HEARTBEAT_TIMEOUT_MAX, "be");
     let entries = "have entries:";
     let slots_max = bounds.agent_slots_max.into();
     most("holding", poll.holding.len() as u64, slots_max, entries);
@@ -368,6 +376,9 @@ fn check(poll: &Poll<'_>, bounds: &Bounds, faults: &mut Faults) {
     most("max_messages", poll.max_messages.into(), MESSAGES_MAX.into(), "be");
     most("ack", poll.ack.len() as u64, OUTCOMES_MAX as u64, entries);
     most("logs", lines as u64, LOG_LINES_MAX as u64, "have lines:");
+    if poll.lease_seconds == Some(0) {
+        faults.invalid("lease_seconds", "must be at least 1, found 0");
+    }
     for (index, sign) in poll.progress.iter().enumerate() {
         if sign.fraction.is_some_and(|fraction| !(0.0..=1.0).contains(&fraction)) {
             faults.invalid(format!("progress[{index}].fraction"), "must be 0 to 1");

@@ -258,8 +258,9 @@ impl Node {
         }
     }
 
-    /// Takes an agent for lost that is silent for so long; `limits::HEARTBEAT_TIMEOUT_MS` unless
-    /// this is called. For agents that are heard of from then on.
+    /// Takes an agent for lost that is silent for so long, unless it has a bound of its own;
+    /// `limits::HEARTBEAT_TIMEOUT_MS` unless this is called. For agents that are heard of from
+    /// then on.
     pub fn lose_agents_after(&mut self, silence_ms: u64) {
         self.presence.lose_agents_after(silence_ms);
     }
@@ -275,7 +276,10 @@ impl Node {
             }
             Input::Read { id, query } => self.read(id, query, actions),
             Input::Forget { id } => self.forget(id),
-            Input::Seen { agent } => self.presence.agent_seen(moment.at, agent),
+            Input::Seen { agent } => {
+                let own_ms = self.state.agent(agent).and_then(|agent| agent.spec.silence_ms);
+                self.presence.agent_seen(moment.at, (agent, own_ms));
+            }
             Input::Progressed { task, attempt } => {
                 self.presence.attempt_progressed(moment.at, task, attempt);
             }
@@ -658,7 +662,7 @@ impl Node {
     fn watch(&mut self, now: Timestamp, command: &Command) {
         match command {
             Command::RegisterAgent { agent } if agent.runtime == Runtime::Worker => {
-                return self.presence.agent_seen(now, agent.id);
+                return self.presence.agent_seen(now, (agent.id, agent.silence_ms));
             }
             Command::BeginEpoch { .. } => {}
             Command::Submit { .. }
@@ -683,7 +687,7 @@ impl Node {
             .state
             .agents()
             .filter(|agent| agent.end.is_none() && agent.spec.runtime == Runtime::Worker);
-        for agent in workers.map(|agent| agent.spec.id).collect::<Vec<_>>() {
+        for agent in workers.map(|agent| (agent.spec.id, agent.spec.silence_ms)) {
             self.presence.agent_seen(now, agent);
         }
     }

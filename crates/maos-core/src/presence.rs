@@ -43,14 +43,15 @@ struct Watch {
 }
 
 impl Presence {
-    /// How long an agent may be silent, from when it is heard of next.
+    /// How long an agent without a bound of its own may be silent, from when it is heard of next.
     pub(crate) fn lose_agents_after(&mut self, silence_ms: u64) {
         self.agent_silence_ms = silence_ms;
     }
 
-    /// Watches an agent from now on, or notes that it was heard of.
-    pub(crate) fn agent_seen(&mut self, now: Timestamp, agent: AgentId) {
-        self.watch(now, Watched::Agent(agent), self.agent_silence_ms);
+    /// Watches an agent from now on, or notes that it was heard of. Second comes its own bound on
+    /// its silence, if it has one.
+    pub(crate) fn agent_seen(&mut self, now: Timestamp, (agent, own_ms): (AgentId, Option<u64>)) {
+        self.watch(now, Watched::Agent(agent), own_ms.unwrap_or(self.agent_silence_ms));
     }
 
     /// Watches an attempt for progress from now on.

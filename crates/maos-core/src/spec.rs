@@ -486,6 +486,9 @@ pub struct AgentSpec {
     /// A set of words to find it by.
     #[n(12)]
     pub tags: Names,
+    /// A worker's own bound on its silence, after which it is lost; `None`: the node's.
+    #[n(13)]
+    pub silence_ms: Option<u64>,
 }
 
 impl Names {

@@ -78,6 +78,7 @@ fn agent(id: u128) -> Command {
             configuration: None,
             resource_limits: Amounts::default(),
             tags: Names::default(),
+            silence_ms: None,
         }),
     }
 }

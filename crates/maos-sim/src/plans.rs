@@ -271,7 +271,9 @@ pub(crate) fn runtime(number: u64) -> Runtime {
 pub(crate) fn some_agent(rng: &mut Rng, number: u64) -> AgentSpec {
     let slots = u32::try_from(1 + rng.below(3)).unwrap_or(1);
     let able = CAPABILITIES.into_iter().filter(|_| rng.below(3) > 0).collect::<Vec<_>>();
-    agent(u128::from(number), runtime(number), slots, &able)
+    // Some say themselves how long they may be silent.
+    let silence_ms = (rng.below(4) == 0).then(|| 1_000 * (1 + rng.below(600)));
+    AgentSpec { silence_ms, ..agent(u128::from(number), runtime(number), slots, &able) }
 }
 
 /// An agent that can do everything that can be done.
@@ -294,5 +296,6 @@ fn agent(number: u128, runtime: Runtime, slots: u32, able: &[&str]) -> AgentSpec
         configuration: None,
         resource_limits: Amounts::default(),
         tags: Names::default(),
+        silence_ms: None,
     }
 }

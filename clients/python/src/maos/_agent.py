@@ -67,6 +67,7 @@ class Agent:
         self.keeps_id = agent_id is not None
         self.id = agent_id or str(uuid.uuid4())
         self.in_processes = False
+        self.heartbeat_timeout: Optional[int] = None
         self.incarnation = time.time_ns() // 1_000_000
         self.holding: dict[Attempt, tuple[Task, asyncio.Task[None]]] = {}
         self.outbox = Outbox()
@@ -203,6 +204,7 @@ class Agent:
                     max_concurrent_tasks=self.slots,
                     runtime="worker",
                     id=self.id,
+                    heartbeat_timeout=self.heartbeat_timeout,
                 )
                 _log.info("`%s` serves %s", self.agent_type, ", ".join(self.capabilities))
                 return

@@ -59,12 +59,14 @@ class Worker:
         concurrency: Optional[int] = None,
         agent_id: Optional[str] = None,
         processes: bool = False,
+        heartbeat_timeout: Optional[int] = None,
     ) -> Callable[[Function], Function]:
         """Make a function an agent with these capabilities.
 
         What the function returns is the task's result. It gets the task's parameters by name, and
         the `Task` itself if it has a parameter called `task`. With an `agent_id` (a UUID) it stays
-        the same agent over restarts of this program.
+        the same agent over restarts of this program. After `heartbeat_timeout` seconds of silence
+        the server takes it for lost, if it is not to be the server's own time.
         """
 
         def register(function: Function) -> Function:
@@ -73,6 +75,7 @@ class Worker:
                 function, agent_type or function.__name__, list(capabilities), slots, agent_id
             )
             agent.in_processes = processes
+            agent.heartbeat_timeout = heartbeat_timeout
             self._agents.append(agent)
             return function
 

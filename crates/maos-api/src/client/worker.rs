@@ -263,6 +263,7 @@ impl Worker {
             name: None,
             runtime: Some(AgentRuntime::Worker),
             id: Some(id),
+            heartbeat_timeout: None,
         };
         let slots = usize::try_from(slots).unwrap_or(usize::MAX);
         // It tries again by itself, for as long as it takes.
@@ -282,6 +283,14 @@ impl Worker {
     pub fn with_id(mut self, id: Uuid) -> Worker {
         self.agent.id = Some(id);
         Worker { id, stays: true, ..self }
+    }
+
+    /// The same, lost only after so many seconds of silence, 1 to [`HEARTBEAT_TIMEOUT_MAX`]; it is
+    /// the server's `[api] worker_timeout` otherwise.
+    #[must_use]
+    pub fn with_heartbeat_timeout(mut self, seconds: u64) -> Worker {
+        self.agent.heartbeat_timeout = Some(seconds);
+        self
     }
 
     /// Does tasks until `stop` is there, then finishes what runs, for at most `grace`; also if the

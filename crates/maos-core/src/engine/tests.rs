@@ -69,6 +69,7 @@ fn agent(id: u128, slots: u32, runtime: Runtime) -> Arc<AgentSpec> {
         configuration: None,
         resource_limits: Amounts::default(),
         tags: Names::default(),
+        silence_ms: None,
     })
 }
 

@@ -99,6 +99,8 @@ struct Papers {
     incarnation: u64,
     polls: u64,
     seen: Option<Instant>,
+    /// The worker's own bound on its silence.
+    silence: Option<Duration>,
 }
 
 /// An attempt that must not go on.
@@ -190,8 +192,10 @@ impl Workers {
         let mut desks = self.desks.write().expect("nothing panics while it holds this lock");
         if desks.len() >= self.sweep_at.load(Ordering::Relaxed) {
             // Whoever was silent for so long is lost by now, or finds a new desk.
-            let keep = self.silence * 2;
-            desks.retain(|_, desk| desk.seen_within(keep) || desk.made.elapsed() < keep);
+            desks.retain(|_, desk| {
+                let keep = desk.silence().unwrap_or(self.silence) * 2;
+                desk.seen_within(keep) || desk.made.elapsed() < keep
+            });
             let next = (desks.len() * 2).max(DESKS_MIN);
             self.sweep_at.store(next, Ordering::Relaxed);
         }
@@ -217,7 +221,8 @@ impl Workers {
     /// Whether the engine may have lost a worker that was heard of last as long ago as this one.
     #[must_use]
     pub fn needs_filling(&self, desk: &Desk) -> bool {
-        !desk.papers().filled || !desk.seen_within(self.silence / 2)
+        let silence = desk.silence().unwrap_or(self.silence);
+        !desk.papers().filled || !desk.seen_within(silence / 2)
     }
 
     /// The server is about to end: nobody waits here any more.
@@ -315,10 +320,22 @@ impl Desk {
         papers.stops.clear();
     }
 
+    /// How long the worker may be silent, if it has said so itself.
+    #[must_use]
+    pub fn silence(&self) -> Option<Duration> {
+        self.papers().silence
+    }
+
+    /// The worker has said how long it may be silent.
+    pub fn keep_silence(&self, silence: Duration) {
+        self.papers().silence = Some(silence);
+    }
+
     /// Puts on the desk what the engine holds for the worker: attempts that go on, and those that
-    /// are to stop.
-    pub fn fill(&self, runs: Vec<Run>, stops: Vec<Key>) {
+    /// are to stop; and the worker's own bound on its silence.
+    pub fn fill(&self, runs: Vec<Run>, stops: Vec<Key>, silence: Option<Duration>) {
         let mut papers = self.papers();
+        papers.silence = silence;
         for key in stops {
             papers.stop(key);
         }
@@ -579,6 +596,7 @@ mod tests {
             configuration: None,
             resource_limits: Amounts::default(),
             tags: Names::default(),
+            silence_ms: None,
         })
     }
 
@@ -619,7 +637,7 @@ mod tests {
         let desk = Desk::new(Arc::default());
         let Order::Start(order) = start(1, 10) else { unreachable!("it is made so") };
         // The engine told of it before its order came.
-        desk.fill(vec![run(*order)], vec![]);
+        desk.fill(vec![run(*order)], vec![], None);
         assert_eq!(told(&desk, &HashSet::new()).await.0, [TaskId(1)]);
         let (settled, guard) = desk.settle([key(1)].into_iter());
         assert!(matches!(settled[..], [Settled::Run(_)]));
@@ -643,7 +661,7 @@ mod tests {
             inputs: Vec::new(),
             until: Instant::now(),
         };
-        desk.fill(vec![run(1), run(2)], Vec::new());
+        desk.fill(vec![run(1), run(2)], Vec::new(), None);
         let held = HashSet::from([key(1), key(2), key(9)]);
         assert!(desk.compare(&held).is_empty());
         assert_eq!(told(&desk, &held).await, (vec![TaskId(3)], vec![key(2), key(9)]));

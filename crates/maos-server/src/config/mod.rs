@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use maos_api::agent::HEARTBEAT_TIMEOUT_MAX;
 use maos_core::limits;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -430,7 +431,7 @@ impl Config {
         let api = &self.api;
         bounds("api.max_agents", api.max_agents.into(), 1, limits::AGENTS_MAX.into())?;
         bounds("api.max_workers", api.max_workers.into(), 0, limits::AGENTS_MAX.into())?;
-        bounds("api.worker_timeout", api.worker_timeout, 1, 24 * 3_600)?;
+        bounds("api.worker_timeout", api.worker_timeout, 1, HEARTBEAT_TIMEOUT_MAX)?;
         bounds("api.max_task_timeout", api.max_task_timeout, 1, 366 * 24 * 3_600)?;
         bounds("api.default_task_timeout", api.default_task_timeout, 1, api.max_task_timeout)?;
         bounds("api.max_concurrent_tasks", api.max_concurrent_tasks.into(), 1, 1_000_000)?;

@@ -50,9 +50,6 @@ impl Service {
                     return Err(not_a_worker(AgentId(id)));
                 }
                 self.check_room_for_worker(AgentId(id)).await?;
-                if let Some(desk) = self.inner.workers.desk(AgentId(id)) {
-                    desk.renew();
-                }
             }
             _ => {
                 self.check_room_for_agent().await?;
@@ -79,14 +76,24 @@ impl Service {
                 parsed.resource_limits.into_iter().map(|(kind, milli)| (kind.into(), milli)),
             ),
             tags: Names::new(parsed.tags.into_iter().map(Into::into)),
+            silence_ms: parsed.heartbeat_timeout.map(|seconds| seconds * 1_000),
         });
-        let command = Command::RegisterAgent { agent: spec.clone() };
-        self.inner.driver.run(command, Echo::Id).await.map_err(faults::refused)?;
-        self.inner.planning.note_agent(&spec);
+        self.register(spec).await?;
         let message = if known.is_some() { "agent was there already" } else { "agent created" };
         let agent = self.agent_state(AgentId(id)).await?;
         let agent = self.shown(&agent, super::now());
         Ok(AgentEnvelope { agent, message: message.to_owned(), warnings })
+    }
+
+    /// Has the engine know an agent as it is now, and its desk be filled anew.
+    pub(super) async fn register(&self, spec: Arc<AgentSpec>) -> Result<(), ApiError> {
+        let command = Command::RegisterAgent { agent: spec.clone() };
+        self.inner.driver.run(command, Echo::Id).await.map_err(faults::refused)?;
+        self.inner.planning.note_agent(&spec);
+        if let Some(desk) = self.inner.workers.desk(spec.id) {
+            desk.renew();
+        }
+        Ok(())
     }
 
     /// One agent, also one that has ended.

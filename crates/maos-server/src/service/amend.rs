@@ -9,11 +9,10 @@ use maos_api::error::{ApiError, ErrorCode};
 use maos_api::task::TaskEnvelope;
 use maos_core::command::Command;
 use maos_core::ids::{AgentId, TaskId};
-use maos_core::node::Echo;
 use maos_core::payload::Payload;
 use maos_core::record::TaskRecord;
 use maos_core::rejection::Rejection;
-use maos_core::spec::{AgentSpec, Amounts, Limits, Names, TaskPatch};
+use maos_core::spec::{AgentSpec, Amounts, Limits, Names, Runtime, TaskPatch};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use std::sync::Arc;
@@ -82,6 +81,12 @@ impl Service {
             );
             return Err(ApiError::new(ErrorCode::DeclaredByConfiguration, message));
         }
+        if given.heartbeat_timeout.is_some() && before.spec.runtime != Runtime::Worker {
+            let fields = serde_json::json!({ "heartbeat_timeout": agent::NO_WORKER });
+            let message = format!("`heartbeat_timeout` {}", agent::NO_WORKER);
+            return Err(ApiError::new(ErrorCode::ValidationFailed, message).with("fields", fields));
+        }
+        let silence_ms = given.heartbeat_timeout.map(|seconds| seconds * 1_000);
         let old = (*before.spec).clone();
         let configuration = match given.configuration {
             Some(raw) => Some(super::agents::configuration(raw.get())?),
@@ -97,12 +102,10 @@ impl Service {
             configuration,
             resource_limits: limits.unwrap_or(old.resource_limits),
             tags: given.tags.map_or(old.tags, names),
+            silence_ms: silence_ms.or(old.silence_ms),
             ..old
         };
-        let spec = Arc::new(spec);
-        let command = Command::RegisterAgent { agent: spec.clone() };
-        self.inner.driver.run(command, Echo::Id).await.map_err(faults::refused)?;
-        self.inner.planning.note_agent(&spec);
+        self.register(Arc::new(spec)).await?;
         let answer = self.agent(id).await?;
         let message = "agent changed".to_owned();
         Ok(AgentEnvelope { message, warnings: given.warnings, ..answer })

@@ -115,7 +115,7 @@ pub(super) fn implied(demand: &Demand) -> bool {
 }
 
 /// `seen` is when an agent outside of this server was heard of last, and `timeout_seconds` how long
-/// such an agent may be silent.
+/// such an agent may be silent if it has no bound of its own.
 pub(super) fn agent(
     state: &AgentState,
     now: UtcTime,
@@ -123,6 +123,7 @@ pub(super) fn agent(
     timeout_seconds: u64,
 ) -> Agent {
     let (spec, tally) = (&state.record.spec, &state.record.tally);
+    let timeout_seconds = spec.silence_ms.map_or(timeout_seconds, |own_ms| own_ms / 1_000);
     let held = u32::try_from(state.held.len()).unwrap_or(u32::MAX);
     let here = spec.runtime.ends_with_server();
     let status = match (state.record.end, held) {

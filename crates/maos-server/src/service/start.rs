@@ -645,5 +645,6 @@ pub(super) fn member(
         configuration: None,
         resource_limits: Amounts::default(),
         tags: Names::default(),
+        silence_ms: None,
     }
 }

@@ -21,7 +21,7 @@ use maos_core::node::{Answer, Query};
 use maos_core::payload::Payload;
 use maos_core::record::{Stage, TaskRecord};
 use maos_core::rejection::Rejection;
-use maos_core::spec::{Runtime, TaskSpec};
+use maos_core::spec::{AgentSpec, Runtime, TaskSpec};
 use maos_core::time::WallTime;
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::time::Instant;
@@ -64,6 +64,7 @@ impl Service {
         let desk = self.filled_desk(agent).await?;
         let away = |away| self.away(agent, away);
         let ticket = desk.arrive(poll.incarnation).map_err(away)?;
+        let silence = self.lease(&desk, agent, poll.lease_seconds).await?;
         self.inner.driver.seen(agent);
         let (noted, mut warnings) = self.note_signs(&desk, &poll);
         let mut held: HashSet<Key> = poll.holding.iter().map(|held| key(*held)).collect();
@@ -80,7 +81,7 @@ impl Service {
         if self.stopping() && poll.outcomes.is_empty() {
             return Err(faults::refused(driver::Refused::Stopped));
         }
-        let wait = Duration::from_millis(poll.wait_ms).min(self.silence() * 2 / 3);
+        let wait = Duration::from_millis(poll.wait_ms).min(silence * 2 / 3);
         let quiet = refused.is_empty() && post.messages.is_empty();
         let until = if quiet { received + wait } else { received };
         let most = usize::try_from(poll.max_tasks).unwrap_or(usize::MAX);
@@ -94,7 +95,7 @@ impl Service {
         let handed = handed.map_err(away)?;
         warnings.append(&mut post.warnings);
         self.inner.driver.seen(agent);
-        let silence = self.silence().as_secs();
+        let silence = silence.as_secs();
         Ok(PollAnswer {
             tasks: self.tasks_of(&desk, handed.runs).await,
             messages: post.hand_over(),
@@ -107,9 +108,27 @@ impl Service {
         })
     }
 
-    /// How long a worker may be silent.
-    pub(super) fn silence(&self) -> Duration {
-        Duration::from_secs(self.inner.config.api.worker_timeout)
+    /// How long a worker may be silent; if it asks for another time, that is durable first.
+    async fn lease(
+        &self,
+        desk: &Desk,
+        agent: AgentId,
+        wanted_seconds: Option<u64>,
+    ) -> Result<Duration, ApiError> {
+        let usual = Duration::from_secs(self.inner.config.api.worker_timeout);
+        let now = desk.silence().unwrap_or(usual);
+        let Some(wanted) = wanted_seconds.map(Duration::from_secs).filter(|time| *time != now)
+        else {
+            return Ok(now);
+        };
+        let state = self.agent_state(agent).await?;
+        if let Some(end) = state.record.end {
+            return Err(ended(agent, end));
+        }
+        let silence_ms = u64::try_from(wanted.as_millis()).ok();
+        self.register(Arc::new(AgentSpec { silence_ms, ..(*state.record.spec).clone() })).await?;
+        desk.keep_silence(wanted);
+        Ok(wanted)
     }
 
     /// The worker's desk, with everything on it that the engine holds for it.
@@ -156,7 +175,7 @@ impl Service {
             let (task, attempt, spec, inputs) = (hold.task, hold.attempt, hold.spec, hold.inputs);
             runs.push(Run { task, attempt, spec, inputs, until });
         }
-        desk.fill(runs, stops);
+        desk.fill(runs, stops, record.spec.silence_ms.map(Duration::from_millis));
         drop(alone);
         Ok(desk)
     }

@@ -89,6 +89,7 @@ pub(crate) fn agent(id: u128) -> AgentRecord {
         configuration: None,
         resource_limits: Amounts::default(),
         tags: Names::default(),
+        silence_ms: None,
     };
     let tally = Tally::default();
     AgentRecord { spec: Arc::new(spec), end: None, created: WallTime(1), tally }

@@ -106,6 +106,7 @@ fn agent() -> AgentSpec {
         configuration: None,
         resource_limits: Amounts::default(),
         tags: Names::default(),
+        silence_ms: None,
     }
 }
 

@@ -303,6 +303,74 @@ async fn a_silent_worker_is_lost_and_its_task_goes_to_another() {
     assert_eq!(silent.poll(json!({})).await["tasks"], json!([]));
 }
 
+/// A worker that does one thing at a time cannot poll while it works: it says how long that may be.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_extends_its_lease_and_is_not_lost_before() {
+    let house = House::open_with(with_timeout(1)).await;
+    let slow = Worker::register(&house, 1).await;
+    let id = id_of(&house.submit(&json!({"name": "a"})).await);
+    let task = slow.fetch().await;
+    let answer = slow.poll(json!({"max_tasks": 0, "lease_seconds": 3_600,
+        "holding": [held(&task)]}));
+    let answer = answer.await;
+    assert_eq!(
+        (&answer["lease_seconds"], &answer["heartbeat_seconds"]),
+        (&json!(3_600), &json!(1_200))
+    );
+    assert_eq!(slow.shown().await["heartbeat_timeout"], 3_600);
+    // Another without it is lost meanwhile.
+    let other = Worker::register(&house, 1).await;
+    other.poll(json!({"max_tasks": 0})).await;
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    let gone = other.try_poll(json!({})).await;
+    assert_eq!((gone.status, &gone.body["error_code"]), (409, &json!("AGENT_LOST")));
+    // It was said once, and holds until something else is said, also over a restart.
+    let slow_id = slow.id.clone();
+    let house = house.reopen_with(with_timeout(1)).await;
+    let slow = Worker { house: &house, id: slow_id, incarnation: 1 };
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    let done = slow.poll(json!({"outcomes": [completed(&task, json!(1))]})).await;
+    assert_eq!((&done["refused"], &done["lease_seconds"]), (&json!([]), &json!(3_600)));
+    assert_eq!(house.ended(&id).await["attempt"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_of_ones_own_is_registered_changed_and_within_bounds() {
+    let house = House::open().await;
+    let body = |more: Value| {
+        let mut body = json!({"agent_type": "w", "capabilities": ["x"], "runtime": "worker"});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    let short = body(json!({"heartbeat_timeout": 5}));
+    let made = house.call("POST", "/api/v1/agents", Some(&short)).await.body;
+    assert_eq!(made["agent"]["heartbeat_timeout"], 5, "{made}");
+    let id = made["agent"]["id"].as_str().unwrap().to_owned();
+    let worker = Worker { house: &house, id: id.clone(), incarnation: 1 };
+    assert_eq!(worker.poll(json!({})).await["lease_seconds"], 5);
+    let path = format!("/api/v1/agents/{id}");
+    let changed = house.call("PATCH", &path, Some(&json!({"heartbeat_timeout": 7}))).await;
+    assert_eq!((changed.status, &changed.body["agent"]["heartbeat_timeout"]), (200, &json!(7)));
+    assert_eq!(worker.poll(json!({})).await["lease_seconds"], 7);
+
+    for seconds in [json!(0), json!(86_401), json!("5")] {
+        let made = body(json!({"heartbeat_timeout": seconds}));
+        let refused = house.call("POST", "/api/v1/agents", Some(&made)).await;
+        assert_eq!(refused.status, 422, "{seconds}: {}", refused.body);
+        assert!(refused.body["details"]["fields"]["heartbeat_timeout"].is_string());
+        let refused = worker.try_poll(json!({"lease_seconds": seconds})).await;
+        assert_eq!(refused.status, 422, "{seconds}: {}", refused.body);
+        assert!(refused.body["details"]["fields"]["lease_seconds"].is_string());
+    }
+    let builtin = json!({"agent_type": "b", "capabilities": ["x"], "heartbeat_timeout": 5});
+    let refused = house.call("POST", "/api/v1/agents", Some(&builtin)).await;
+    assert_eq!(refused.status, 422, "{}", refused.body);
+    let builtin = house.get("/api/v1/agents?agent_type=coordinator").await.body;
+    let path = format!("/api/v1/agents/{}", builtin["items"][0]["id"].as_str().unwrap());
+    let refused = house.call("PATCH", &path, Some(&json!({"heartbeat_timeout": 7}))).await;
+    assert!(refused.body["details"]["fields"]["heartbeat_timeout"].is_string());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn registration_is_idempotent_under_an_id_of_ones_own_and_bounded() {
     let mut config = Config::default();

@@ -1,5 +1,6 @@
 //! What requests may hold: the rules of the parsers in `maos-api`, as schemas.
 
+use maos_api::agent::HEARTBEAT_TIMEOUT_MAX;
 use maos_api::artifacts;
 use maos_api::claude::ClaudeType;
 use maos_api::logs::LogLevel;
@@ -180,6 +181,9 @@ fn of_an_agent() -> Value {
     })
 }
 
+const HEARTBEAT_TIMEOUT: &str =
+    "Seconds of silence after which it is lost; only for agents whose `runtime` is `worker`.";
+
 /// An agent.
 pub(super) fn agent() -> Value {
     let more = json!({
@@ -188,13 +192,19 @@ pub(super) fn agent() -> Value {
         "runtime": optional(words(["builtin", "worker"])),
         "id": {"type": ["string", "null"], "format": "uuid",
             "description": "A worker's own choice."},
+        "heartbeat_timeout": {"type": ["integer", "null"], "minimum": 1,
+            "maximum": HEARTBEAT_TIMEOUT_MAX, "description": HEARTBEAT_TIMEOUT},
     });
     object(&["agent_type", "capabilities"], with(of_an_agent(), more))
 }
 
 /// What may be changed in an agent.
 pub(super) fn agent_patch() -> Value {
-    let mut schema = object(&[], of_an_agent());
+    let more = json!({
+        "heartbeat_timeout": {"type": "integer", "minimum": 1,
+            "maximum": HEARTBEAT_TIMEOUT_MAX, "description": HEARTBEAT_TIMEOUT},
+    });
+    let mut schema = object(&[], with(of_an_agent(), more));
     schema["minProperties"] = 1.into();
     schema
 }
@@ -226,6 +236,7 @@ pub(super) fn poll() -> Value {
             "logs": {"type": "array", "items": log_lines(), "maxItems": 10_000},
             "max_messages": integer(0, 100),
             "ack": list(ack()),
+            "lease_seconds": optional(integer(1, HEARTBEAT_TIMEOUT_MAX)),
         }),
     )
 }
