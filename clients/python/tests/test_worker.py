@@ -39,6 +39,21 @@ async def run(client: MAOSClient, capability: str, **parameters: Any) -> dict[st
     return await client.wait_for(accepted["task"]["id"])
 
 
+def test_a_worker_says_how_long_it_may_be_silent(server: Server) -> None:
+    worker = Worker()
+
+    @worker.task(capabilities=["slow"], heartbeat_timeout=600)
+    def slow(n: int) -> int:
+        return n
+
+    async def use(client: MAOSClient) -> None:
+        ended = await run(client, "slow", n=1)
+        agent = await client.get_agent(ended["agent_id"])
+        assert agent["agent"]["heartbeat_timeout"] == 600
+
+    work(server, worker, use)
+
+
 def square(n: int) -> dict[str, int]:
     return {"n": n * n, "process": os.getpid()}
 
