@@ -20,7 +20,9 @@
 mod artifacts;
 mod checkpoints;
 mod content;
+mod messages;
 mod retry;
+mod shared;
 mod stream;
 mod url;
 mod wider;
@@ -48,7 +50,7 @@ use crate::system::{DetailedHealth, Health, SystemMetrics, SystemStatus};
 use crate::task::{CancelAnswer, TaskEnvelope, TaskPage, TaskResults, TaskSubmission};
 use crate::worker::{Poll, PollAnswer};
 
-use url::{Address, Query};
+use url::{Address, Query, escaped};
 use wire::{Exchange, Opened, Wire};
 
 pub use artifacts::Download;
@@ -273,11 +275,8 @@ impl Client {
         body: Vec<u8>,
         idempotency_key: Option<&str>,
     ) -> Result<Submitted<'_>, ClientError> {
-        let own = Uuid::now_v7().simple().to_string();
-        let idempotency_key = Some(idempotency_key.unwrap_or(&own));
-        let exchange = Exchange::new(Method::POST, paths::TASKS.to_owned());
-        let exchange = Exchange { body: body.into(), idempotency_key, harmless: true, ..exchange };
-        Ok(Submitted { client: self, answer: self.call(exchange).await? })
+        let answer = self.submit_to(paths::TASKS, body, idempotency_key).await?;
+        Ok(Submitted { client: self, answer })
     }
 
     /// Submits a task, with a key of its own.
@@ -297,10 +296,7 @@ impl Client {
         body: Vec<u8>,
         idempotency_key: Option<&str>,
     ) -> Result<Answer<ClaudeAccepted>, ClientError> {
-        let own = Uuid::now_v7().simple().to_string();
-        let idempotency_key = Some(idempotency_key.unwrap_or(&own));
-        let exchange = Exchange::new(Method::POST, paths::CLAUDE_TASKS.to_owned());
-        self.call(Exchange { body: body.into(), idempotency_key, harmless: true, ..exchange }).await
+        self.submit_to(paths::CLAUDE_TASKS, body, idempotency_key).await
     }
 
     /// Such a task, by the id that it was answered with.
@@ -508,6 +504,27 @@ impl Client {
         self.call(Exchange::new(Method::GET, path)).await
     }
 
+    async fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: String,
+        body: Vec<u8>,
+    ) -> Result<Answer<T>, ClientError> {
+        self.call(Exchange { body: body.into(), ..Exchange::new(method, path) }).await
+    }
+
+    async fn submit_to<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: Vec<u8>,
+        idempotency_key: Option<&str>,
+    ) -> Result<Answer<T>, ClientError> {
+        let own = Uuid::now_v7().simple().to_string();
+        let idempotency_key = Some(idempotency_key.unwrap_or(&own));
+        let exchange = Exchange::new(Method::POST, path.to_owned());
+        self.call(Exchange { body: body.into(), idempotency_key, harmless: true, ..exchange }).await
+    }
+
     async fn call<T: DeserializeOwned>(
         &self,
         exchange: Exchange<'_>,
@@ -562,4 +579,8 @@ impl Client {
 
 fn path_of(path: &str, id: Uuid) -> String {
     paths::with_id(path, &id.to_string())
+}
+
+fn named(path: &str, name: &str) -> String {
+    paths::with_id(path, &escaped(name))
 }
