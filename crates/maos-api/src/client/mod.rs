@@ -43,7 +43,7 @@ use crate::agent::{AgentEnvelope, AgentPage, TerminateAnswer};
 use crate::claude::{ClaudeAccepted, ClaudeTaskStatus};
 use crate::error::ErrorBody;
 use crate::explain::Explanation;
-use crate::listing::TaskQuery;
+use crate::listing::{AgentQuery, TaskQuery};
 use crate::logs::{LogPage, LogQuery};
 use crate::paths;
 use crate::system::{DetailedHealth, Health, SystemMetrics, SystemStatus};
@@ -180,24 +180,6 @@ impl Default for Patience {
     }
 }
 
-/// Which part of a listing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Listing {
-    /// Which page, from 1; 1 when not given.
-    pub page: Option<u64>,
-    /// Items on a page; the server's default when not given.
-    pub page_size: Option<u32>,
-}
-
-impl Listing {
-    fn query(&self) -> Query {
-        let page_size = self.page_size.map(|size| size.to_string());
-        Query::default()
-            .with("page", self.page.map(|page| page.to_string()).as_deref())
-            .with("page_size", page_size.as_deref())
-    }
-}
-
 /// A server to talk to. Connections are kept and used again; calls may run side by side.
 ///
 /// Dropping a call's future drops its connection; whether the server carried it out is unknown.
@@ -299,12 +281,16 @@ impl Client {
         self.submit_to(paths::CLAUDE_TASKS, body, idempotency_key).await
     }
 
-    /// Such a task, by the id that it was answered with.
+    /// Such a task, by the id that it was answered with; with a wait as [`Client::task`].
     ///
     /// # Errors
     /// Any [`ClientError`].
-    pub async fn claude_task(&self, id: Uuid) -> Result<Answer<ClaudeTaskStatus>, ClientError> {
-        self.read(path_of(paths::CLAUDE_TASK, id)).await
+    pub async fn claude_task(
+        &self,
+        id: Uuid,
+        wait_seconds: u64,
+    ) -> Result<Answer<ClaudeTaskStatus>, ClientError> {
+        self.read_at_its_end(paths::CLAUDE_TASK, id, wait_seconds).await
     }
 
     /// A task once it has ended.
@@ -329,10 +315,7 @@ impl Client {
         id: Uuid,
         wait_seconds: u64,
     ) -> Result<Answer<TaskEnvelope>, ClientError> {
-        let wait = (wait_seconds > 0).then(|| wait_seconds.to_string());
-        let query = Query::default().with("wait_seconds", wait.as_deref());
-        let exchange = Exchange::new(Method::GET, query.after(&path_of(paths::TASK, id)));
-        self.call(Exchange { server_wait: Duration::from_secs(wait_seconds), ..exchange }).await
+        self.read_at_its_end(paths::TASK, id, wait_seconds).await
     }
 
     /// Cancels a task and all below it.
@@ -362,10 +345,7 @@ impl Client {
     /// # Errors
     /// Any [`ClientError`].
     pub async fn tasks(&self, query: &TaskQuery) -> Result<Answer<TaskPage>, ClientError> {
-        let parameters = query.parameters().into_iter();
-        let written = parameters
-            .fold(Query::default(), |written, (name, value)| written.with(name, Some(&value)));
-        self.read(written.after(paths::TASKS)).await
+        self.read(Query::of(query.parameters()).after(paths::TASKS)).await
     }
 
     /// What a completed task made.
@@ -405,12 +385,12 @@ impl Client {
         self.call(Exchange { server_wait, ..Exchange::new(Method::GET, path) }).await
     }
 
-    /// A page of agents.
+    /// A page of the agents that `query` asks for.
     ///
     /// # Errors
     /// Any [`ClientError`].
-    pub async fn agents(&self, listing: &Listing) -> Result<Answer<AgentPage>, ClientError> {
-        self.read(listing.query().after(paths::AGENTS)).await
+    pub async fn agents(&self, query: &AgentQuery) -> Result<Answer<AgentPage>, ClientError> {
+        self.read(Query::of(query.parameters()).after(paths::AGENTS)).await
     }
 
     /// An agent.
@@ -502,6 +482,18 @@ impl Client {
 
     async fn read<T: DeserializeOwned>(&self, path: String) -> Result<Answer<T>, ClientError> {
         self.call(Exchange::new(Method::GET, path)).await
+    }
+
+    async fn read_at_its_end<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        id: Uuid,
+        wait_seconds: u64,
+    ) -> Result<Answer<T>, ClientError> {
+        let wait = (wait_seconds > 0).then(|| wait_seconds.to_string());
+        let query = Query::default().with("wait_seconds", wait.as_deref());
+        let exchange = Exchange::new(Method::GET, query.after(&path_of(path, id)));
+        self.call(Exchange { server_wait: Duration::from_secs(wait_seconds), ..exchange }).await
     }
 
     async fn send<T: DeserializeOwned>(

@@ -74,6 +74,12 @@ pub(super) fn escaped(text: &str) -> String {
 pub(super) struct Query(String);
 
 impl Query {
+    /// One of these parameters.
+    pub(super) fn of(parameters: Vec<(&'static str, String)>) -> Query {
+        let parameters = parameters.into_iter();
+        parameters.fold(Query::default(), |query, (name, value)| query.with(name, Some(&value)))
+    }
+
     /// The same with one more parameter, if it has a value.
     pub(super) fn with(mut self, name: &str, value: Option<&str>) -> Query {
         let Some(value) = value else { return self };

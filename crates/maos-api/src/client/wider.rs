@@ -2,19 +2,21 @@
 //! are JSON as the server's description says.
 
 use hyper::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::url::Query;
 use super::wire::Exchange;
 use super::{Answer, Client, ClientError, path_of};
 use crate::agent::AgentEnvelope;
+use crate::claude::ClaudeOrchestratorStatus;
 use crate::history::TaskHistory;
 use crate::paths;
 use crate::plan::ExecutionPlan;
 use crate::task::{
     BatchResult, BulkAnswer, BulkOperation, CancelAnswer, TaskEnvelope, TaskResults,
 };
+use crate::worker::{AttemptRef, OutcomeAnswer};
 
 impl Client {
     /// Submits up to 10,000 tasks in one commit: `body` is a list of submissions, and each has its
@@ -116,5 +118,40 @@ impl Client {
     /// Any [`ClientError`].
     pub async fn claude_results(&self, id: Uuid) -> Result<Answer<TaskResults>, ClientError> {
         self.read(path_of(paths::CLAUDE_TASK_RESULTS, id)).await
+    }
+
+    /// How the server is, as Claude Code's clients ask.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn claude_status(&self) -> Result<Answer<ClaudeOrchestratorStatus>, ClientError> {
+        self.read(paths::CLAUDE_STATUS.to_owned()).await
+    }
+
+    /// Says how an attempt of an HTTP agent went. `token` came with the attempt; `body` has
+    /// `status` and, as that wants, `result`, `subtasks`, `error` and `permanent`. Once this
+    /// returns the outcome is durable; to say it again changes nothing.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn bring_outcome(
+        &self,
+        of: AttemptRef,
+        token: &str,
+        body: Vec<u8>,
+    ) -> Result<Answer<OutcomeAnswer>, ClientError> {
+        let path = path_of(paths::ATTEMPT_OUTCOME, of.task_id);
+        let path = path.replace("{attempt}", &of.attempt.to_string());
+        let (body, token) = (body.into(), Some(token));
+        let exchange = Exchange::new(Method::POST, path);
+        self.call(Exchange { body, token, harmless: true, ..exchange }).await
+    }
+
+    /// The server's description of its API for programs, in OpenAPI 3.1.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn description(&self) -> Result<Answer<Value>, ClientError> {
+        self.read(paths::OPENAPI.to_owned()).await
     }
 }

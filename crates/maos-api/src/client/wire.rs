@@ -9,7 +9,7 @@ use std::time::Duration;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, USER_AGENT};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, USER_AGENT};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -37,6 +37,8 @@ pub(super) struct Exchange<'a> {
     /// What the body is; JSON unless it says so.
     pub(super) media_type: Option<&'a str>,
     pub(super) idempotency_key: Option<&'a str>,
+    /// What shows that the caller may do this.
+    pub(super) token: Option<&'a str>,
     /// The last event of a stream that was seen.
     pub(super) last_event_id: Option<&'a str>,
     /// Whether to be carried out twice is the same as once.
@@ -54,6 +56,7 @@ impl Exchange<'_> {
             body: Content::Bytes(Bytes::new()),
             media_type: None,
             idempotency_key: None,
+            token: None,
             last_event_id: None,
             harmless,
             server_wait: Duration::ZERO,
@@ -161,6 +164,9 @@ impl Wire {
         }
         if let Some(key) = exchange.idempotency_key {
             request = request.header("idempotency-key", key);
+        }
+        if let Some(token) = exchange.token {
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
         }
         let body = exchange.body.body().map_err(|source| ClientError::Unreadable { source })?;
         request.body(body).map_err(|why| {
