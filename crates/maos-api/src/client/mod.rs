@@ -1,4 +1,4 @@
-//! The client: every endpoint as a typed method, over plain HTTP/1.1.
+//! The client: every endpoint as a typed method, over HTTP/1.1; with the feature `tls` also https.
 //!
 //! Law: an answer is handed on both read and as the bytes it was, so that a newer server's fields
 //! are not lost; what may have been done is sent again only if that is harmless. It must not know
@@ -24,6 +24,8 @@ mod messages;
 mod retry;
 mod shared;
 mod stream;
+#[cfg(feature = "tls")]
+mod tls;
 mod url;
 mod wider;
 mod wire;
@@ -73,6 +75,21 @@ pub enum ClientError {
         url: String,
         /// What is wrong with it.
         why: String,
+    },
+    /// What was to be trusted is no certificate, or would not be used.
+    #[error("no certificate of an authority can be trusted: {why}")]
+    BadCertificate {
+        /// What is wrong.
+        why: String,
+    },
+    /// The server does not show that it is the one in its URL, or speaks no TLS.
+    #[error("no secure connection to `{url}` can be made")]
+    Insecure {
+        /// The server.
+        url: String,
+        /// The fault.
+        #[source]
+        source: io::Error,
     },
     /// Nobody listens there, or not for us.
     #[error("no server answers at `{url}`")]
@@ -217,13 +234,30 @@ impl Submitted<'_> {
 }
 
 impl Client {
-    /// A client of the server at `url`, as `http://127.0.0.1:8000`. Nothing is sent yet.
+    /// A client of the server at `url`, as `http://127.0.0.1:8000`, or `https://maos.example.org`
+    /// with the feature `tls` of this crate. Nothing is sent yet.
+    ///
+    /// Over https a server must show a certificate for the host in the URL from an authority that
+    /// browsers trust, as this release knows them, whatever the system has; see
+    /// `with_root_certificate` for others.
     ///
     /// # Errors
     /// [`ClientError::BadUrl`].
     pub fn new(url: &str) -> Result<Client, ClientError> {
-        let wire = Wire::new(Address::parse(url)?);
+        let wire = Wire::new(Address::parse(url)?)?;
         Ok(Client { wire, patience: Patience::default(), retries: Retries::default() })
+    }
+
+    /// The same, trusting an authority of one's own beside those of [`Client::new`]: `pem` holds
+    /// its certificate, or several. A server's own certificate does as well, if it is signed by
+    /// itself and not marked as an authority's.
+    ///
+    /// # Errors
+    /// [`ClientError::BadCertificate`], also for a server without https, which nobody proves to be.
+    #[cfg(feature = "tls")]
+    pub fn with_root_certificate(mut self, pem: &[u8]) -> Result<Client, ClientError> {
+        self.wire.trust(pem)?;
+        Ok(self)
     }
 
     /// The same, waiting longer or shorter.

@@ -12,11 +12,14 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, USER_AGENT};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use super::content::{Content, Outgoing};
+#[cfg(feature = "tls")]
+use super::tls::{self, Tls};
 use super::url::Address;
 use super::{ClientError, Patience};
 
@@ -80,12 +83,40 @@ impl Drop for Connection {
 #[derive(Debug)]
 pub(super) struct Wire {
     address: Address,
+    /// Of a server with `https://`.
+    #[cfg(feature = "tls")]
+    tls: Option<Tls>,
     idle: Mutex<Vec<Connection>>,
 }
 
 impl Wire {
-    pub(super) fn new(address: Address) -> Wire {
-        Wire { address, idle: Mutex::new(Vec::new()) }
+    pub(super) fn new(address: Address) -> Result<Wire, ClientError> {
+        let idle = Mutex::new(Vec::new());
+        #[cfg(feature = "tls")]
+        let tls = address.secure.then(|| Tls::new(&address)).transpose()?;
+        #[cfg(not(feature = "tls"))]
+        if address.secure {
+            let why = "https needs the feature `tls` of `maos-api`, which is off here".to_owned();
+            return Err(ClientError::BadUrl { url: address.url, why });
+        }
+        Ok(Wire {
+            address,
+            #[cfg(feature = "tls")]
+            tls,
+            idle,
+        })
+    }
+
+    /// Trusts the authorities of these certificates too.
+    #[cfg(feature = "tls")]
+    pub(super) fn trust(&mut self, pem: &[u8]) -> Result<(), ClientError> {
+        match &mut self.tls {
+            Some(tls) => tls.trust(pem),
+            None => {
+                let why = format!("`{}` is no https, so none would be asked for", self.url());
+                Err(ClientError::BadCertificate { why })
+            }
+        }
     }
 
     pub(super) fn url(&self) -> &str {
@@ -198,12 +229,32 @@ impl Wire {
     }
 
     async fn connect(&self, patience: Duration) -> Result<Connection, ClientError> {
+        let late = |_| self.unreachable(io::Error::from(io::ErrorKind::TimedOut));
+        timeout(patience, self.dial()).await.map_err(late)?
+    }
+
+    async fn dial(&self) -> Result<Connection, ClientError> {
         let target = (self.address.host.as_str(), self.address.port);
-        let connected = timeout(patience, TcpStream::connect(target)).await;
-        let stream = connected
-            .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut)))
-            .and_then(|stream| stream.set_nodelay(true).map(|()| stream))
-            .map_err(|source| ClientError::Unreachable { url: self.url().to_owned(), source })?;
+        let stream = TcpStream::connect(target).await.map_err(|why| self.unreachable(why))?;
+        stream.set_nodelay(true).map_err(|why| self.unreachable(why))?;
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            let agreed = tls.agree(stream).await.map_err(|source| {
+                let url = self.url().to_owned();
+                if tls::is_refusal(&source) {
+                    return ClientError::Insecure { url, source };
+                }
+                ClientError::Unreachable { url, source }
+            });
+            return self.speak(agreed?).await;
+        }
+        self.speak(stream).await
+    }
+
+    async fn speak<S>(&self, stream: S) -> Result<Connection, ClientError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let (sender, driver) =
             handshake(TokioIo::new(stream)).await.map_err(|why| self.broken(why))?;
         // The fault of a broken connection reaches whoever asks over it.
@@ -264,6 +315,10 @@ impl Wire {
         if idle.len() < IDLE_MAX && !connection.sender.is_closed() {
             idle.push(connection);
         }
+    }
+
+    fn unreachable(&self, source: io::Error) -> ClientError {
+        ClientError::Unreachable { url: self.url().to_owned(), source }
     }
 
     fn broken(&self, source: hyper::Error) -> ClientError {
