@@ -163,9 +163,9 @@ async fn claude_tasks(client: &Client) -> Done {
         "parameters": {"action": "join.collect", "inputs": ["a", "b"]},
     });
     let accepted = client.submit_claude(task.to_string().into_bytes(), None).await?;
-    let task = client.claude_task(accepted.claude_task_id).await?;
+    let task = client.claude_task(accepted.claude_task_id, 0).await?;
     client.wait_for(task.maos_task_id).await?;
-    let task = client.claude_task(accepted.claude_task_id).await?.value.task;
+    let task = client.claude_task(accepted.claude_task_id, 0).await?.value.task;
     println!("claude: {}, tags {:?}", task.status.name(), task.tags);
     Ok(())
 }

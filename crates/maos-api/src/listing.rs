@@ -82,13 +82,11 @@ impl TaskQuery {
     /// The parameters that say this, without those that say what is so anyway.
     #[must_use]
     pub fn parameters(&self) -> Vec<(&'static str, String)> {
-        let joined = |names: Vec<&str>| (!names.is_empty()).then(|| names.join(","));
         let statuses = self.statuses.iter().map(|status| status.name()).collect();
         let priorities = self.priorities.iter().map(|priority| priority.name()).collect();
-        let size = (self.page_size != Page::<()>::SIZE_DEFAULT).then(|| self.page_size.to_string());
         let parameters = [
             ("page", (self.page != 1).then(|| self.page.to_string())),
-            ("page_size", size),
+            ("page_size", size(self.page_size)),
             ("status", joined(statuses)),
             ("priority", joined(priorities)),
             ("agent_id", self.agent_id.map(|id| id.to_string())),
@@ -135,6 +133,40 @@ pub struct AgentQuery {
     pub available_only: bool,
     /// With all these words somewhere in name, type, capabilities or tags.
     pub search: Option<String>,
+}
+
+impl Default for AgentQuery {
+    fn default() -> AgentQuery {
+        AgentQuery {
+            page: 1,
+            page_size: Page::<()>::SIZE_DEFAULT,
+            statuses: Vec::new(),
+            agent_type: None,
+            capabilities: Vec::new(),
+            tags: Vec::new(),
+            available_only: false,
+            search: None,
+        }
+    }
+}
+
+impl AgentQuery {
+    /// The parameters that say this, without those that say what is so anyway.
+    #[must_use]
+    pub fn parameters(&self) -> Vec<(&'static str, String)> {
+        let statuses = self.statuses.iter().map(|status| status.name()).collect();
+        let parameters = [
+            ("page", (self.page != 1).then(|| self.page.to_string())),
+            ("page_size", size(self.page_size)),
+            ("status", joined(statuses)),
+            ("agent_type", self.agent_type.clone()),
+            ("capabilities", joined(self.capabilities.iter().map(String::as_str).collect())),
+            ("tags", joined(self.tags.iter().map(String::as_str).collect())),
+            ("available_only", self.available_only.then(|| "true".to_owned())),
+            ("search", self.search.clone()),
+        ];
+        parameters.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+    }
 }
 
 impl RawTaskQuery {
@@ -190,6 +222,16 @@ impl RawAgentQuery {
             search: search(self.search.as_deref())?,
         })
     }
+}
+
+/// A list as it is written; nothing for an empty one.
+fn joined(names: Vec<&str>) -> Option<String> {
+    (!names.is_empty()).then(|| names.join(","))
+}
+
+/// A page's size as it is written; nothing for that which it has anyway.
+fn size(page_size: u32) -> Option<String> {
+    (page_size != Page::<()>::SIZE_DEFAULT).then(|| page_size.to_string())
 }
 
 fn given(text: Option<&str>) -> Option<&str> {
@@ -320,14 +362,28 @@ mod tests {
         };
         let next = TaskQuery { page: 1, cursor: Some("77".into()), ..full.clone() };
         for query in [full, next, TaskQuery::default()] {
-            let written: serde_json::Map<_, _> = query
-                .parameters()
-                .into_iter()
-                .map(|(name, value)| (name.to_owned(), value.into()))
-                .collect();
-            let raw: RawTaskQuery = serde_json::from_value(written.into()).unwrap();
+            let raw: RawTaskQuery = serde_json::from_value(written(query.parameters())).unwrap();
             assert_eq!(raw.read().unwrap(), query);
         }
+        let full = AgentQuery {
+            page: 2,
+            page_size: 3,
+            statuses: vec![AgentStatus::Busy, AgentStatus::Idle],
+            agent_type: Some("a b".into()),
+            capabilities: vec!["c".into(), "d".into()],
+            tags: vec!["e".into()],
+            available_only: true,
+            search: Some("f".into()),
+        };
+        for query in [full, AgentQuery::default()] {
+            let raw: RawAgentQuery = serde_json::from_value(written(query.parameters())).unwrap();
+            assert_eq!(raw.read().unwrap(), query);
+        }
+    }
+
+    fn written(parameters: Vec<(&'static str, String)>) -> serde_json::Value {
+        let members = parameters.into_iter().map(|(name, value)| (name.to_owned(), value.into()));
+        serde_json::Value::Object(members.collect())
     }
 
     #[test]

@@ -444,6 +444,24 @@ impl RawMessageQuery {
     }
 }
 
+/// Which mailboxes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MailboxQuery {
+    /// What their names begin with, such as `topic:`; empty: all of them.
+    pub prefix: String,
+    /// Those whose names come behind this one, as `next_after` of the page before said; empty: from
+    /// the first.
+    pub after: String,
+    /// Most of them, up to [`LIMIT_MAX`].
+    pub limit: u32,
+}
+
+impl Default for MailboxQuery {
+    fn default() -> MailboxQuery {
+        MailboxQuery { prefix: String::new(), after: String::new(), limit: LIMIT_DEFAULT }
+    }
+}
+
 /// The query of `GET /api/v1/messages/mailboxes`, unread.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct RawMailboxQuery {
@@ -453,14 +471,15 @@ pub struct RawMailboxQuery {
 }
 
 impl RawMailboxQuery {
-    /// The beginning of the names, the name to go on behind, and how many.
+    /// What it asks for.
     ///
     /// # Errors
     /// The parameter that cannot be read.
-    pub fn read(self) -> Result<(String, String, u32), ApiError> {
+    pub fn read(self) -> Result<MailboxQuery, ApiError> {
         let limit = number("limit", self.limit.as_deref(), LIMIT_DEFAULT.into(), 1, LIMIT_MAX)?;
         let limit = u32::try_from(limit).unwrap_or(LIMIT_MAX);
-        Ok((self.prefix.unwrap_or_default(), self.after.unwrap_or_default(), limit))
+        let (prefix, after) = (self.prefix.unwrap_or_default(), self.after.unwrap_or_default());
+        Ok(MailboxQuery { prefix, after, limit })
     }
 }
 

@@ -135,6 +135,15 @@ fn about(error: &ClientError) -> (&'static str, &'static str) {
         ClientError::BadUrl { .. } => {
             ("BAD_URL", "give --server or MAOS_SERVER a URL such as http://127.0.0.1:8000")
         }
+        ClientError::BadCertificate { .. } => (
+            "BAD_CERTIFICATE",
+            "give --server-ca or MAOS_SERVER_CA the certificates of an authority",
+        ),
+        ClientError::Insecure { .. } => (
+            "INSECURE",
+            "check --server or MAOS_SERVER; --server-ca or MAOS_SERVER_CA names an authority of \
+             one's own",
+        ),
         ClientError::Unreachable { .. } => (
             "SERVER_UNREACHABLE",
             "start one with `maos serve`, or name another with --server or MAOS_SERVER",

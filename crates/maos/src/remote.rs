@@ -1,9 +1,11 @@
 //! The server that a command talks to.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::Context;
 use clap::Args;
-use maos_api::client::{Client, ClientError, Patience, Retries, URL_DEFAULT};
+use maos_api::client::{Client, Patience, Retries, URL_DEFAULT};
 
 /// How long a command that only reads waits for a server to listen.
 const REFUSED_MAX: Duration = Duration::from_secs(2);
@@ -22,16 +24,32 @@ pub(crate) struct Remote {
         default_value = URL_DEFAULT
     )]
     pub(crate) server: String,
+    /// A PEM file of authorities to trust over https, beside the well-known ones
+    #[arg(
+        long,
+        global = true,
+        display_order = 901,
+        value_name = "FILE",
+        env = "MAOS_SERVER_CA",
+        hide_env_values = true
+    )]
+    server_ca: Option<PathBuf>,
     /// Print one JSON document on standard output
-    #[arg(long, global = true, display_order = 901)]
+    #[arg(long, global = true, display_order = 902)]
     pub(crate) json: bool,
 }
 
 impl Remote {
-    pub(crate) fn client(&self) -> Result<Client, ClientError> {
+    pub(crate) fn client(&self) -> anyhow::Result<Client> {
         // Whoever sits before it decides whether to try again. Only a server that was started in
         // the line above gets a moment.
         let patience = Patience { refused: REFUSED_MAX, ..Patience::default() };
-        Ok(Client::new(&self.server)?.with_retries(Retries::NONE).with_patience(patience))
+        let client = Client::new(&self.server)?;
+        let client = client.with_retries(Retries::NONE).with_patience(patience);
+        let Some(file) = &self.server_ca else { return Ok(client) };
+        let unread = || format!("`{}` of --server-ca cannot be read", file.display());
+        let pem = std::fs::read(file).with_context(unread)?;
+        let unfit = || format!("`{}` of --server-ca cannot be used", file.display());
+        client.with_root_certificate(&pem).with_context(unfit)
     }
 }

@@ -23,6 +23,14 @@ impl Client {
         self.read(paths::CHECKPOINTS.to_owned()).await
     }
 
+    /// A checkpoint.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn checkpoint(&self, id: Uuid) -> Result<Answer<CheckpointEnvelope>, ClientError> {
+        self.read(path_of(paths::CHECKPOINT, id)).await
+    }
+
     /// Makes a checkpoint of everything that was answered before. `body` is JSON with `name` and
     /// `metadata`, both optional.
     ///

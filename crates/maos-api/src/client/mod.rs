@@ -1,4 +1,4 @@
-//! The client: every endpoint as a typed method, over plain HTTP/1.1.
+//! The client: every endpoint as a typed method, over HTTP/1.1; with the feature `tls` also https.
 //!
 //! Law: an answer is handed on both read and as the bytes it was, so that a newer server's fields
 //! are not lost; what may have been done is sent again only if that is harmless. It must not know
@@ -20,8 +20,12 @@
 mod artifacts;
 mod checkpoints;
 mod content;
+mod messages;
 mod retry;
+mod shared;
 mod stream;
+#[cfg(feature = "tls")]
+mod tls;
 mod url;
 mod wider;
 mod wire;
@@ -41,14 +45,14 @@ use crate::agent::{AgentEnvelope, AgentPage, TerminateAnswer};
 use crate::claude::{ClaudeAccepted, ClaudeTaskStatus};
 use crate::error::ErrorBody;
 use crate::explain::Explanation;
-use crate::listing::TaskQuery;
+use crate::listing::{AgentQuery, TaskQuery};
 use crate::logs::{LogPage, LogQuery};
 use crate::paths;
 use crate::system::{DetailedHealth, Health, SystemMetrics, SystemStatus};
 use crate::task::{CancelAnswer, TaskEnvelope, TaskPage, TaskResults, TaskSubmission};
 use crate::worker::{Poll, PollAnswer};
 
-use url::{Address, Query};
+use url::{Address, Query, escaped};
 use wire::{Exchange, Opened, Wire};
 
 pub use artifacts::Download;
@@ -71,6 +75,21 @@ pub enum ClientError {
         url: String,
         /// What is wrong with it.
         why: String,
+    },
+    /// What was to be trusted is no certificate, or would not be used.
+    #[error("no certificate of an authority can be trusted: {why}")]
+    BadCertificate {
+        /// What is wrong.
+        why: String,
+    },
+    /// The server does not show that it is the one in its URL, or speaks no TLS.
+    #[error("no secure connection to `{url}` can be made")]
+    Insecure {
+        /// The server.
+        url: String,
+        /// The fault.
+        #[source]
+        source: io::Error,
     },
     /// Nobody listens there, or not for us.
     #[error("no server answers at `{url}`")]
@@ -178,24 +197,6 @@ impl Default for Patience {
     }
 }
 
-/// Which part of a listing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Listing {
-    /// Which page, from 1; 1 when not given.
-    pub page: Option<u64>,
-    /// Items on a page; the server's default when not given.
-    pub page_size: Option<u32>,
-}
-
-impl Listing {
-    fn query(&self) -> Query {
-        let page_size = self.page_size.map(|size| size.to_string());
-        Query::default()
-            .with("page", self.page.map(|page| page.to_string()).as_deref())
-            .with("page_size", page_size.as_deref())
-    }
-}
-
 /// A server to talk to. Connections are kept and used again; calls may run side by side.
 ///
 /// Dropping a call's future drops its connection; whether the server carried it out is unknown.
@@ -233,13 +234,30 @@ impl Submitted<'_> {
 }
 
 impl Client {
-    /// A client of the server at `url`, as `http://127.0.0.1:8000`. Nothing is sent yet.
+    /// A client of the server at `url`, as `http://127.0.0.1:8000`, or `https://maos.example.org`
+    /// with the feature `tls` of this crate. Nothing is sent yet.
+    ///
+    /// Over https a server must show a certificate for the host in the URL from an authority that
+    /// browsers trust, as this release knows them, whatever the system has; see
+    /// `with_root_certificate` for others.
     ///
     /// # Errors
     /// [`ClientError::BadUrl`].
     pub fn new(url: &str) -> Result<Client, ClientError> {
-        let wire = Wire::new(Address::parse(url)?);
+        let wire = Wire::new(Address::parse(url)?)?;
         Ok(Client { wire, patience: Patience::default(), retries: Retries::default() })
+    }
+
+    /// The same, trusting an authority of one's own beside those of [`Client::new`]: `pem` holds
+    /// its certificate, or several. A server's own certificate does as well, if it is signed by
+    /// itself and not marked as an authority's.
+    ///
+    /// # Errors
+    /// [`ClientError::BadCertificate`], also for a server without https, which nobody proves to be.
+    #[cfg(feature = "tls")]
+    pub fn with_root_certificate(mut self, pem: &[u8]) -> Result<Client, ClientError> {
+        self.wire.trust(pem)?;
+        Ok(self)
     }
 
     /// The same, waiting longer or shorter.
@@ -273,11 +291,8 @@ impl Client {
         body: Vec<u8>,
         idempotency_key: Option<&str>,
     ) -> Result<Submitted<'_>, ClientError> {
-        let own = Uuid::now_v7().simple().to_string();
-        let idempotency_key = Some(idempotency_key.unwrap_or(&own));
-        let exchange = Exchange::new(Method::POST, paths::TASKS.to_owned());
-        let exchange = Exchange { body: body.into(), idempotency_key, harmless: true, ..exchange };
-        Ok(Submitted { client: self, answer: self.call(exchange).await? })
+        let answer = self.submit_to(paths::TASKS, body, idempotency_key).await?;
+        Ok(Submitted { client: self, answer })
     }
 
     /// Submits a task, with a key of its own.
@@ -297,18 +312,19 @@ impl Client {
         body: Vec<u8>,
         idempotency_key: Option<&str>,
     ) -> Result<Answer<ClaudeAccepted>, ClientError> {
-        let own = Uuid::now_v7().simple().to_string();
-        let idempotency_key = Some(idempotency_key.unwrap_or(&own));
-        let exchange = Exchange::new(Method::POST, paths::CLAUDE_TASKS.to_owned());
-        self.call(Exchange { body: body.into(), idempotency_key, harmless: true, ..exchange }).await
+        self.submit_to(paths::CLAUDE_TASKS, body, idempotency_key).await
     }
 
-    /// Such a task, by the id that it was answered with.
+    /// Such a task, by the id that it was answered with; with a wait as [`Client::task`].
     ///
     /// # Errors
     /// Any [`ClientError`].
-    pub async fn claude_task(&self, id: Uuid) -> Result<Answer<ClaudeTaskStatus>, ClientError> {
-        self.read(path_of(paths::CLAUDE_TASK, id)).await
+    pub async fn claude_task(
+        &self,
+        id: Uuid,
+        wait_seconds: u64,
+    ) -> Result<Answer<ClaudeTaskStatus>, ClientError> {
+        self.read_at_its_end(paths::CLAUDE_TASK, id, wait_seconds).await
     }
 
     /// A task once it has ended.
@@ -333,10 +349,7 @@ impl Client {
         id: Uuid,
         wait_seconds: u64,
     ) -> Result<Answer<TaskEnvelope>, ClientError> {
-        let wait = (wait_seconds > 0).then(|| wait_seconds.to_string());
-        let query = Query::default().with("wait_seconds", wait.as_deref());
-        let exchange = Exchange::new(Method::GET, query.after(&path_of(paths::TASK, id)));
-        self.call(Exchange { server_wait: Duration::from_secs(wait_seconds), ..exchange }).await
+        self.read_at_its_end(paths::TASK, id, wait_seconds).await
     }
 
     /// Cancels a task and all below it.
@@ -366,10 +379,7 @@ impl Client {
     /// # Errors
     /// Any [`ClientError`].
     pub async fn tasks(&self, query: &TaskQuery) -> Result<Answer<TaskPage>, ClientError> {
-        let parameters = query.parameters().into_iter();
-        let written = parameters
-            .fold(Query::default(), |written, (name, value)| written.with(name, Some(&value)));
-        self.read(written.after(paths::TASKS)).await
+        self.read(Query::of(query.parameters()).after(paths::TASKS)).await
     }
 
     /// What a completed task made.
@@ -409,12 +419,12 @@ impl Client {
         self.call(Exchange { server_wait, ..Exchange::new(Method::GET, path) }).await
     }
 
-    /// A page of agents.
+    /// A page of the agents that `query` asks for.
     ///
     /// # Errors
     /// Any [`ClientError`].
-    pub async fn agents(&self, listing: &Listing) -> Result<Answer<AgentPage>, ClientError> {
-        self.read(listing.query().after(paths::AGENTS)).await
+    pub async fn agents(&self, query: &AgentQuery) -> Result<Answer<AgentPage>, ClientError> {
+        self.read(Query::of(query.parameters()).after(paths::AGENTS)).await
     }
 
     /// An agent.
@@ -508,6 +518,39 @@ impl Client {
         self.call(Exchange::new(Method::GET, path)).await
     }
 
+    async fn read_at_its_end<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        id: Uuid,
+        wait_seconds: u64,
+    ) -> Result<Answer<T>, ClientError> {
+        let wait = (wait_seconds > 0).then(|| wait_seconds.to_string());
+        let query = Query::default().with("wait_seconds", wait.as_deref());
+        let exchange = Exchange::new(Method::GET, query.after(&path_of(path, id)));
+        self.call(Exchange { server_wait: Duration::from_secs(wait_seconds), ..exchange }).await
+    }
+
+    async fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: String,
+        body: Vec<u8>,
+    ) -> Result<Answer<T>, ClientError> {
+        self.call(Exchange { body: body.into(), ..Exchange::new(method, path) }).await
+    }
+
+    async fn submit_to<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: Vec<u8>,
+        idempotency_key: Option<&str>,
+    ) -> Result<Answer<T>, ClientError> {
+        let own = Uuid::now_v7().simple().to_string();
+        let idempotency_key = Some(idempotency_key.unwrap_or(&own));
+        let exchange = Exchange::new(Method::POST, path.to_owned());
+        self.call(Exchange { body: body.into(), idempotency_key, harmless: true, ..exchange }).await
+    }
+
     async fn call<T: DeserializeOwned>(
         &self,
         exchange: Exchange<'_>,
@@ -562,4 +605,8 @@ impl Client {
 
 fn path_of(path: &str, id: Uuid) -> String {
     paths::with_id(path, &id.to_string())
+}
+
+fn named(path: &str, name: &str) -> String {
+    paths::with_id(path, &escaped(name))
 }

@@ -53,6 +53,8 @@ pub(super) fn worth_it(fault: &ClientError, harmless: bool) -> bool {
             None => matches!(status, 429 | 503),
         },
         ClientError::BadUrl { .. }
+        | ClientError::BadCertificate { .. }
+        | ClientError::Insecure { .. }
         | ClientError::Unreadable { .. }
         | ClientError::TimedOut { .. }
         | ClientError::AnswerTooLarge { .. }

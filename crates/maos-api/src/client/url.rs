@@ -6,13 +6,16 @@ use hyper::Uri;
 
 use super::ClientError;
 
-const PORT_DEFAULT: u16 = 80;
+const HTTP_PORT: u16 = 80;
+const HTTPS_PORT: u16 = 443;
 
 /// A server's URL in its parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Address {
     /// As it was given, without a slash at its end.
     pub(super) url: String,
+    /// Whether it is one of `https://`.
+    pub(super) secure: bool,
     /// Without the brackets of an IPv6 address.
     pub(super) host: String,
     pub(super) port: u16,
@@ -27,11 +30,11 @@ impl Address {
         let bad = |why: &str| ClientError::BadUrl { url: given.to_owned(), why: why.to_owned() };
         let url = given.trim();
         let uri: Uri = url.parse().map_err(|_| bad("it is not a URL, as http://host:8000 is"))?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => return Err(bad("this client speaks http only, not https")),
-            Some(_) | None => return Err(bad("it must begin with http://")),
-        }
+        let secure = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
+            Some(_) | None => return Err(bad("it must begin with http:// or https://")),
+        };
         let authority = uri.authority().ok_or_else(|| bad("it has no host"))?.clone();
         if authority.as_str().contains('@') {
             return Err(bad("it must hold no user name and no password"));
@@ -47,11 +50,12 @@ impl Address {
             Some((_, digits)) if !digits.contains(']') => {
                 digits.parse().map_err(|_| bad("its port is not a number from 0 to 65535"))?
             }
-            Some(_) | None => PORT_DEFAULT,
+            Some(_) | None if secure => HTTPS_PORT,
+            Some(_) | None => HTTP_PORT,
         };
         let prefix = uri.path().trim_end_matches('/').to_owned();
         let url = url.trim_end_matches('/').to_owned();
-        Ok(Address { url, host, port, authority: authority.to_string(), prefix })
+        Ok(Address { url, secure, host, port, authority: authority.to_string(), prefix })
     }
 }
 
@@ -74,6 +78,12 @@ pub(super) fn escaped(text: &str) -> String {
 pub(super) struct Query(String);
 
 impl Query {
+    /// One of these parameters.
+    pub(super) fn of(parameters: Vec<(&'static str, String)>) -> Query {
+        let parameters = parameters.into_iter();
+        parameters.fold(Query::default(), |query, (name, value)| query.with(name, Some(&value)))
+    }
+
     /// The same with one more parameter, if it has a value.
     pub(super) fn with(mut self, name: &str, value: Option<&str>) -> Query {
         let Some(value) = value else { return self };
@@ -106,6 +116,10 @@ mod tests {
         assert_eq!(parts("http://maos.test/"), owned("maos.test", 80, "maos.test", ""));
         assert_eq!(parts("http://[::1]:9/a/b/"), owned("::1", 9, "[::1]:9", "/a/b"));
         assert_eq!(parts("http://[::1]"), owned("::1", 80, "[::1]", ""));
+        assert_eq!(parts("https://maos.test/a"), owned("maos.test", 443, "maos.test", "/a"));
+        assert_eq!(parts("https://[::1]:8443"), owned("::1", 8443, "[::1]:8443", ""));
+        let secure = |url| Address::parse(url).unwrap().secure;
+        assert!(secure("https://maos.test") && secure("HTTPS://h:80") && !secure("http://h:443"));
     }
 
     #[test]
@@ -113,7 +127,6 @@ mod tests {
         for (url, why) in [
             ("127.0.0.1:8000", "must begin with http://"),
             ("localhost", "must begin with http://"),
-            ("https://maos.test", "http only"),
             ("ftp://maos.test", "must begin with http://"),
             ("http://", "is not a URL"),
             ("http://a b", "is not a URL"),

@@ -9,14 +9,17 @@ use std::time::Duration;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, USER_AGENT};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, USER_AGENT};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use super::content::{Content, Outgoing};
+#[cfg(feature = "tls")]
+use super::tls::{self, Tls};
 use super::url::Address;
 use super::{ClientError, Patience};
 
@@ -37,6 +40,8 @@ pub(super) struct Exchange<'a> {
     /// What the body is; JSON unless it says so.
     pub(super) media_type: Option<&'a str>,
     pub(super) idempotency_key: Option<&'a str>,
+    /// What shows that the caller may do this.
+    pub(super) token: Option<&'a str>,
     /// The last event of a stream that was seen.
     pub(super) last_event_id: Option<&'a str>,
     /// Whether to be carried out twice is the same as once.
@@ -54,6 +59,7 @@ impl Exchange<'_> {
             body: Content::Bytes(Bytes::new()),
             media_type: None,
             idempotency_key: None,
+            token: None,
             last_event_id: None,
             harmless,
             server_wait: Duration::ZERO,
@@ -77,12 +83,40 @@ impl Drop for Connection {
 #[derive(Debug)]
 pub(super) struct Wire {
     address: Address,
+    /// Of a server with `https://`.
+    #[cfg(feature = "tls")]
+    tls: Option<Tls>,
     idle: Mutex<Vec<Connection>>,
 }
 
 impl Wire {
-    pub(super) fn new(address: Address) -> Wire {
-        Wire { address, idle: Mutex::new(Vec::new()) }
+    pub(super) fn new(address: Address) -> Result<Wire, ClientError> {
+        let idle = Mutex::new(Vec::new());
+        #[cfg(feature = "tls")]
+        let tls = address.secure.then(|| Tls::new(&address)).transpose()?;
+        #[cfg(not(feature = "tls"))]
+        if address.secure {
+            let why = "https needs the feature `tls` of `maos-api`, which is off here".to_owned();
+            return Err(ClientError::BadUrl { url: address.url, why });
+        }
+        Ok(Wire {
+            address,
+            #[cfg(feature = "tls")]
+            tls,
+            idle,
+        })
+    }
+
+    /// Trusts the authorities of these certificates too.
+    #[cfg(feature = "tls")]
+    pub(super) fn trust(&mut self, pem: &[u8]) -> Result<(), ClientError> {
+        match &mut self.tls {
+            Some(tls) => tls.trust(pem),
+            None => {
+                let why = format!("`{}` is no https, so none would be asked for", self.url());
+                Err(ClientError::BadCertificate { why })
+            }
+        }
     }
 
     pub(super) fn url(&self) -> &str {
@@ -162,6 +196,9 @@ impl Wire {
         if let Some(key) = exchange.idempotency_key {
             request = request.header("idempotency-key", key);
         }
+        if let Some(token) = exchange.token {
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
         let body = exchange.body.body().map_err(|source| ClientError::Unreadable { source })?;
         request.body(body).map_err(|why| {
             let why = format!("a request to it cannot be formed: {why}");
@@ -192,12 +229,32 @@ impl Wire {
     }
 
     async fn connect(&self, patience: Duration) -> Result<Connection, ClientError> {
+        let late = |_| self.unreachable(io::Error::from(io::ErrorKind::TimedOut));
+        timeout(patience, self.dial()).await.map_err(late)?
+    }
+
+    async fn dial(&self) -> Result<Connection, ClientError> {
         let target = (self.address.host.as_str(), self.address.port);
-        let connected = timeout(patience, TcpStream::connect(target)).await;
-        let stream = connected
-            .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut)))
-            .and_then(|stream| stream.set_nodelay(true).map(|()| stream))
-            .map_err(|source| ClientError::Unreachable { url: self.url().to_owned(), source })?;
+        let stream = TcpStream::connect(target).await.map_err(|why| self.unreachable(why))?;
+        stream.set_nodelay(true).map_err(|why| self.unreachable(why))?;
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            let agreed = tls.agree(stream).await.map_err(|source| {
+                let url = self.url().to_owned();
+                if tls::is_refusal(&source) {
+                    return ClientError::Insecure { url, source };
+                }
+                ClientError::Unreachable { url, source }
+            });
+            return self.speak(agreed?).await;
+        }
+        self.speak(stream).await
+    }
+
+    async fn speak<S>(&self, stream: S) -> Result<Connection, ClientError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let (sender, driver) =
             handshake(TokioIo::new(stream)).await.map_err(|why| self.broken(why))?;
         // The fault of a broken connection reaches whoever asks over it.
@@ -258,6 +315,10 @@ impl Wire {
         if idle.len() < IDLE_MAX && !connection.sender.is_closed() {
             idle.push(connection);
         }
+    }
+
+    fn unreachable(&self, source: io::Error) -> ClientError {
+        ClientError::Unreachable { url: self.url().to_owned(), source }
     }
 
     fn broken(&self, source: hyper::Error) -> ClientError {

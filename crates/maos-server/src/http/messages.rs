@@ -2,8 +2,8 @@
 
 use axum::extract::{Request, State};
 use maos_api::messages::{
-    AckAnswer, MailboxPage, MessagePage, REQUEST_BYTES_MAX, RawMailboxQuery, RawMessageQuery,
-    Receipt,
+    AckAnswer, MailboxPage, MailboxQuery, MessagePage, REQUEST_BYTES_MAX, RawMailboxQuery,
+    RawMessageQuery, Receipt,
 };
 
 use super::answer::{Answered, Json};
@@ -35,6 +35,6 @@ pub(super) async fn mailboxes(
     State(service): State<Service>,
     Filters(query): Filters<RawMailboxQuery>,
 ) -> Answered<MailboxPage> {
-    let (prefix, after, limit) = query.read()?;
+    let MailboxQuery { prefix, after, limit } = query.read()?;
     Ok(Json(service.mailboxes(prefix, after, limit).await?))
 }

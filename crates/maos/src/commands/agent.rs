@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use maos_api::agent::{Agent, AgentCreate, AgentRuntime};
-use maos_api::client::{Client, Listing};
+use maos_api::client::Client;
+use maos_api::listing::AgentQuery;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -82,7 +83,10 @@ pub(crate) async fn run(arguments: &AgentArguments) -> anyhow::Result<ExitCode> 
     let json = arguments.remote.json;
     match &arguments.command {
         Command::List { page, page_size } => {
-            list(&client, json, &Listing { page: *page, page_size: *page_size }).await?;
+            let whole = AgentQuery::default();
+            let page_size = page_size.unwrap_or(whole.page_size);
+            let query = AgentQuery { page: page.unwrap_or(whole.page), page_size, ..whole };
+            list(&client, json, &query).await?;
         }
         Command::Get { id } => {
             let answer = client.agent(*id).await?;
@@ -101,8 +105,8 @@ pub(crate) async fn run(arguments: &AgentArguments) -> anyhow::Result<ExitCode> 
     Ok(ExitCode::SUCCESS)
 }
 
-async fn list(client: &Client, json: bool, listing: &Listing) -> anyhow::Result<()> {
-    let page = client.agents(listing).await?;
+async fn list(client: &Client, json: bool, query: &AgentQuery) -> anyhow::Result<()> {
+    let page = client.agents(query).await?;
     if json {
         return Ok(words::print_raw(&page.raw)?);
     }

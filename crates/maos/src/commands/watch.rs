@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use console::Term;
 use maos_api::agent::Agent;
-use maos_api::client::{Client, Listing};
+use maos_api::client::Client;
 use maos_api::events::{Event, EventFilter};
+use maos_api::listing::AgentQuery;
 use maos_api::system::{Figures, SystemMetrics, SystemStatus};
 use serde_json::Value;
 use tokio::time::{Instant as Moment, sleep_until};
@@ -150,8 +151,9 @@ async fn shot(
 ) -> Result<(SystemStatus, Sample, maos_api::agent::AgentPage), maos_api::client::ClientError> {
     let status = client.status().await?.value;
     let metrics = client.metrics().await?.value;
-    let listing = Listing { page: None, page_size: u32::try_from(AGENTS_MAX).ok() };
-    let agents = client.agents(&listing).await?.value;
+    let whole = AgentQuery::default();
+    let page_size = u32::try_from(AGENTS_MAX).unwrap_or(whole.page_size);
+    let agents = client.agents(&AgentQuery { page_size, ..whole }).await?.value;
     Ok((status, Sample { at: Instant::now(), metrics }, agents))
 }
 

@@ -57,11 +57,13 @@ fn the_commands() {
       help       Print this message or the help of the given subcommand(s)
 
     Options:
-          --server <URL>  The server to talk to [env: MAOS_SERVER] [default:
-                          http://127.0.0.1:8000]
-          --json          Print one JSON document on standard output
-      -h, --help          Print help
-      -V, --version       Print version
+          --server <URL>      The server to talk to [env: MAOS_SERVER] [default:
+                              http://127.0.0.1:8000]
+          --server-ca <FILE>  A PEM file of authorities to trust over https, beside the
+                              well-known ones [env: MAOS_SERVER_CA]
+          --json              Print one JSON document on standard output
+      -h, --help              Print help
+      -V, --version           Print version
     ");
 }
 
@@ -81,11 +83,13 @@ fn agents() {
       help       Print this message or the help of the given subcommand(s)
 
     Options:
-          --server <URL>  The server to talk to [env: MAOS_SERVER] [default:
-                          http://127.0.0.1:8000]
-          --json          Print one JSON document on standard output
-      -h, --help          Print help
-      -V, --version       Print version
+          --server <URL>      The server to talk to [env: MAOS_SERVER] [default:
+                              http://127.0.0.1:8000]
+          --server-ca <FILE>  A PEM file of authorities to trust over https, beside the
+                              well-known ones [env: MAOS_SERVER_CA]
+          --json              Print one JSON document on standard output
+      -h, --help              Print help
+      -V, --version           Print version
     ");
 }
 
@@ -104,11 +108,13 @@ fn checkpoints() {
       help     Print this message or the help of the given subcommand(s)
 
     Options:
-          --server <URL>  The server to talk to [env: MAOS_SERVER] [default:
-                          http://127.0.0.1:8000]
-          --json          Print one JSON document on standard output
-      -h, --help          Print help
-      -V, --version       Print version
+          --server <URL>      The server to talk to [env: MAOS_SERVER] [default:
+                              http://127.0.0.1:8000]
+          --server-ca <FILE>  A PEM file of authorities to trust over https, beside the
+                              well-known ones [env: MAOS_SERVER_CA]
+          --json              Print one JSON document on standard output
+      -h, --help              Print help
+      -V, --version           Print version
     ");
     assert_snapshot!(help("checkpoint restore"), @r"
     Go back to a checkpoint; the state until now becomes one too
@@ -119,11 +125,13 @@ fn checkpoints() {
       <NAME>  The checkpoint's name or id
 
     Options:
-          --server <URL>  The server to talk to [env: MAOS_SERVER] [default:
-                          http://127.0.0.1:8000]
-          --json          Print one JSON document on standard output
-      -h, --help          Print help
-      -V, --version       Print version
+          --server <URL>      The server to talk to [env: MAOS_SERVER] [default:
+                              http://127.0.0.1:8000]
+          --server-ca <FILE>  A PEM file of authorities to trust over https, beside the
+                              well-known ones [env: MAOS_SERVER_CA]
+          --json              Print one JSON document on standard output
+      -h, --help              Print help
+      -V, --version           Print version
     ");
 }
 
@@ -215,11 +223,13 @@ fn commands_to_a_server() {
     Usage: maos status [OPTIONS]
 
     Options:
-          --server <URL>  The server to talk to [env: MAOS_SERVER] [default:
-                          http://127.0.0.1:8000]
-          --json          Print one JSON document on standard output
-      -h, --help          Print help
-      -V, --version       Print version
+          --server <URL>      The server to talk to [env: MAOS_SERVER] [default:
+                              http://127.0.0.1:8000]
+          --server-ca <FILE>  A PEM file of authorities to trust over https, beside the
+                              well-known ones [env: MAOS_SERVER_CA]
+          --json              Print one JSON document on standard output
+      -h, --help              Print help
+      -V, --version           Print version
     ");
 }
 
@@ -256,6 +266,8 @@ fn submitting() {
           --wait                       Follow it to its end; exit 0 if it completes, else 1
           --server <URL>               The server to talk to [env: MAOS_SERVER] [default:
                                        http://127.0.0.1:8000]
+          --server-ca <FILE>           A PEM file of authorities to trust over https, beside
+                                       the well-known ones [env: MAOS_SERVER_CA]
           --json                       Print one JSON document on standard output
       -h, --help                       Print help
       -V, --version                    Print version
@@ -288,6 +300,8 @@ fn listing_cancelling_and_watching() {
           --cursor <WORD>          Go on where an earlier page ended
           --server <URL>           The server to talk to [env: MAOS_SERVER] [default:
                                    http://127.0.0.1:8000]
+          --server-ca <FILE>       A PEM file of authorities to trust over https, beside the
+                                   well-known ones [env: MAOS_SERVER_CA]
           --json                   Print one JSON document on standard output
       -h, --help                   Print help
       -V, --version                Print version
@@ -301,12 +315,14 @@ fn listing_cancelling_and_watching() {
       <ID>  The task's id
 
     Options:
-          --reason <REASON>  Why, for whoever asks later
-          --server <URL>     The server to talk to [env: MAOS_SERVER] [default:
-                             http://127.0.0.1:8000]
-          --json             Print one JSON document on standard output
-      -h, --help             Print help
-      -V, --version          Print version
+          --reason <REASON>   Why, for whoever asks later
+          --server <URL>      The server to talk to [env: MAOS_SERVER] [default:
+                              http://127.0.0.1:8000]
+          --server-ca <FILE>  A PEM file of authorities to trust over https, beside the
+                              well-known ones [env: MAOS_SERVER_CA]
+          --json              Print one JSON document on standard output
+      -h, --help              Print help
+      -V, --version           Print version
     ");
     assert_snapshot!(help("task watch"), @r"
     Follow a task and its subtasks to its end; exit 0 if it completes, else 1
@@ -317,11 +333,13 @@ fn listing_cancelling_and_watching() {
       <ID>  The task's id
 
     Options:
-          --server <URL>  The server to talk to [env: MAOS_SERVER] [default:
-                          http://127.0.0.1:8000]
-          --json          Print one JSON document on standard output
-      -h, --help          Print help
-      -V, --version       Print version
+          --server <URL>      The server to talk to [env: MAOS_SERVER] [default:
+                              http://127.0.0.1:8000]
+          --server-ca <FILE>  A PEM file of authorities to trust over https, beside the
+                              well-known ones [env: MAOS_SERVER_CA]
+          --json              Print one JSON document on standard output
+      -h, --help              Print help
+      -V, --version           Print version
     ");
 }
 
@@ -344,6 +362,8 @@ fn making_an_agent() {
           --tag <TAG>                  A word to find it by; may be given again
           --server <URL>               The server to talk to [env: MAOS_SERVER] [default:
                                        http://127.0.0.1:8000]
+          --server-ca <FILE>           A PEM file of authorities to trust over https, beside
+                                       the well-known ones [env: MAOS_SERVER_CA]
           --json                       Print one JSON document on standard output
       -h, --help                       Print help
       -V, --version                    Print version
@@ -368,6 +388,8 @@ fn making_a_program_a_worker() {
           --id <UUID>          The agent to be; without it each start is another one
           --server <URL>       The server to talk to [env: MAOS_SERVER] [default:
                                http://127.0.0.1:8000]
+          --server-ca <FILE>   A PEM file of authorities to trust over https, beside the
+                               well-known ones [env: MAOS_SERVER_CA]
           --json               Print one JSON document on standard output
       -h, --help               Print help
       -V, --version            Print version

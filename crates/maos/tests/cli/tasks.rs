@@ -530,7 +530,7 @@ fn arguments_that_make_no_sense_exit_2() {
     exit 2
     -- out
     -- err
-    error: `localhost:8000` is no address of a server: it must begin with http://
+    error: `localhost:8000` is no address of a server: it must begin with http:// or https://
     hint: give --server or MAOS_SERVER a URL such as http://127.0.0.1:8000
     ");
 }

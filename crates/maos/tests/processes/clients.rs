@@ -6,11 +6,12 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use maos_api::client::worker::{Verdict, Worker};
-use maos_api::client::{Client, Retries, Said};
+use maos_api::client::{Client, ClientError, Retries, Said, WAIT_SECONDS_MAX};
 use maos_api::events::{Event, EventFilter, EventKind};
 use maos_api::keys::ConcurrencyLimit;
+use maos_api::listing::AgentQuery;
 use maos_api::logs::{LogLevel, LogQuery};
-use maos_api::messages::MessageQuery;
+use maos_api::messages::{MailboxQuery, MessageQuery};
 use maos_api::task::{BatchResult, BulkOperation, TaskStatus, TaskSubmission};
 use serde_json::json;
 use serde_json::value::to_raw_value;
@@ -19,7 +20,7 @@ use tokio::sync::oneshot;
 use crate::client_examples;
 use crate::house::{House, PATIENCE, eventually, free_port, open_on};
 
-fn wait<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn wait<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async { tokio::time::timeout(PATIENCE, future).await }).expect("it ends")
 }
@@ -375,5 +376,86 @@ fn the_client_speaks_of_many_tasks_plans_and_what_they_share() {
         let claude = claude.claude_task_id;
         assert!(client.claude_results(claude).await.is_err());
         client.cancel_claude(claude, Some("no more")).await.unwrap();
+    });
+}
+
+#[test]
+fn the_client_declares_weighs_pauses_and_subscribes() {
+    let folder = tempfile::tempdir().unwrap();
+    let house = House::open(folder.path());
+    let client = client(&house);
+    let bytes = |value: serde_json::Value| value.to_string().into_bytes();
+    wait(async {
+        let seats = json!({"resource_type": "custom", "name": "seats", "capacity": 3});
+        let seats = client.create_resource(bytes(seats)).await.unwrap().resource.id;
+        client.change_resource(seats, bytes(json!({"capacity": 5}))).await.unwrap();
+        let resource = client.resource(seats).await.unwrap().value.resource;
+        assert_eq!((resource.kind.as_str(), resource.spec.capacity), ("seats", 5.0));
+        assert_eq!(client.delete_resource(seats).await.unwrap().resource_id, seats);
+        assert_eq!(refusal(client.resource(seats).await), "RESOURCE_NOT_FOUND");
+        assert_eq!(client.set_weight("team/a", 3).await.unwrap().fairness["team/a"].weight, 3);
+        assert!(client.unset_weight("team/a").await.unwrap().fairness.is_empty());
+        let limit = ConcurrencyLimit { running_max: Some(2), starts_per_minute: None };
+        assert!(client.set_limit("a/b", &limit).await.unwrap().concurrency["a/b"].is_set);
+        assert!(client.unset_limit("a/b").await.unwrap().concurrency.is_empty());
+        let often = json!({"name": "s", "every_seconds": 3600, "task": {"name": "n"}});
+        let schedule = client.create_schedule(bytes(often)).await.unwrap().schedule.id;
+        assert_eq!(client.pause_schedule(schedule, true).await.unwrap().schedule.next_run_at, None);
+        client.pause_schedule(schedule, false).await.unwrap();
+        let schedule = client.schedule(schedule).await.unwrap().value.schedule;
+        assert!(!schedule.spec.paused && schedule.next_run_at.is_some());
+        let pool = client.pools().await.unwrap().items[0].name.clone();
+        assert_eq!(client.pool(&pool).await.unwrap().pool.name, pool);
+        let demand = client.pool_demand(&pool).await.unwrap();
+        assert_eq!(demand.value.to_string().as_bytes(), &demand.raw[..]);
+        let kept = client.create_checkpoint(bytes(json!({"name": "k"}))).await.unwrap();
+        let kept = client.checkpoint(kept.checkpoint.id).await.unwrap().value.checkpoint;
+        assert_eq!(kept.name, "k");
+        client.delete_checkpoint(kept.id).await.unwrap();
+        let query = MailboxQuery { prefix: "topic:".to_owned(), ..MailboxQuery::default() };
+        assert!(client.mailboxes(&query).await.unwrap().items.is_empty());
+        let message = bytes(json!({"to": {"topic": "t"}, "body": 7}));
+        client.send_message(message, None).await.unwrap();
+        assert_eq!(client.mailboxes(&query).await.unwrap().items.len(), 1);
+        let desk = json!({"mailbox": "topic:t", "url": "https://desk.example.com/hook"});
+        let made = client.set_subscription("desk:1", bytes(desk)).await.unwrap();
+        assert!(made.secret.is_some() && made.waiting == 0, "{made:?}");
+        assert_eq!(client.subscription("desk:1").await.unwrap().secret, None);
+        client.replay_subscription("desk:1").await.unwrap();
+        assert_eq!(client.subscriptions().await.unwrap().items.len(), 1);
+        client.end_subscription("desk:1").await.unwrap();
+        assert_eq!(refusal(client.subscription("desk:1").await), "SUBSCRIPTION_NOT_FOUND");
+    });
+}
+
+fn refusal<T: std::fmt::Debug>(answer: Result<T, ClientError>) -> String {
+    match answer.unwrap_err() {
+        ClientError::Api { body, .. } => body.error_code.into_owned(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_client_finds_agents_waits_for_claude_tasks_and_reads_the_description() {
+    let folder = tempfile::tempdir().unwrap();
+    let house = House::open(folder.path());
+    let client = client(&house);
+    wait(async {
+        let rare =
+            json!({"agent_type": "t", "capabilities": ["rare", "rarer"], "runtime": "worker"});
+        client.create_agent(rare.to_string().into_bytes()).await.unwrap();
+        for (capability, count) in [("rare", 1), ("common", 0)] {
+            let capabilities = vec![capability.to_owned()];
+            let query = AgentQuery { capabilities, ..AgentQuery::default() };
+            assert_eq!(client.agents(&query).await.unwrap().items.len(), count, "{capability}");
+        }
+        let task = json!({"name": "c", "parameters": {"action": "noop"}});
+        let task = client.submit_claude(task.to_string().into_bytes(), None).await.unwrap();
+        let ended = client.claude_task(task.claude_task_id, WAIT_SECONDS_MAX).await.unwrap();
+        assert_eq!(ended.task.status, TaskStatus::Completed);
+        let status = client.claude_status().await.unwrap();
+        assert_eq!((status.status.name(), status.total_claude_tasks), ("running", 1));
+        let description = client.description().await.unwrap();
+        assert!(description["paths"]["/health"].is_object());
     });
 }

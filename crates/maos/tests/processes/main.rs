@@ -8,6 +8,7 @@ mod house;
 mod plans;
 mod programs;
 mod runs;
+mod secure;
 mod targets;
 mod workers;
 

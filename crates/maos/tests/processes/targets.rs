@@ -6,9 +6,12 @@ use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use maos_api::client::{Client, ClientError};
+use maos_api::worker::AttemptRef;
 use maos_server::webhooks::Secret;
 use serde_json::{Value, json};
 
+use crate::clients::wait;
 use crate::house::{House, PATIENCE};
 
 /// The program, ended with its test.
@@ -151,4 +154,29 @@ fn what_a_killed_server_had_asked_for_is_asked_for_again_by_the_next() {
     assert!(refused.starts_with("HTTP/1.1 401") && refused.contains("BAD_TOKEN"), "{refused}");
     let task = house.ended(&id);
     assert_eq!((&task["result"], &task["retry_count"]), (&json!("anew"), &json!(0)), "{task}");
+}
+
+#[test]
+fn the_client_brings_an_outcome_and_needs_its_token() {
+    let folder = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    configure(folder.path(), &url, &Secret::generate());
+    let house = House::open(folder.path());
+    let id = house.submit(&json!({"name": "shout", "required_capabilities": ["shouting"]}));
+    let posted = take(&listener, 202, "");
+    let token = posted["callback"]["token"].as_str().unwrap();
+    let client = Client::new(&format!("http://{}", house.address)).unwrap();
+    let body = || json!({"status": "completed", "result": "HI"}).to_string().into_bytes();
+    wait(async {
+        let of = AttemptRef { task_id: id.parse().unwrap(), attempt: 1 };
+        let forged = client.bring_outcome(of, "forged", body()).await.unwrap_err();
+        assert!(matches!(forged, ClientError::Api { status: 401, .. }), "{forged}");
+        // The second time it is known already.
+        for _ in 0..2 {
+            let taken = client.bring_outcome(of, token, body()).await.unwrap();
+            assert_eq!((taken.task_id, taken.attempt), (of.task_id, 1));
+        }
+    });
+    assert_eq!(house.ended(&id)["result"], json!("HI"));
 }

@@ -2,6 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set its stage has failed")]
 
+mod operations;
+#[cfg(feature = "tls")]
+mod tls;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, channel};
@@ -190,4 +194,12 @@ fn what_stays_refused_is_told_in_the_end() {
     let error = run(quick(client).create_agent(b"{}".to_vec())).unwrap_err();
     assert!(matches!(error, ClientError::Api { status: 429, .. }), "{error:?}");
     assert_eq!(connections.try_iter().count(), 6);
+}
+
+#[cfg(not(feature = "tls"))]
+#[test]
+fn https_says_which_feature_it_needs() {
+    let error = Client::new("https://maos.test").unwrap_err();
+    assert!(matches!(error, ClientError::BadUrl { .. }), "{error:?}");
+    assert!(error.to_string().contains("needs the feature `tls` of `maos-api`"), "{error}");
 }
