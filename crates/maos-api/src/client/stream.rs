@@ -69,6 +69,23 @@ struct Sent {
 impl Client {
     /// Follows what happens, from now on or behind the event with the id `after`. Nothing is asked
     /// before the first [`Events::next`].
+    ///
+    /// ```no_run
+    /// use maos_api::client::{Client, ClientError};
+    /// use maos_api::events::{Event, EventFilter};
+    ///
+    /// async fn watch(client: &Client) -> Result<(), ClientError> {
+    ///     let mut events = client.events(&EventFilter::default(), None);
+    ///     loop {
+    ///         let (place, event) = events.next().await?;
+    ///         match event {
+    ///             Event::Task(task) => println!("{}: {}", task.name, task.status.name()),
+    ///             Event::Gap { error } => println!("before {place:?}: {error}"),
+    ///             Event::Agent(_) | Event::Pool(_) => {}
+    ///         }
+    ///     }
+    /// }
+    /// ```
     #[must_use]
     pub fn events(&self, filter: &EventFilter, after: Option<EventId>) -> Events<'_> {
         let statuses: Vec<&str> = filter.statuses.iter().map(|status| status.name()).collect();
@@ -83,6 +100,22 @@ impl Client {
     }
 
     /// Follows what a task's attempts say, from `query.offset` on, until the task has ended.
+    ///
+    /// ```no_run
+    /// use maos_api::client::{Client, ClientError, Said};
+    /// use maos_api::logs::LogQuery;
+    ///
+    /// async fn print_log(client: &Client, task: uuid::Uuid) -> Result<(), ClientError> {
+    ///     let mut lines = client.follow_logs(task, &LogQuery::default());
+    ///     while let Some(said) = lines.next().await? {
+    ///         match said {
+    ///             Said::Line(line) => println!("{}", line.line),
+    ///             Said::Gap(why) => println!("lines are missing: {why}"),
+    ///         }
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
     #[must_use]
     pub fn follow_logs(&self, task: Uuid, query: &LogQuery) -> LogLines<'_> {
         let level = query.level.name();

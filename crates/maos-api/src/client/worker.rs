@@ -3,6 +3,26 @@
 //! It polls the server, runs what it is given side by side, and tells each outcome until the
 //! server has it. It reconnects by itself; what is lost meanwhile is made good by the protocol. It
 //! must not know what the function does.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use maos_api::client::worker::{Given, Verdict, Worker};
+//! use maos_api::client::{Client, ClientError};
+//! use maos_api::logs::LogLevel;
+//!
+//! /// Does the tasks that ask for the capability `echo`, four at a time, until `stop` is there.
+//! async fn serve(stop: impl Future<Output = ()>) -> Result<(), ClientError> {
+//!     let client = Client::new("http://127.0.0.1:8000")?;
+//!     let worker = Worker::new(client, "echo", vec!["echo".to_owned()], 4);
+//!     let echo = |given: Given| async move {
+//!         given.log(LogLevel::Info, format!("`{}` says itself", given.task.name));
+//!         given.progress.tell(Some(0.5), None);
+//!         Verdict::Completed(given.task.parameters)
+//!     };
+//!     worker.run(echo, stop, Duration::from_secs(30)).await
+//! }
+//! ```
 
 use std::borrow::Cow;
 use std::collections::HashMap;
