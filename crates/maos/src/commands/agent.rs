@@ -3,9 +3,10 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use maos_api::agent::{Agent, AgentCreate, AgentRuntime};
+use maos_api::agent::{Agent, AgentCreate, AgentRuntime, AgentStatus};
 use maos_api::client::Client;
 use maos_api::listing::AgentQuery;
+use maos_api::task::Page;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -26,14 +27,7 @@ pub(crate) struct AgentArguments {
 #[derive(Subcommand)]
 enum Command {
     /// List the agents
-    List {
-        /// Which page, from 1
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-        page: Option<u64>,
-        /// Agents on a page, 1 to 100
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
-        page_size: Option<u32>,
-    },
+    List(List),
     /// Show an agent
     Get {
         /// The agent's id
@@ -48,6 +42,50 @@ enum Command {
         #[arg(value_parser = agent_id)]
         id: Uuid,
     },
+}
+
+/// Which agents, and which part of their list.
+#[derive(Args)]
+struct List {
+    /// Only those that are so; several with commas [default: all that serve]
+    #[arg(long, value_delimiter = ',', value_parser = one_of(AgentStatus::ALL, AgentStatus::name))]
+    status: Vec<AgentStatus>,
+    /// Only those of this kind
+    #[arg(long = "type", value_name = "WORD")]
+    agent_type: Option<String>,
+    /// Only those that can do this; several with commas, or given again
+    #[arg(long = "capability", value_name = "NAME", value_delimiter = ',')]
+    capabilities: Vec<String>,
+    /// Only those with this tag; may be given again
+    #[arg(long = "tag", value_name = "TAG")]
+    tags: Vec<String>,
+    /// Only those that could take a task now
+    #[arg(long)]
+    available: bool,
+    /// Only those with these words in name, type, capabilities or tags
+    #[arg(long, value_name = "WORDS")]
+    search: Option<String>,
+    /// Which page, from 1
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    page: Option<u64>,
+    /// Agents on a page, 1 to 100
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    page_size: Option<u32>,
+}
+
+impl List {
+    fn query(&self) -> AgentQuery {
+        AgentQuery {
+            page: self.page.unwrap_or(1),
+            page_size: self.page_size.unwrap_or(Page::<()>::SIZE_DEFAULT),
+            statuses: self.status.clone(),
+            agent_type: self.agent_type.clone(),
+            capabilities: self.capabilities.clone(),
+            tags: self.tags.clone(),
+            available_only: self.available,
+            search: self.search.clone(),
+        }
+    }
 }
 
 #[derive(Args)]
@@ -76,18 +114,16 @@ struct Create {
     /// A word to find it by; may be given again
     #[arg(long = "tag", value_name = "TAG")]
     tags: Vec<String>,
+    /// A worker: seconds of silence after which it is lost [default: the server's]
+    #[arg(long, value_name = "N")]
+    heartbeat_timeout: Option<u64>,
 }
 
 pub(crate) async fn run(arguments: &AgentArguments) -> anyhow::Result<ExitCode> {
     let client = arguments.remote.client()?;
     let json = arguments.remote.json;
     match &arguments.command {
-        Command::List { page, page_size } => {
-            let whole = AgentQuery::default();
-            let page_size = page_size.unwrap_or(whole.page_size);
-            let query = AgentQuery { page: page.unwrap_or(whole.page), page_size, ..whole };
-            list(&client, json, &query).await?;
-        }
+        Command::List(which) => list(&client, json, &which.query()).await?,
         Command::Get { id } => {
             let answer = client.agent(*id).await?;
             show(&answer.agent, &answer.raw, json)?;
@@ -111,7 +147,11 @@ async fn list(client: &Client, json: bool, query: &AgentQuery) -> anyhow::Result
         return Ok(words::print_raw(&page.raw)?);
     }
     if page.items.is_empty() {
-        words::say("no agents here\nhint: `maos agent create --type TYPE --capability NAME`");
+        let hint = match *query == AgentQuery::default() {
+            true => "`maos agent create --type TYPE --capability NAME`",
+            false => "ask for less: `maos agent list` without filters shows all that serve",
+        };
+        words::say(&format!("no agents here\nhint: {hint}"));
         return Ok(());
     }
     let screen = Screen::stdout();
@@ -144,6 +184,7 @@ async fn create(client: &Client, json: bool, create: &Create) -> anyhow::Result<
         tags: create.tags.clone(),
         name: create.name.clone(),
         runtime: create.runtime,
+        heartbeat_timeout: create.heartbeat_timeout,
         ..AgentCreate::default()
     };
     let answer = client.create_agent(serde_json::to_vec(&body)?).await?;

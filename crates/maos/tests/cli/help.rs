@@ -360,6 +360,8 @@ fn making_an_agent() {
           --configuration <KEY=VALUE>  A setting for its runtime; the value is JSON, or else a
                                        string; may be given again
           --tag <TAG>                  A word to find it by; may be given again
+          --heartbeat-timeout <N>      A worker: seconds of silence after which it is lost
+                                       [default: the server's]
           --server <URL>               The server to talk to [env: MAOS_SERVER] [default:
                                        http://127.0.0.1:8000]
           --server-ca <FILE>           A PEM file of authorities to trust over https, beside

@@ -74,14 +74,20 @@ fn tasks_are_listed_in_a_table() {
     assert_eq!(document(&server.maos(&[&arguments[..], &["--json"]].concat())), page);
 }
 
+const FILTERED: &str = "GET /api/v1/agents?status=idle%2Cbusy&agent_type=own\
+                        &capabilities=a%2Cb&available_only=true";
+
 #[test]
 fn nothing_to_list_says_how_to_begin() {
     let page = json!({
         "items": [], "page": 1, "page_size": 20, "total_items": 0, "total_pages": 0,
         "has_next": false, "has_previous": false
     });
-    let server =
-        Server::new(&[("GET /api/v1/tasks", 200, page.clone()), ("GET /api/v1/agents", 200, page)]);
+    let server = Server::new(&[
+        ("GET /api/v1/tasks", 200, page.clone()),
+        ("GET /api/v1/agents", 200, page.clone()),
+        (FILTERED, 200, page),
+    ]);
     assert_snapshot!(shown(&server.maos(&["task", "list"])), @r"
     exit 0
     -- out
@@ -95,6 +101,15 @@ fn nothing_to_list_says_how_to_begin() {
     -- err
     no agents here
     hint: `maos agent create --type TYPE --capability NAME`
+    ");
+    let filtered = "agent list --type own --status idle,busy --capability a,b --available";
+    let filtered: Vec<&str> = filtered.split_whitespace().collect();
+    assert_snapshot!(shown(&server.maos(&filtered)), @r"
+    exit 0
+    -- out
+    -- err
+    no agents here
+    hint: ask for less: `maos agent list` without filters shows all that serve
     ");
 }
 
