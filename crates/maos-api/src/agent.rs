@@ -61,13 +61,13 @@ pub struct AgentCreate {
     pub agent_type: String,
     /// What it can do; at least one.
     pub capabilities: Vec<String>,
-    /// For its runtime.
+    /// For people, and for a worker's own program; MAOS does not read it.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub configuration: Map<String, Value>,
     /// Attempts at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_concurrent_tasks: Option<u32>,
-    /// Bounds for its runtime.
+    /// For people; they bound nothing.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub resource_limits: BTreeMap<String, f64>,
     /// Words to find it by.
@@ -191,11 +191,11 @@ pub struct AgentPatch {
     pub name: Option<String>,
     /// At least one.
     pub capabilities: Option<Vec<String>>,
-    /// For its runtime.
+    /// For people, and for a worker's own program; MAOS does not read it.
     pub configuration: Option<Box<RawValue>>,
     /// Attempts at once.
     pub max_concurrent_tasks: Option<u32>,
-    /// Bounds for its runtime, in thousandths.
+    /// For people; they bound nothing. In thousandths.
     pub resource_limits: Option<Vec<(String, u64)>>,
     /// A set of words to find it by.
     pub tags: Option<Vec<String>>,
@@ -290,9 +290,9 @@ pub struct Agent {
     pub task_queue: Vec<Uuid>,
     /// Attempts at once.
     pub max_concurrent_tasks: u32,
-    /// Bounds for its runtime.
+    /// For people; they bound nothing.
     pub resource_limits: BTreeMap<String, f64>,
-    /// For its runtime; an object.
+    /// An object for people, and for a worker's own program; MAOS does not read it.
     #[schema(value_type = Object)]
     pub configuration: Box<RawValue>,
     /// An object.

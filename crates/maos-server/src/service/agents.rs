@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use maos_api::agent::{self, Agent, AgentEnvelope, AgentRuntime, AgentStatus, TerminateAnswer};
+use maos_api::document;
 use maos_api::error::{ApiError, ErrorCode};
 use maos_api::time::UtcTime;
 use maos_core::command::Command;
@@ -13,6 +14,7 @@ use maos_core::node::{AgentState, Answer, Echo, Query};
 use maos_core::payload::Payload;
 use maos_core::rejection::Rejection;
 use maos_core::spec::{AgentSpec, Amounts, Names, Runtime};
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::tasks::blocking;
@@ -59,6 +61,8 @@ impl Service {
                 warnings.extend(unserved(&parsed.capabilities));
             }
         }
+        let limited = !parsed.resource_limits.is_empty();
+        warnings.extend(without_effect(runtime, limited, parsed.configuration.as_deref()));
         let name = parsed.name.unwrap_or_else(|| {
             let id = Uuid::from_u128(id).simple().to_string();
             format!("{}-{}", parsed.agent_type, &id[id.len() - 8..])
@@ -230,6 +234,34 @@ fn fault(field: &str, what: String) -> ApiError {
     let message = format!("`{field}` {what}");
     let fields = serde_json::json!({ field: what });
     ApiError::new(ErrorCode::ValidationFailed, message).with("fields", fields)
+}
+
+/// What was given of an agent and has no effect, in words.
+pub(super) fn without_effect(
+    runtime: Runtime,
+    limited: bool,
+    configuration: Option<&RawValue>,
+) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if limited {
+        let warning = "`resource_limits` are kept for people and have no effect: \
+                       `max_concurrent_tasks` bounds what an agent runs at once, and resources \
+                       what all attempts hold together";
+        warnings.push(warning.to_owned());
+    }
+    let instead = match runtime {
+        Runtime::Builtin => Some("a built-in agent is told all by the parameters of its tasks"),
+        Runtime::Command => Some("programs are configured under [commands] in maos.toml"),
+        Runtime::Http => Some("URLs are configured under [http_agents] in maos.toml"),
+        // Its own program may ask for it.
+        Runtime::ClaudeCode | Runtime::Worker => None,
+    };
+    let members = configuration.and_then(|raw| document::members(raw.get()));
+    let given = members.is_some_and(|members| !members.0.is_empty());
+    if let Some(instead) = instead.filter(|_| given) {
+        warnings.push(format!("`configuration` is kept for people and has no effect: {instead}"));
+    }
+    warnings
 }
 
 /// Capabilities for which a built-in agent knows no action: it would never get a task for them.
