@@ -258,9 +258,11 @@ pub struct AgentMetrics {
     pub total_execution_time: f64,
     /// Of one ended attempt, in seconds.
     pub average_execution_time: f64,
-    /// Of its processes; 0 where it cannot be told.
+    /// What the processes of its running attempts take of one core, on average since each attempt's
+    /// first process began. 0: there are none, or it is not known, as of workers and URLs.
     pub cpu_usage_percent: f64,
-    /// Of its processes; 0 where it cannot be told.
+    /// Resident memory of the processes of its running attempts, in units of 1,048,576 bytes. 0:
+    /// there are none, or it is not known, as of workers and URLs.
     pub memory_usage_mb: f64,
     /// Completed among ended attempts, 0 to 1; 1 before the first.
     pub success_rate: f64,

@@ -1,6 +1,6 @@
 //! Agents: create, look at one, end.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use maos_api::agent::{self, Agent, AgentEnvelope, AgentRuntime, AgentStatus, TerminateAnswer};
@@ -20,8 +20,9 @@ use uuid::Uuid;
 use super::tasks::blocking;
 use super::workers::not_a_worker;
 use super::{Service, faults, new_id, present};
-use crate::agents::builtin;
+use crate::agents::{attempt_id, builtin};
 use crate::driver::Refused;
+use crate::supervisor::usage::{self, Usage};
 
 /// Most bytes of an agent's configuration; it lives with its events.
 const CONFIGURATION_BYTES_MAX: usize = 64 << 10;
@@ -89,7 +90,7 @@ impl Service {
         self.inner.planning.note_agent(&spec);
         let message = if known.is_some() { "agent was there already" } else { "agent created" };
         let agent = self.agent_state(AgentId(id)).await?;
-        let agent = self.shown(&agent, super::now());
+        let agent = self.shown_one(&agent).await;
         Ok(AgentEnvelope { agent, message: message.to_owned(), warnings })
     }
 
@@ -99,7 +100,7 @@ impl Service {
     /// That there is no such agent.
     pub async fn agent(&self, id: Uuid) -> Result<AgentEnvelope, ApiError> {
         let state = self.agent_state(AgentId(id.as_u128())).await?;
-        let agent = self.shown(&state, super::now());
+        let agent = self.shown_one(&state).await;
         let message = format!("agent is {}", agent.status.name());
         Ok(AgentEnvelope { agent, message, warnings: Vec::new() })
     }
@@ -152,14 +153,22 @@ impl Service {
         check(planning.workers_but(agent))
     }
 
-    /// An agent as the wire shows it.
-    pub(super) fn shown(&self, state: &AgentState, now: UtcTime) -> Agent {
+    async fn shown_one(&self, state: &AgentState) -> Agent {
+        let usages = usages(std::slice::from_ref(state)).await;
+        self.shown(state, super::now(), &usages)
+    }
+
+    /// An agent as the wire shows it; `usages` is what attempts take.
+    pub(super) fn shown(&self, state: &AgentState, now: UtcTime, usages: &Usages) -> Agent {
         let desk = self.inner.workers.desk(state.record.spec.id);
         let ago = desk.and_then(|desk| desk.seen()).map(|seen| seen.elapsed());
         let seen = ago.map(|ago| {
             UtcTime(now.0.saturating_sub(u64::try_from(ago.as_micros()).unwrap_or(u64::MAX)))
         });
-        let agent = present::agent(state, now, seen, self.inner.config.api.worker_timeout);
+        let ids = state.held.iter().map(|(task, attempt)| attempt_id(*task, *attempt));
+        let taken: Vec<Usage> = ids.filter_map(|id| usages.get(&id).copied()).collect();
+        let timeout = self.inner.config.api.worker_timeout;
+        let agent = present::agent(state, now, seen, timeout, &taken);
         let Some(metadata) = self.inner.http_agents.shown(&state.record.spec) else { return agent };
         let out_of_reach = self.inner.http_agents.out_of_reach(&state.record.spec).is_some();
         let ended = state.record.end.is_some();
@@ -194,6 +203,28 @@ impl Service {
             }
             Err(refused) => Err(faults::refused(refused)),
         }
+    }
+}
+
+/// What attempts take, by what their processes are known by.
+pub(super) type Usages = HashMap<String, Usage>;
+
+/// What the attempts of these agents take at the moment, where this server runs their processes.
+pub(super) async fn usages(agents: &[AgentState]) -> Usages {
+    let here = agents.iter().filter(|agent| has_processes(agent.record.spec.runtime));
+    let held = here.flat_map(|agent| &agent.held);
+    let ids: HashSet<String> = held.map(|(task, attempt)| attempt_id(*task, *attempt)).collect();
+    if ids.is_empty() {
+        return Usages::new();
+    }
+    blocking(move || usage::of_attempts(&ids)).await
+}
+
+/// Whether attempts of such an agent may be processes of this server.
+fn has_processes(runtime: Runtime) -> bool {
+    match runtime {
+        Runtime::Builtin | Runtime::Command | Runtime::ClaudeCode => true,
+        Runtime::Http | Runtime::Worker => false,
     }
 }
 
