@@ -64,13 +64,13 @@ pub struct AgentCreate {
     pub agent_type: String,
     /// What it can do; at least one.
     pub capabilities: Vec<String>,
-    /// For its runtime.
+    /// For people, and for a worker's own program; MAOS does not read it.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub configuration: Map<String, Value>,
     /// Attempts at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_concurrent_tasks: Option<u32>,
-    /// Bounds for its runtime.
+    /// For people; they bound nothing.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub resource_limits: BTreeMap<String, f64>,
     /// Words to find it by.
@@ -215,11 +215,11 @@ pub struct AgentPatch {
     pub name: Option<String>,
     /// At least one.
     pub capabilities: Option<Vec<String>>,
-    /// For its runtime.
+    /// For people, and for a worker's own program; MAOS does not read it.
     pub configuration: Option<Box<RawValue>>,
     /// Attempts at once.
     pub max_concurrent_tasks: Option<u32>,
-    /// Bounds for its runtime, in thousandths.
+    /// For people; they bound nothing. In thousandths.
     pub resource_limits: Option<Vec<(String, u64)>>,
     /// A set of words to find it by.
     pub tags: Option<Vec<String>>,
@@ -293,9 +293,11 @@ pub struct AgentMetrics {
     pub total_execution_time: f64,
     /// Of one ended attempt, in seconds.
     pub average_execution_time: f64,
-    /// Of its processes; 0 where it cannot be told.
+    /// What the processes of its running attempts take of one core, on average since each attempt's
+    /// first process began. 0: there are none, or it is not known, as of workers and URLs.
     pub cpu_usage_percent: f64,
-    /// Of its processes; 0 where it cannot be told.
+    /// Resident memory of the processes of its running attempts, in units of 1,048,576 bytes. 0:
+    /// there are none, or it is not known, as of workers and URLs.
     pub memory_usage_mb: f64,
     /// Completed among ended attempts, 0 to 1; 1 before the first.
     pub success_rate: f64,
@@ -325,9 +327,9 @@ pub struct Agent {
     pub task_queue: Vec<Uuid>,
     /// Attempts at once.
     pub max_concurrent_tasks: u32,
-    /// Bounds for its runtime.
+    /// For people; they bound nothing.
     pub resource_limits: BTreeMap<String, f64>,
-    /// For its runtime; an object.
+    /// An object for people, and for a worker's own program; MAOS does not read it.
     #[schema(value_type = Object)]
     pub configuration: Box<RawValue>,
     /// An object.

@@ -79,13 +79,23 @@ impl ClaudeType {
     }
 }
 
-/// Writes the body of `POST /api/v1/claude/tasks` as that of `POST /api/v1/tasks`, with who is to
-/// be told of the end apart from it. What is wrong with a field that both have is left for the
-/// submission's own check, unless something is wrong here as well.
+/// The body of `POST /api/v1/claude/tasks` as that of `POST /api/v1/tasks`.
+#[derive(Clone, Debug)]
+pub struct Translated {
+    /// The submission, unchecked.
+    pub document: String,
+    /// Who is to be told of the task's end; whether that can be reached is for the server to say.
+    pub callback_url: Option<String>,
+    /// What is wrong with what only this form has.
+    pub fault: Option<ApiError>,
+}
+
+/// Writes a body of this form as a submission. What is wrong with a field that both have is left
+/// for the submission's own check, so that one answer can name all of it.
 ///
 /// # Errors
-/// What is wrong with what only this form has.
-pub fn submission(body: &[u8], bounds: &Bounds) -> Result<(String, Option<String>), ApiError> {
+/// That the body is no object that can be read.
+pub fn submission(body: &[u8], bounds: &Bounds) -> Result<Translated, ApiError> {
     let members = submission::open(body, bounds)?;
     let mut faults = Faults::default();
     let kind = kind(&members, &mut faults);
@@ -110,18 +120,10 @@ pub fn submission(body: &[u8], bounds: &Bounds) -> Result<(String, Option<String
     if !given("required_capabilities") {
         document.replace("required_capabilities", &format!("[\"{}\"]", kind.capability()));
     }
-    let document = document.close();
-    match faults.check() {
-        Ok(()) => Ok((document, callback_url)),
-        // What is wrong with the rest is told in the same answer.
-        Err(own) => Err(match submission::parse(document.as_bytes(), bounds) {
-            Err(rest) => own.and(rest),
-            Ok(_) => own,
-        }),
-    }
+    Ok(Translated { document: document.close(), callback_url, fault: faults.check().err() })
 }
 
-/// Who is to be told of the task's end; whether that can be reached is for the server to say.
+/// Who is to be told of the task's end.
 fn callback_url(members: &Members<'_>, faults: &mut Faults) -> Option<String> {
     let raw = members.value("callback_url").filter(|raw| raw.get() != "null")?;
     let url = document::text(raw.get());
@@ -129,6 +131,7 @@ fn callback_url(members: &Members<'_>, faults: &mut Faults) -> Option<String> {
     if url.is_none() || long {
         let what = format!("must be a URL of at most {CALLBACK_URL_CHARS_MAX} characters");
         faults.invalid("callback_url", what);
+        return None;
     }
     url.map(Cow::into_owned)
 }

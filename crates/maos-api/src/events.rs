@@ -229,7 +229,9 @@ impl RawEventQuery {
             agent: id("agent_id", self.agent_id.as_deref())?,
             statuses: statuses?,
         };
-        Ok((filter, self.last_event_id.as_deref().map(str::parse).transpose()?))
+        let wrong = |_| bad("last_event_id", "must be the id of an event, like `1-52-0`");
+        let last = self.last_event_id.as_deref().map(|text| text.parse().map_err(wrong));
+        Ok((filter, last.transpose()?))
     }
 }
 

@@ -16,6 +16,8 @@ use crate::time::UtcTime;
 pub const LIMIT_DEFAULT: u32 = 200;
 /// Most lines on a page.
 pub const LIMIT_MAX: u32 = 1_000;
+/// Greatest offset that can be asked for.
+pub const OFFSET_MAX: u64 = u64::MAX >> 1;
 /// Longest wait for a line, in seconds.
 pub const WAIT_SECONDS_MAX: u64 = 60;
 
@@ -90,8 +92,15 @@ pub struct LogPage {
     pub warnings: Vec<String>,
 }
 
+/// The data of the event `gap`: lines before the next one were removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LogGap {
+    /// What happened.
+    pub error: String,
+}
+
 /// The data of the event `end`: the task has ended, and every line was sent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LogEnd {
     /// The task.
     pub task_id: Uuid,
@@ -142,7 +151,7 @@ impl RawLogQuery {
         let default = LogQuery::default();
         let limit = number("limit", self.limit.as_deref(), default.limit.into(), 1, LIMIT_MAX)?;
         Ok(LogQuery {
-            offset: number("offset", self.offset.as_deref(), 0, 0, u64::MAX >> 1)?,
+            offset: number("offset", self.offset.as_deref(), 0, 0, OFFSET_MAX)?,
             limit: u32::try_from(limit).unwrap_or(LIMIT_MAX),
             level: self.level.as_deref().map_or(Ok(default.level), str::parse)?,
             follow: match self.follow.as_deref() {

@@ -185,6 +185,9 @@ pub struct ResourceGone {
     pub message: String,
     /// The resource.
     pub resource_id: Uuid,
+    /// What the caller should know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// What somebody holds outside of tasks.

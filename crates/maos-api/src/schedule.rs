@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::error::ApiError;
 use crate::fault::Faults;
-use crate::field::{Null, Reader, listed};
+use crate::field::{Null, Reader};
 use crate::submission::{self, Bounds};
 use crate::time::UtcTime;
 
@@ -163,15 +163,31 @@ pub struct ScheduleGone {
     pub schedule_id: Uuid,
 }
 
+/// What is said of a field that a schedule keeps.
+const FIXED: &str = "cannot be changed, only `paused` can: make another schedule and delete this \
+                     one";
+
 /// Every field that a request for a schedule may have.
 pub const FIELDS: [&str; 8] =
     ["name", "cron", "timezone", "every_seconds", "task", "missed", "overlap", "paused"];
 
-/// Reads a request for a schedule: its form, not whether the expression or the task is one.
+/// A request for a schedule, as far as it could be read.
+#[derive(Clone, Debug)]
+pub struct ParsedSchedule {
+    /// What it says; what could not be read is as if it was not given, a task without one null.
+    pub spec: ScheduleSpec,
+    /// What the answer should mention.
+    pub warnings: Vec<String>,
+    /// What is wrong with its form, every faulty field named.
+    pub fault: Option<ApiError>,
+}
+
+/// Reads a request for a schedule: its form, not whether the expression or the task is one. Faults
+/// of the form are handed on, so that one answer can name all that is wrong.
 ///
 /// # Errors
-/// What is wrong with it, every faulty field named.
-pub fn parse(body: &[u8], bounds: &Bounds) -> Result<(ScheduleSpec, Vec<String>), ApiError> {
+/// That the body is no object that can be read.
+pub fn parse(body: &[u8], bounds: &Bounds) -> Result<ParsedSchedule, ApiError> {
     let members = submission::open(body, bounds)?;
     let (mut faults, mut warnings) = (Faults::default(), Vec::new());
     let mut reader = Reader { at: "", bounds, faults: &mut faults };
@@ -199,7 +215,6 @@ pub fn parse(body: &[u8], bounds: &Bounds) -> Result<(ScheduleSpec, Vec<String>)
         .one_of("overlap", overlap, Null::Absent, &Overlap::ALL.map(Overlap::name))
         .and_then(|index| Overlap::ALL.get(index).copied());
     let paused = reader.flag("paused", paused).unwrap_or(false);
-    faults.check()?;
     let spec = ScheduleSpec {
         name: name.map(Into::into).unwrap_or_default(),
         cron: cron.map(Into::into),
@@ -210,7 +225,7 @@ pub fn parse(body: &[u8], bounds: &Bounds) -> Result<(ScheduleSpec, Vec<String>)
         overlap: overlap.unwrap_or_default(),
         paused,
     };
-    Ok((spec, warnings))
+    Ok(ParsedSchedule { spec, warnings, fault: faults.check().err() })
 }
 
 /// Reads a request to pause a schedule or to have it go on.
@@ -221,12 +236,19 @@ pub fn parse_pause(body: &[u8], bounds: &Bounds) -> Result<bool, ApiError> {
     let members = submission::open(body, bounds)?;
     let mut faults = Faults::default();
     let mut reader = Reader { at: "", bounds, faults: &mut faults };
-    let [paused] = reader.only(&members, ["paused"]);
-    if paused.is_none() {
-        let known = listed(&["paused"]);
-        reader.invalid("paused", format!("is required: {known} is what can be changed"));
+    let mut given = None;
+    for (name, value) in &members.0 {
+        match &**name {
+            "paused" if given.is_none() => given = Some(*value),
+            "paused" => reader.invalid(name, "is given twice"),
+            known if FIELDS.contains(&known) => reader.invalid(name, FIXED),
+            _ => reader.invalid(name, "is not known: only `paused` can be changed"),
+        }
     }
-    let paused = reader.flag("paused", paused);
+    if members.0.is_empty() {
+        reader.invalid("paused", "is required: it is what can be changed");
+    }
+    let paused = reader.flag("paused", given);
     faults.check()?;
     Ok(paused.unwrap_or_default())
 }
@@ -239,7 +261,8 @@ mod tests {
     #[test]
     fn a_schedule_has_defaults_and_its_faults_are_all_named() {
         let body = br#"{"name":"n","cron":"0 6 * * *","task":{"name":"t"}}"#;
-        let (spec, _) = parse(body, &BOUNDS).unwrap();
+        let ParsedSchedule { spec, fault, .. } = parse(body, &BOUNDS).unwrap();
+        assert_eq!(fault, None);
         assert_eq!(
             (&*spec.timezone, spec.missed, spec.overlap),
             ("UTC", Missed::RunOnce, Overlap::Allow)
@@ -247,10 +270,27 @@ mod tests {
         assert!(!spec.paused);
         let body =
             br#"{"cron":"0 6 * * *","every_seconds":5,"task":"t","missed":"all","paused":1}"#;
-        let error = parse(body, &BOUNDS).unwrap_err();
+        let error = parse(body, &BOUNDS).unwrap().fault.unwrap();
         let fields: Vec<&String> = error.details["fields"].as_object().unwrap().keys().collect();
         assert_eq!(fields, ["cron", "missed", "name", "paused", "task"]);
         assert!(parse_pause(br#"{"paused":true}"#, &BOUNDS).unwrap());
-        assert!(parse_pause(br#"{"cron":"* * * * *"}"#, &BOUNDS).is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_changed_is_refused_and_what_can_is_named() {
+        for (body, fields) in [
+            (&br#"{"cron":"* * * * *"}"#[..], vec!["cron"]),
+            (br#"{"cron":"* * * * *","task":{},"paused":true}"#, vec!["cron", "task"]),
+            (br#"{"x":1}"#, vec!["x"]),
+            (b"{}", vec!["paused"]),
+        ] {
+            let error = parse_pause(body, &BOUNDS).unwrap_err();
+            let faults = error.details["fields"].as_object().unwrap();
+            assert_eq!(faults.keys().collect::<Vec<_>>(), fields);
+            for fault in faults.values() {
+                let told = fault.as_str().unwrap();
+                assert!(told.contains("`paused`") || fields == ["paused"], "{told}");
+            }
+        }
     }
 }

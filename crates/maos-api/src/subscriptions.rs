@@ -94,11 +94,24 @@ pub fn parse_name(name: &str) -> Result<(), ApiError> {
     Err(ApiError::new(ErrorCode::ValidationFailed, message).with("fields", fields))
 }
 
+/// What only the server knows of a subscription: what is wrong with a text, if anything is.
+#[derive(Clone, Copy)]
+pub struct Checks<'c> {
+    /// Of a URL that is well-formed as a text.
+    pub url: &'c dyn Fn(&str) -> Option<String>,
+    /// Of a secret.
+    pub secret: &'c dyn Fn(&str) -> Option<String>,
+}
+
 /// Reads and checks the body of `PUT /api/v1/messages/subscriptions/{name}`.
 ///
 /// # Errors
 /// What is wrong with it, every faulty field named.
-pub fn parse(body: &[u8], bounds: &Bounds) -> Result<ParsedSubscription, ApiError> {
+pub fn parse(
+    body: &[u8],
+    bounds: &Bounds,
+    checks: Checks<'_>,
+) -> Result<ParsedSubscription, ApiError> {
     let members = submission::open(body, bounds)?;
     let mut faults = Faults::default();
     let mut reader = Reader { at: "", bounds, faults: &mut faults };
@@ -131,6 +144,11 @@ pub fn parse(body: &[u8], bounds: &Bounds) -> Result<ParsedSubscription, ApiErro
     });
     let url = reader.trimmed("url", url, Null::Refused, URL_CHARS_MAX);
     let secret = reader.text("secret", secret, Null::Absent, NAME_CHARS_MAX);
+    for (field, text, check) in [("url", &url, checks.url), ("secret", &secret, checks.secret)] {
+        if let Some(what) = text.as_deref().and_then(check) {
+            reader.invalid(field, what);
+        }
+    }
     let from_offset = reader.integer("from_offset", from, Null::Absent, 0..=u64::MAX >> 2);
     let parsed = mailbox.zip(url).map(|(mailbox, url)| ParsedSubscription {
         mailbox,

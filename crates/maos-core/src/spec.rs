@@ -477,10 +477,10 @@ pub struct AgentSpec {
     /// The pool that started it.
     #[n(9)]
     pub pool: Option<Name>,
-    /// A JSON object for its runtime; never a command line.
+    /// A JSON object that is kept and never read; never a command line.
     #[n(10)]
     pub configuration: Option<Payload>,
-    /// Bounds for its runtime.
+    /// Kept for people; they bound nothing.
     #[n(11)]
     pub resource_limits: Amounts,
     /// A set of words to find it by.

@@ -32,6 +32,8 @@ struct Memory {
     first: u64,
     /// Everything behind this is remembered; `None`: nothing was watched yet.
     complete_after: Option<EventId>,
+    /// Each reader holds one; clones of the feed do not.
+    readers: Arc<()>,
 }
 
 /// Hands changes to readers. Clones share everything.
@@ -40,7 +42,6 @@ pub(crate) struct Feed {
     memory: Arc<Mutex<Memory>>,
     /// How many were told in all; gone when nothing more will be.
     count: Arc<watch::Sender<u64>>,
-    readers: Arc<()>,
 }
 
 /// One reader and its place.
@@ -65,7 +66,7 @@ pub(crate) enum Portion {
 impl Default for Feed {
     fn default() -> Feed {
         let count = Arc::new(watch::Sender::new(0));
-        Feed { memory: Arc::default(), count, readers: Arc::default() }
+        Feed { memory: Arc::default(), count }
     }
 }
 
@@ -90,7 +91,7 @@ impl Feed {
     /// How many read it.
     #[must_use]
     pub(crate) fn readers_count(&self) -> usize {
-        Arc::strong_count(&self.readers) - 1
+        Arc::strong_count(&lock(&self.memory).readers) - 1
     }
 
     /// Takes the changes of one durable step.
@@ -123,9 +124,9 @@ impl Feed {
                 (memory.first + at, !complete)
             }
         };
-        let count = self.count.subscribe();
+        let (count, counted) = (self.count.subscribe(), memory.readers.clone());
         drop(memory);
-        Reader { memory: self.memory.clone(), count, next, gap, _counted: self.readers.clone() }
+        Reader { memory: self.memory.clone(), count, next, gap, _counted: counted }
     }
 
     /// Tells readers that nothing more will come.
@@ -205,7 +206,7 @@ mod tests {
         let mut fresh = feed.read(None);
         tell(&feed, 9);
         assert_eq!(sequences(&mut fresh).await, [9]);
-        assert_eq!(feed.readers_count(), 2);
+        assert_eq!(feed.clone().readers_count(), 2);
         feed.close();
         assert!(fresh.next().await.is_none());
     }

@@ -94,7 +94,7 @@ impl Commands {
         let Some(config) = self.configured.get(&name) else {
             return lost(format!("command `{name}` is not configured any more"));
         };
-        let id = format!("{}-{}", assignment.task, assignment.attempt);
+        let id = assignment.id();
         let folder = WorkFolder { path: self.work.join(&id) };
         if let Err(why) = fs::create_dir_all(&folder.path) {
             return lost(format!("`{}` cannot be made: {why}", folder.path.display()));

@@ -51,6 +51,18 @@ pub struct Assignment {
     pub log: LogSink,
 }
 
+impl Assignment {
+    /// What its processes are known by.
+    pub(crate) fn id(&self) -> String {
+        attempt_id(self.task, self.attempt)
+    }
+}
+
+/// What the processes of an attempt are known by, and who is asked over HTTP knows it by.
+pub(crate) fn attempt_id(task: TaskId, attempt: Attempt) -> String {
+    format!("{task}-{attempt}")
+}
+
 /// How an attempt went.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {

@@ -10,7 +10,7 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use maos_api::logs::{LogQuery, RawLogQuery};
+use maos_api::logs::{LogQuery, OFFSET_MAX, RawLogQuery};
 use serde::Serialize;
 
 use super::answer::{Failed, Json};
@@ -32,8 +32,9 @@ pub(super) async fn of_task(
     }
     if let Some(last) = headers.get("last-event-id") {
         let last = last.to_str().ok().and_then(|text| text.parse::<u64>().ok());
-        let next = last.and_then(|last| last.checked_add(1));
-        let offset = next
+        let last = last.filter(|last| *last <= OFFSET_MAX);
+        let offset = last
+            .map(|last| last + 1)
             .ok_or_else(|| bad_query("Last-Event-ID", "must be the offset of a line".to_owned()))?;
         query = LogQuery { offset, ..query };
     }
@@ -64,9 +65,7 @@ fn text(followed: &Followed) -> String {
                 append(&mut text, Some(item.offset), "log", item);
             }
         }
-        Followed::Gone(error) => {
-            append(&mut text, None, "gap", &serde_json::json!({ "error": error }));
-        }
+        Followed::Gone(gap) => append(&mut text, None, "gap", gap),
         Followed::End(end) => append(&mut text, None, "end", end),
     }
     text

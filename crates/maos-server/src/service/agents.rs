@@ -1,9 +1,10 @@
 //! Agents: create, look at one, end.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use maos_api::agent::{self, Agent, AgentEnvelope, AgentRuntime, AgentStatus, TerminateAnswer};
+use maos_api::document;
 use maos_api::error::{ApiError, ErrorCode};
 use maos_api::time::UtcTime;
 use maos_core::command::Command;
@@ -13,13 +14,15 @@ use maos_core::node::{AgentState, Answer, Echo, Query};
 use maos_core::payload::Payload;
 use maos_core::rejection::Rejection;
 use maos_core::spec::{AgentSpec, Amounts, Names, Runtime};
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::tasks::blocking;
 use super::workers::not_a_worker;
 use super::{Service, faults, new_id, present};
-use crate::agents::builtin;
+use crate::agents::{attempt_id, builtin};
 use crate::driver::Refused;
+use crate::supervisor::usage::{self, Usage};
 
 /// Most bytes of an agent's configuration; it lives with its events.
 const CONFIGURATION_BYTES_MAX: usize = 64 << 10;
@@ -56,6 +59,8 @@ impl Service {
                 warnings.extend(unserved(&parsed.capabilities));
             }
         }
+        let limited = !parsed.resource_limits.is_empty();
+        warnings.extend(without_effect(runtime, limited, parsed.configuration.as_deref()));
         let name = parsed.name.unwrap_or_else(|| {
             let id = Uuid::from_u128(id).simple().to_string();
             format!("{}-{}", parsed.agent_type, &id[id.len() - 8..])
@@ -81,7 +86,7 @@ impl Service {
         self.register(spec).await?;
         let message = if known.is_some() { "agent was there already" } else { "agent created" };
         let agent = self.agent_state(AgentId(id)).await?;
-        let agent = self.shown(&agent, super::now());
+        let agent = self.shown_one(&agent).await;
         Ok(AgentEnvelope { agent, message: message.to_owned(), warnings })
     }
 
@@ -102,7 +107,7 @@ impl Service {
     /// That there is no such agent.
     pub async fn agent(&self, id: Uuid) -> Result<AgentEnvelope, ApiError> {
         let state = self.agent_state(AgentId(id.as_u128())).await?;
-        let agent = self.shown(&state, super::now());
+        let agent = self.shown_one(&state).await;
         let message = format!("agent is {}", agent.status.name());
         Ok(AgentEnvelope { agent, message, warnings: Vec::new() })
     }
@@ -155,14 +160,22 @@ impl Service {
         check(planning.workers_but(agent))
     }
 
-    /// An agent as the wire shows it.
-    pub(super) fn shown(&self, state: &AgentState, now: UtcTime) -> Agent {
+    async fn shown_one(&self, state: &AgentState) -> Agent {
+        let usages = usages(std::slice::from_ref(state)).await;
+        self.shown(state, super::now(), &usages)
+    }
+
+    /// An agent as the wire shows it; `usages` is what attempts take.
+    pub(super) fn shown(&self, state: &AgentState, now: UtcTime, usages: &Usages) -> Agent {
         let desk = self.inner.workers.desk(state.record.spec.id);
         let ago = desk.and_then(|desk| desk.seen()).map(|seen| seen.elapsed());
         let seen = ago.map(|ago| {
             UtcTime(now.0.saturating_sub(u64::try_from(ago.as_micros()).unwrap_or(u64::MAX)))
         });
-        let agent = present::agent(state, now, seen, self.inner.config.api.worker_timeout);
+        let ids = state.held.iter().map(|(task, attempt)| attempt_id(*task, *attempt));
+        let taken: Vec<Usage> = ids.filter_map(|id| usages.get(&id).copied()).collect();
+        let timeout = self.inner.config.api.worker_timeout;
+        let agent = present::agent(state, now, seen, timeout, &taken);
         let Some(metadata) = self.inner.http_agents.shown(&state.record.spec) else { return agent };
         let out_of_reach = self.inner.http_agents.out_of_reach(&state.record.spec).is_some();
         let ended = state.record.end.is_some();
@@ -197,6 +210,28 @@ impl Service {
             }
             Err(refused) => Err(faults::refused(refused)),
         }
+    }
+}
+
+/// What attempts take, by what their processes are known by.
+pub(super) type Usages = HashMap<String, Usage>;
+
+/// What the attempts of these agents take at the moment, where this server runs their processes.
+pub(super) async fn usages(agents: &[AgentState]) -> Usages {
+    let here = agents.iter().filter(|agent| has_processes(agent.record.spec.runtime));
+    let held = here.flat_map(|agent| &agent.held);
+    let ids: HashSet<String> = held.map(|(task, attempt)| attempt_id(*task, *attempt)).collect();
+    if ids.is_empty() {
+        return Usages::new();
+    }
+    blocking(move || usage::of_attempts(&ids)).await
+}
+
+/// Whether attempts of such an agent may be processes of this server.
+fn has_processes(runtime: Runtime) -> bool {
+    match runtime {
+        Runtime::Builtin | Runtime::Command | Runtime::ClaudeCode => true,
+        Runtime::Http | Runtime::Worker => false,
     }
 }
 
@@ -237,6 +272,34 @@ fn fault(field: &str, what: String) -> ApiError {
     let message = format!("`{field}` {what}");
     let fields = serde_json::json!({ field: what });
     ApiError::new(ErrorCode::ValidationFailed, message).with("fields", fields)
+}
+
+/// What was given of an agent and has no effect, in words.
+pub(super) fn without_effect(
+    runtime: Runtime,
+    limited: bool,
+    configuration: Option<&RawValue>,
+) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if limited {
+        let warning = "`resource_limits` are kept for people and have no effect: \
+                       `max_concurrent_tasks` bounds what an agent runs at once, and resources \
+                       what all attempts hold together";
+        warnings.push(warning.to_owned());
+    }
+    let instead = match runtime {
+        Runtime::Builtin => Some("a built-in agent is told all by the parameters of its tasks"),
+        Runtime::Command => Some("programs are configured under [commands] in maos.toml"),
+        Runtime::Http => Some("URLs are configured under [http_agents] in maos.toml"),
+        // Its own program may ask for it.
+        Runtime::ClaudeCode | Runtime::Worker => None,
+    };
+    let members = configuration.and_then(|raw| document::members(raw.get()));
+    let given = members.is_some_and(|members| !members.0.is_empty());
+    if let Some(instead) = instead.filter(|_| given) {
+        warnings.push(format!("`configuration` is kept for people and has no effect: {instead}"));
+    }
+    warnings
 }
 
 /// Capabilities for which a built-in agent knows no action: it would never get a task for them.

@@ -88,6 +88,10 @@ impl Service {
         }
         let silence_ms = given.heartbeat_timeout.map(|seconds| seconds * 1_000);
         let old = (*before.spec).clone();
+        let limited = given.resource_limits.as_ref().is_some_and(|limits| !limits.is_empty());
+        let mut warnings = given.warnings;
+        let raw = given.configuration.as_deref();
+        warnings.extend(super::agents::without_effect(old.runtime, limited, raw));
         let configuration = match given.configuration {
             Some(raw) => Some(super::agents::configuration(raw.get())?),
             None => old.configuration,
@@ -108,7 +112,7 @@ impl Service {
         self.register(Arc::new(spec)).await?;
         let answer = self.agent(id).await?;
         let message = "agent changed".to_owned();
-        Ok(AgentEnvelope { message, warnings: given.warnings, ..answer })
+        Ok(AgentEnvelope { message, warnings, ..answer })
     }
 
     async fn keep_object(&self, object: Option<&RawValue>) -> Result<Option<Payload>, ApiError> {

@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use maos_api::claude::{
     self, ClaudeAccepted, ClaudeMetrics, ClaudeOrchestratorStatus, ClaudeTaskStatus,
-    OrchestratorState,
+    OrchestratorState, Translated,
 };
 use maos_api::error::{ApiError, ErrorCode};
-use maos_api::submission;
 use maos_api::task::{CancelAnswer, Task, TaskResults};
 use maos_core::ids::TaskId;
 use maos_core::spec::IdempotencyKey;
@@ -30,26 +29,21 @@ impl Service {
         options: SubmitOptions,
     ) -> Result<ClaudeAccepted, ApiError> {
         self.check_intake()?;
-        let (translated, url) = claude::submission(body, self.bounds())?;
-        let callback = match url {
-            Some(url) => {
-                self.check_callback(&url).map_err(|fault| {
-                    // What is wrong with the rest is told in the same answer.
-                    let rest = submission::parse(translated.as_bytes(), self.bounds()).err();
-                    rest.into_iter().fold(fault, ApiError::and)
-                })?;
-                Some(Callback::new(url))
-            }
-            None => None,
-        };
+        let Translated { document, callback_url, fault } = claude::submission(body, self.bounds())?;
+        let unreachable = callback_url.as_deref().and_then(|url| self.check_callback(url).err());
         let idempotency = options.idempotency_key.map(|key| IdempotencyKey {
             key: key.into(),
             body_hash: hash(body),
             part: None,
         });
         let envelope = Envelope { idempotency, trace: options.trace, origin: Some(claude::SOURCE) };
-        let planned = self.inner.planning.plan(translated.as_bytes(), envelope)?;
-        let (accepted, callback) = self.accept(planned, callback).await?;
+        let planned = self.inner.planning.plan(document.as_bytes(), envelope);
+        // One answer tells all that is wrong.
+        let planned = match fault.into_iter().chain(unreachable).reduce(ApiError::and) {
+            Some(fault) => return Err(planned.err().into_iter().fold(fault, ApiError::and)),
+            None => planned?,
+        };
+        let (accepted, callback) = self.accept(planned, callback_url.map(Callback::new)).await?;
         Ok(ClaudeAccepted {
             callback_secret: callback.map(Callback::secret),
             claude_task_id: claude::other_id(accepted.task.id),

@@ -91,7 +91,8 @@ impl Service {
             let held = |record| AgentState { record, held: Vec::new() };
             agents.extend(gone.into_iter().map(held));
         }
-        let agents = agents.iter().map(|state| self.shown(state, now));
+        let usages = super::agents::usages(&agents).await;
+        let agents = agents.iter().map(|state| self.shown(state, now, &usages));
         let found: Vec<Agent> = agents.filter(|agent| fits(agent, &query)).collect();
         let total = found.len() as u64;
         let skip = (query.page - 1).saturating_mul(query.page_size.into());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use maos_api::error::{ApiError, ErrorCode};
-use maos_api::logs::{LIMIT_MAX, LogEnd, LogItem, LogLevel, LogPage, LogQuery};
+use maos_api::logs::{LIMIT_MAX, LogEnd, LogGap, LogItem, LogLevel, LogPage, LogQuery};
 use maos_core::ids::TaskId;
 use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
@@ -25,7 +25,7 @@ pub enum Followed {
     /// Lines, in order.
     Lines(Vec<LogItem>),
     /// Lines before the next ones are gone.
-    Gone(String),
+    Gone(LogGap),
     /// The task has ended, and everything was told.
     End(LogEnd),
 }
@@ -164,7 +164,7 @@ impl Follower {
             let part = self.service.part(self.task, self.next, LIMIT_MAX, self.level).await?;
             if part.gone > 0 {
                 self.next += part.gone;
-                return Ok(Some(Followed::Gone(gone(part.gone))));
+                return Ok(Some(Followed::Gone(LogGap { error: gone(part.gone) })));
             }
             self.next = part.next;
             if !part.items.is_empty() {

@@ -30,6 +30,7 @@ mod present;
 mod resources;
 mod retention;
 mod schedules;
+mod shortages;
 mod start;
 mod subscriptions;
 mod tasks;

@@ -12,7 +12,7 @@ use maos_core::ids::TaskId;
 use maos_core::limits::HEARTBEAT_TIMEOUT_MS;
 use maos_core::node::AgentState;
 use maos_core::payload::Payload;
-use maos_core::record::{Stage, TaskRecord};
+use maos_core::record::{Stage, Tally, TaskRecord};
 use maos_core::spec::{Amounts, Demand, FailurePolicy, Names, Priority, Runtime, Work};
 use maos_core::time::WallTime;
 use maos_core::view::{Blocker, BlockerKind, Holder};
@@ -20,6 +20,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::planner;
+use crate::supervisor::usage::Usage;
 
 /// Who runs a task, or ran it last before its end; nobody does a task with subtasks.
 fn ran_by(record: &TaskRecord) -> Option<Uuid> {
@@ -115,12 +116,13 @@ pub(super) fn implied(demand: &Demand) -> bool {
 }
 
 /// `seen` is when an agent outside of this server was heard of last, and `timeout_seconds` how long
-/// such an agent may be silent if it has no bound of its own.
+/// such an agent may be silent if it has no bound of its own; `usages` is what its attempts take.
 pub(super) fn agent(
     state: &AgentState,
     now: UtcTime,
     seen: Option<UtcTime>,
     timeout_seconds: u64,
+    usages: &[Usage],
 ) -> Agent {
     let (spec, tally) = (&state.record.spec, &state.record.tally);
     let timeout_seconds = spec.silence_ms.map_or(timeout_seconds, |own_ms| own_ms / 1_000);
@@ -152,7 +154,7 @@ pub(super) fn agent(
         created_at: time(state.record.created),
         started_at: Some(time(state.record.created)),
         last_seen: seen,
-        metrics: metrics(tally, seen),
+        metrics: metrics(tally, seen, usages),
         tags: words(&spec.tags),
         health_check_interval: HEALTH_CHECK_INTERVAL_SECONDS,
         heartbeat_timeout: if here { HEARTBEAT_TIMEOUT_MS / 1_000 } else { timeout_seconds },
@@ -161,7 +163,7 @@ pub(super) fn agent(
 }
 
 #[expect(clippy::cast_precision_loss, reason = "figures for people; 2^53 is far away")]
-fn metrics(tally: &maos_core::record::Tally, seen: Option<UtcTime>) -> AgentMetrics {
+fn metrics(tally: &Tally, seen: Option<UtcTime>, usages: &[Usage]) -> AgentMetrics {
     let ended = (tally.completed + tally.failed) as f64;
     let total = tally.run_us as f64 / 1e6;
     let success_rate = if ended > 0.0 { tally.completed as f64 / ended } else { 1.0 };
@@ -170,8 +172,8 @@ fn metrics(tally: &maos_core::record::Tally, seen: Option<UtcTime>) -> AgentMetr
         tasks_failed: tally.failed,
         total_execution_time: total,
         average_execution_time: if ended > 0.0 { total / ended } else { 0.0 },
-        cpu_usage_percent: 0.0,
-        memory_usage_mb: 0.0,
+        cpu_usage_percent: usages.iter().map(Usage::cpu_percent).fold(0.0, |a, b| a + b),
+        memory_usage_mb: usages.iter().map(Usage::memory_mb).fold(0.0, |a, b| a + b),
         success_rate,
         last_heartbeat: seen,
         health_score: if seen.is_some() { success_rate } else { 0.0 },

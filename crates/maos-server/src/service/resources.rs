@@ -69,6 +69,11 @@ impl Kinds {
         )
     }
 
+    /// How much there is of a kind; `None`: nobody declares it.
+    pub(super) fn capacity_of(&self, kind: &str) -> Option<f64> {
+        self.0.get(kind).map(|kind| kind.capacity)
+    }
+
     /// Whether these amounts may be asked for; what nobody declared is named in `warnings`.
     pub(super) fn check(
         &self,
@@ -211,7 +216,8 @@ impl Service {
         Ok(ResourceEnvelope { resource, message: "resource declared".to_owned(), warnings })
     }
 
-    /// Changes a resource that was declared through the API. What runs keeps what it holds.
+    /// Changes a resource that was declared through the API. What runs keeps what it holds; if
+    /// there is less than is held or wanted, a warning says so.
     ///
     /// # Errors
     /// What is wrong with the request, or why it is not taken.
@@ -224,22 +230,28 @@ impl Service {
         let _alone = self.inner.alone.changes.lock().await;
         let known = self.declared().await?;
         let resource = of_api(&known, id)?;
-        let (spec, warnings) = resource::patch(body, self.bounds(), &resource.spec)?;
+        let (spec, mut warnings) = resource::patch(body, self.bounds(), &resource.spec)?;
+        let before = self.inner.planning.kinds().capacity_of(spec.kind());
         self.put_resource(known, id, Some(&spec), Expect::Present).await?;
+        warnings.extend(self.shortages(spec.kind(), before).await);
         let resource = self.find_resource(id).await?;
         Ok(ResourceEnvelope { resource, message: "resource changed".to_owned(), warnings })
     }
 
-    /// Takes a resource away. What runs keeps what it holds.
+    /// Takes a resource away. What runs keeps what it holds; if there is less than is held or
+    /// wanted, a warning says so.
     ///
     /// # Errors
     /// That there is none with this id, or that the configuration declares it.
     pub async fn delete_resource(&self, id: Uuid) -> Result<ResourceGone, ApiError> {
         let _alone = self.inner.alone.changes.lock().await;
         let known = self.declared().await?;
-        of_api(&known, id)?;
+        let kind = of_api(&known, id)?.kind.clone();
+        let before = self.inner.planning.kinds().capacity_of(&kind);
         self.put_resource(known, id, None, Expect::Present).await?;
-        Ok(ResourceGone { message: "resource taken away".to_owned(), resource_id: id })
+        let warnings = self.shortages(&kind, before).await;
+        let message = "resource taken away".to_owned();
+        Ok(ResourceGone { message, resource_id: id, warnings })
     }
 
     /// Holds resources outside of tasks, instead of what the requester holds so.

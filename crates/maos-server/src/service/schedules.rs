@@ -9,9 +9,10 @@ use std::time::Duration;
 use cronexpr::{Crontab, FallbackTimezoneOption, ParseOptions};
 use jiff::Timestamp;
 use maos_api::error::{ApiError, ErrorCode, Retry};
+use maos_api::fault::Faults;
 use maos_api::schedule::{
-    self, Missed, Overlap, Schedule, ScheduleEnvelope, ScheduleGone, ScheduleList, ScheduleSpec,
-    ScheduleState,
+    self, Missed, Overlap, ParsedSchedule, Schedule, ScheduleEnvelope, ScheduleGone, ScheduleList,
+    ScheduleSpec, ScheduleState,
 };
 use maos_api::time::UtcTime;
 use maos_core::command::{Command, Expect};
@@ -52,41 +53,24 @@ enum Beat {
 
 impl Beat {
     /// # Errors
-    /// What is wrong with the expression or the zone.
+    /// What is wrong with the expression and the zone.
     fn of(spec: &ScheduleSpec, created: UtcTime) -> Result<Beat, ApiError> {
         let Some(cron) = &spec.cron else {
             let us = spec.every_seconds.unwrap_or(1).saturating_mul(1_000_000);
             return Ok(Beat::Every { since: created.0, us });
         };
-        let fault = |field: &str, what: String| {
-            let fields = serde_json::json!({ field: what });
-            let message = format!("`{field}` {what}");
-            ApiError::new(ErrorCode::ValidationFailed, message).with("fields", fields)
-        };
-        if cron.split_whitespace().count() != 5 {
-            let what = "must have five fields: minute, hour, day of the month, month, day of the \
-                        week, such as `30 6 * * 1-5`";
-            return Err(fault("cron", what.to_owned()));
-        }
-        let mut options = ParseOptions::default();
-        options.fallback_timezone_option = FallbackTimezoneOption::UTC;
-        let of = |zone: &str| cronexpr::parse_crontab_with(&format!("{cron} {zone}"), options);
-        let in_utc = of("UTC").map_err(|why| {
-            // Its last line points at the place and says what is wrong there.
-            let told = why.to_string();
-            let last = told.lines().last().unwrap_or_default();
-            fault("cron", format!("cannot be read: {}", last.trim_matches(['^', ' '])))
-        })?;
-        if in_utc.find_next(Timestamp::UNIX_EPOCH).is_err() {
-            return Err(fault("cron", "names a day that never comes".to_owned()));
+        let mut faults = Faults::default();
+        if let Some(what) = cron_fault(cron) {
+            faults.invalid("cron", what);
         }
         if jiff::tz::TimeZone::get(&spec.timezone).is_err() {
             let what = format!("must be a zone like `Europe/Berlin`, found `{}`", spec.timezone);
-            return Err(fault("timezone", what));
+            faults.invalid("timezone", what);
         }
-        of(&spec.timezone)
+        faults.check()?;
+        in_zone(cron, &spec.timezone)
             .map(|cron| Beat::Cron(Box::new(cron)))
-            .map_err(|why| fault("timezone", format!("cannot be used: {why}")))
+            .map_err(|why| ApiError::invalid("timezone", format!("cannot be used: {why}")))
     }
 
     /// The first time behind `after`.
@@ -126,6 +110,33 @@ impl Beat {
                 let in_time = UtcTime(after.0.max(now.0.saturating_sub(GRACE_US + 1)));
                 (from(in_time).take(RUNS_MAX).collect(), skipped)
             }
+        }
+    }
+}
+
+fn in_zone(cron: &str, zone: &str) -> Result<Crontab, cronexpr::Error> {
+    let mut options = ParseOptions::default();
+    options.fallback_timezone_option = FallbackTimezoneOption::UTC;
+    cronexpr::parse_crontab_with(&format!("{cron} {zone}"), options)
+}
+
+/// What is wrong with an expression, whatever the zone.
+fn cron_fault(cron: &str) -> Option<String> {
+    if cron.split_whitespace().count() != 5 {
+        let what = "must have five fields: minute, hour, day of the month, month, day of the \
+                    week, such as `30 6 * * 1-5`";
+        return Some(what.to_owned());
+    }
+    match in_zone(cron, "UTC") {
+        Ok(in_utc) => {
+            let never = in_utc.find_next(Timestamp::UNIX_EPOCH).is_err();
+            never.then(|| "names a day that never comes".to_owned())
+        }
+        Err(why) => {
+            // Its last line points at the place and says what is wrong there.
+            let told = why.to_string();
+            let last = told.lines().last().unwrap_or_default();
+            Some(format!("cannot be read: {}", last.trim_matches(['^', ' '])))
         }
     }
 }
@@ -203,9 +214,13 @@ impl Service {
     /// What is wrong with it or with its submission, or why it is not taken.
     pub async fn create_schedule(&self, body: &[u8]) -> Result<ScheduleEnvelope, ApiError> {
         self.check_intake()?;
-        let (spec, mut warnings) = schedule::parse(body, self.bounds())?;
-        Beat::of(&spec, now())?;
-        warnings.extend(self.check_submission(&spec)?);
+        let ParsedSchedule { spec, mut warnings, fault } = schedule::parse(body, self.bounds())?;
+        let (beat, task) = (Beat::of(&spec, now()), self.check_submission(&spec));
+        // One answer tells all that is wrong.
+        match fault.into_iter().chain(beat.err()).reduce(ApiError::and) {
+            Some(fault) => return Err(task.err().into_iter().fold(fault, ApiError::and)),
+            None => warnings.extend(task?),
+        }
         let _alone = self.inner.alone.changes.lock().await;
         if self.entries(REGISTER).await?.len() >= SCHEDULES_MAX {
             let message = format!("there are {SCHEDULES_MAX} schedules already: delete one");
@@ -261,8 +276,12 @@ impl Service {
         Ok(entries.iter().filter_map(|entry| Known::of(entry, &states)).collect())
     }
 
-    /// Whether the submission of a schedule would be accepted now; what it would be warned of.
+    /// Whether the submission of a schedule, if there is one, would be accepted now; what it would
+    /// be warned of.
     fn check_submission(&self, spec: &ScheduleSpec) -> Result<Vec<String>, ApiError> {
+        if spec.task.is_null() {
+            return Ok(Vec::new());
+        }
         let body = body_of(spec, Uuid::nil(), now())?;
         let planned = self.plan(&body, SubmitOptions::default()).map_err(|why| {
             let mut why = why;

@@ -1,9 +1,10 @@
 //! Subscriptions, as they are asked for.
 
 use maos_api::error::ApiError;
-use maos_api::subscriptions::{self, Subscription, SubscriptionAnswer, SubscriptionList};
+use maos_api::subscriptions::{self, Checks, Subscription, SubscriptionAnswer, SubscriptionList};
 
 use super::Service;
+use crate::webhooks::Secret;
 
 impl Service {
     /// All subscriptions.
@@ -25,7 +26,14 @@ impl Service {
     ) -> Result<Subscription, ApiError> {
         self.check_intake()?;
         subscriptions::parse_name(name)?;
-        let wanted = subscriptions::parse(body, self.bounds())?;
+        let checks = Checks {
+            url: &|url| {
+                let fault = self.inner.webhooks.check(url).err();
+                fault.map(|why| format!("cannot be called: {why}"))
+            },
+            secret: &|text| Secret::parse(text).err(),
+        };
+        let wanted = subscriptions::parse(body, self.bounds(), checks)?;
         self.inner.subscriptions.put(name, wanted).await
     }
 

@@ -10,6 +10,7 @@ mod link;
 mod message;
 mod process;
 mod tree;
+pub(crate) mod usage;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -296,6 +297,10 @@ impl Drop for Stop {
             self.within(Duration::ZERO);
         }
     }
+}
+
+fn own_pid() -> i32 {
+    i32::try_from(std::process::id()).unwrap_or(i32::MAX)
 }
 
 /// A pipe: its reading end, its writing end.

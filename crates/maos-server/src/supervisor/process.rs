@@ -21,7 +21,7 @@ use rustix::process::{
 
 use super::link::{receive, send};
 use super::message::{Event, Request};
-use super::{ATTEMPT_MARKER, SUPERVISOR_MARKER, tree};
+use super::{ATTEMPT_MARKER, SUPERVISOR_MARKER, own_pid, tree};
 
 /// Pause before one looks again whether a program has heeded its signal.
 const LOOK: Duration = Duration::from_millis(5);
@@ -196,10 +196,6 @@ fn members(processes: &[tree::Process], leader: Option<i32>, id: &str) -> Vec<i3
     found.sort_unstable();
     found.dedup();
     found
-}
-
-fn own_pid() -> i32 {
-    i32::try_from(std::process::id()).unwrap_or(i32::MAX)
 }
 
 /// Says whether it is the program or its folder that is not there.

@@ -37,12 +37,18 @@ fn read(pid: i32) -> Option<Process> {
     (!matches!(state, "Z" | "X")).then_some(Process { pid, parent })
 }
 
-/// All below `root`, itself not counted.
-pub(super) fn below(processes: &[Process], root: i32) -> Vec<i32> {
+/// Who has which children.
+pub(super) fn children(processes: &[Process]) -> HashMap<i32, Vec<i32>> {
     let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
     for process in processes {
         children.entry(process.parent).or_default().push(process.pid);
     }
+    children
+}
+
+/// All below `root`, itself not counted.
+pub(super) fn below(processes: &[Process], root: i32) -> Vec<i32> {
+    let children = children(processes);
     let mut found = Vec::new();
     let mut seen = HashSet::from([root]);
     let mut next = vec![root];
@@ -69,6 +75,15 @@ pub(super) fn with_marker(processes: &[Process], marker: &str) -> Vec<i32> {
 pub(super) fn has_marker(pid: i32, marker: &str) -> bool {
     let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else { return false };
     environment.split(|byte| *byte == 0).any(|entry| entry == marker.as_bytes())
+}
+
+/// What the environment of a process, as it was started, says under this name.
+pub(super) fn marker_of(pid: i32, name: &str) -> Option<String> {
+    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let value =
+        |entry: &[u8]| Some(entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?.to_vec());
+    let found = environment.split(|byte| *byte == 0).find_map(value)?;
+    String::from_utf8(found).ok()
 }
 
 pub(super) fn signal(pid: i32, signal: Signal) {

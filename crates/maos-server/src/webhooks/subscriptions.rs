@@ -90,16 +90,16 @@ impl Subscriptions {
         Ok(all)
     }
 
-    /// Makes a subscription, or changes it. The secret is in the answer if it was made up.
+    /// Makes a subscription, or changes it. The secret is in the answer if it was made up. That
+    /// the URL may be reached was checked.
     ///
     /// # Errors
-    /// What is wrong with it, or why it cannot be kept.
+    /// What is wrong with the secret, or why it cannot be kept.
     pub async fn put(
         &self,
         name: &str,
         wanted: ParsedSubscription,
     ) -> Result<Subscription, ApiError> {
-        self.webhooks.check(&wanted.url).map_err(|why| invalid("url", &why))?;
         let _alone = self.changing.lock().await;
         let before = self.held().get(name).map(|running| running.line.clone());
         if before.is_none() && self.held().len() >= SUBSCRIPTIONS_MAX {
@@ -107,7 +107,7 @@ impl Subscriptions {
             return Err(ApiError::new(ErrorCode::QueueFull, message));
         }
         let given = wanted.secret.as_deref().map(Secret::parse).transpose();
-        let given = given.map_err(|why| invalid("secret", &why))?;
+        let given = given.map_err(|why| ApiError::invalid("secret", why))?;
         let old = before.as_ref().map(|line| line.target.secret.clone());
         let made_up = given.is_none() && old.is_none();
         let secret = given.or(old).unwrap_or_else(Secret::generate);
@@ -395,11 +395,6 @@ async fn shown(line: &Line) -> Result<Subscription, ApiError> {
 /// The reader that a subscription is.
 fn reader(name: &str) -> String {
     format!("webhook:{name}")
-}
-
-fn invalid(field: &str, why: &dyn std::fmt::Display) -> ApiError {
-    let fields = json!({ field: why.to_string() });
-    ApiError::new(ErrorCode::ValidationFailed, format!("`{field}`: {why}")).with("fields", fields)
 }
 
 fn failed(why: &dyn std::fmt::Display) -> ApiError {

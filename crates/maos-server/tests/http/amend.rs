@@ -123,6 +123,40 @@ async fn an_agent_can_become_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_of_an_agent_has_no_effect_is_named() {
+    let house = House::open().await;
+    let warned = |answer: &Value| -> Vec<String> {
+        let warnings = answer["warnings"].as_array().cloned().unwrap_or_default();
+        let first = |warning: &Value| warning.as_str()?.split('`').nth(1).map(str::to_owned);
+        warnings.iter().filter_map(first).collect()
+    };
+    let limits = json!({"cpu_cores": 1});
+    let mut body = json!({"agent_type": "t", "capabilities": ["computation"],
+        "configuration": {"a": 1}, "resource_limits": limits});
+    let created = house.call("POST", "/api/v1/agents", Some(&body)).await.body;
+    assert_eq!(warned(&created), ["resource_limits", "configuration"], "{created}");
+    assert_eq!(created["agent"]["resource_limits"], json!({"cpu_cores": 1.0}));
+    let path = format!("/api/v1/agents/{}", created["agent"]["id"].as_str().unwrap());
+    for (change, expected) in [
+        (json!({"resource_limits": limits}), vec!["resource_limits"]),
+        (json!({"configuration": {"b": 2}, "tags": []}), vec!["configuration"]),
+        (json!({"configuration": { }, "resource_limits": {}}), vec![]),
+        (json!({"name": "other"}), vec![]),
+    ] {
+        let changed = house.call("PATCH", &path, Some(&change)).await;
+        assert_eq!((changed.status, warned(&changed.body)), (200, to_words(&expected)));
+    }
+    // A worker's own program may ask how it is configured.
+    body["runtime"] = json!("worker");
+    let created = house.call("POST", "/api/v1/agents", Some(&body)).await.body;
+    assert_eq!(warned(&created), ["resource_limits"], "{created}");
+}
+
+fn to_words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_past_of_a_task_tells_of_every_attempt() {
     let house = House::open().await;
     let parameters = json!({"action": "compute.expression", "expression": "1 / 0"});

@@ -110,6 +110,16 @@ async fn what_is_wrong_is_named_in_the_words_of_the_sender() {
             assert!(answer["details"]["fields"][field].is_string(), "{body}: {answer}");
         }
     }
+    // Also what only the form, the network and the planner know.
+    let body = json!({"name": "n", "type": "other", "callback_url": "http://127.0.0.1/",
+        "subtasks": [{"name": "a", "key": "a", "depends_on": ["b"]}]});
+    let answer = send(&house, &body).await;
+    let fields = answer.body["details"]["fields"].as_object().unwrap();
+    assert_eq!(answer.status, 422);
+    for field in ["type", "callback_url"] {
+        assert!(fields.contains_key(field), "{}", answer.body);
+    }
+    assert_eq!(fields.len(), 3, "{}", answer.body);
     let submitted = house.submit(&json!({"name": "plain", "parameters": {"action": "noop"}})).await;
     let other = submitted["task"]["id"].as_str().unwrap();
     for id in [other.to_owned(), Uuid::now_v7().to_string()] {

@@ -1,14 +1,15 @@
 //! The description of the API, held against every request and answer of these tests.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
+use axum::http::HeaderMap;
 use jsonschema::Validator;
 use maos_api::paths;
 use maos_server::http::openapi;
 use serde_json::{Value, json};
 
-use crate::house::House;
+use crate::house::{Answer, House};
 
 static DOCUMENT: LazyLock<Value> = LazyLock::new(openapi::document);
 
@@ -32,7 +33,8 @@ fn template(path: &str) -> Option<&'static str> {
 fn validator(schema: &Value) -> Validator {
     let mut schema = schema.clone();
     schema["components"] = DOCUMENT["components"].clone();
-    jsonschema::draft202012::new(&schema).expect("the description holds schemas")
+    let options = jsonschema::draft202012::options().should_validate_formats(true);
+    options.build(&schema).expect("the description holds schemas")
 }
 
 fn faults(schema: &Value, value: &Value) -> Vec<String> {
@@ -44,7 +46,9 @@ fn faults(schema: &Value, value: &Value) -> Vec<String> {
 }
 
 /// Panics when an answer, or a request that was accepted, is not as described.
-pub(crate) fn hold(method: &str, path: &str, sent: Option<&Value>, status: u16, answer: &Value) {
+pub(crate) fn hold(method: &str, path: &str, sent: Option<&Value>, answer: &Answer) {
+    let Answer { status, headers, body: answer } = answer;
+    let status = *status;
     let Some(template) = template(path) else { return };
     let operation = &DOCUMENT["paths"][template][method.to_ascii_lowercase()];
     if operation.is_null() {
@@ -53,6 +57,11 @@ pub(crate) fn hold(method: &str, path: &str, sent: Option<&Value>, status: u16, 
     }
     let described = &operation["responses"][status.to_string()];
     assert!(!described.is_null(), "{method} {template}: {status} is not described: {answer}");
+    for (name, header) in described["headers"].as_object().into_iter().flatten() {
+        let found = headers.get(name).map(|text| text.to_str().unwrap());
+        let fits = found.is_some_and(|text| admits(&header["schema"], text));
+        assert!(fits, "{method} {template} answers {status} with {name}: {found:?}");
+    }
     let fields = answer["details"]["fields"].as_object();
     let named = status != 422 || fields.is_some_and(|fields| !fields.is_empty());
     assert!(named, "{method} {template}: 422 names no field: {answer}");
@@ -63,6 +72,85 @@ pub(crate) fn hold(method: &str, path: &str, sent: Option<&Value>, status: u16, 
         let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
         let found = faults(schema, sent);
         assert!(found.is_empty(), "{method} {template} accepts {sent}: {found:?}");
+    }
+}
+
+/// What a parameter of a request line or a header says, as the value that its schema is about.
+pub(crate) fn value_of(schema: &Value, text: &str) -> Value {
+    let read = || serde_json::from_str(text).unwrap_or_else(|_| json!(text));
+    match schema["type"].as_str() {
+        Some("integer" | "boolean") => read(),
+        _ => json!(text),
+    }
+}
+
+/// The operation that reads this path.
+pub(crate) fn reading(path: &str) -> &'static Value {
+    let template = template(path).expect("it is described");
+    &DOCUMENT["paths"][template]["get"]
+}
+
+/// Whether a parameter may be this.
+pub(crate) fn admits(schema: &Value, text: &str) -> bool {
+    faults(schema, &value_of(schema, text)).is_empty()
+}
+
+/// A stream of server-sent events as it is described.
+pub(crate) struct Stream {
+    /// What the data of each kind of event is.
+    events: BTreeMap<String, Validator>,
+    /// What its ids are: what a reader that comes back sends.
+    place: Value,
+}
+
+impl Stream {
+    /// That under this path.
+    pub(crate) fn of(path: &str) -> Stream {
+        let operation = reading(path);
+        let answer = &operation["responses"]["200"]["content"]["text/event-stream"];
+        let events = answer["x-events"].as_object().expect("a stream says what its events are");
+        let events = events.iter().map(|(name, schema)| (name.clone(), validator(schema)));
+        let mut parameters = operation["parameters"].as_array().unwrap().iter();
+        let place = parameters.find(|named| named["name"] == "Last-Event-ID").unwrap();
+        Stream { events: events.collect(), place: place["schema"].clone() }
+    }
+
+    /// Its kinds of events.
+    pub(crate) fn kinds(&self) -> BTreeSet<String> {
+        self.events.keys().cloned().collect()
+    }
+
+    /// Panics when the head of the answer is not as described.
+    pub(crate) fn hold_head(&self, status: u16, headers: &HeaderMap) {
+        assert_eq!(status, 200);
+        for (name, expected) in
+            [("content-type", "text/event-stream"), ("cache-control", "no-store")]
+        {
+            assert_eq!(headers[name], expected);
+        }
+        assert!(headers.contains_key("x-request-id"), "{headers:?}");
+    }
+
+    /// Panics when a frame is not as described; says which kind of event it is, if it is one.
+    pub(crate) fn hold(&self, frame: &str) -> Option<String> {
+        let mut fields: BTreeMap<&str, &str> = BTreeMap::new();
+        for line in frame.lines().filter(|line| !line.starts_with(':')) {
+            let (field, text) = line.split_once(": ").expect("a field and its text");
+            assert!(["id", "event", "data"].contains(&field), "{frame}");
+            assert_eq!(fields.insert(field, text), None, "{frame}");
+        }
+        if fields.is_empty() {
+            return None;
+        }
+        if let Some(id) = fields.get("id") {
+            assert!(admits(&self.place, id), "the id of {frame}");
+        }
+        let (event, data) = (fields["event"], fields["data"]);
+        let data: Value = serde_json::from_str(data).expect("its data is JSON");
+        let known = self.events.get(event).unwrap_or_else(|| panic!("{event} is not described"));
+        let found: Vec<String> = known.iter_errors(&data).map(|error| error.to_string()).collect();
+        assert!(found.is_empty(), "{frame}: {found:?}");
+        Some(event.to_owned())
     }
 }
 

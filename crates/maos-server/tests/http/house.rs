@@ -94,7 +94,7 @@ impl House {
         let (method, path) = (parts.method.clone(), parts.uri.to_string());
         let answer = self.pass(Request::from_parts(parts, Body::from(sent.clone()))).await;
         let sent = serde_json::from_slice(&sent).ok();
-        description::hold(method.as_str(), &path, sent.as_ref(), answer.status, &answer.body);
+        description::hold(method.as_str(), &path, sent.as_ref(), &answer);
         answer
     }
 
@@ -159,8 +159,9 @@ impl House {
         }
         let request = request.body(Body::empty()).unwrap();
         let response = self.router.clone().oneshot(request).await.unwrap();
-        assert_eq!(response.headers()["content-type"], "text/event-stream");
-        EventReader { body: response.into_body(), text: String::new() }
+        let stream = description::Stream::of(path);
+        stream.hold_head(response.status().as_u16(), response.headers());
+        EventReader { body: response.into_body(), text: String::new(), stream, kind: None }
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
@@ -186,10 +187,13 @@ impl House {
     }
 }
 
-/// Reads one stream of events.
+/// Reads one stream of events, and holds it against its description.
 pub(crate) struct EventReader {
     body: Body,
     text: String,
+    stream: description::Stream,
+    /// What kind of event the last one was.
+    pub(crate) kind: Option<String>,
 }
 
 impl EventReader {
@@ -197,6 +201,7 @@ impl EventReader {
     pub(crate) async fn next(&mut self) -> Option<(String, Value)> {
         loop {
             if let Some((event, rest)) = self.text.split_once("\n\n") {
+                self.kind = self.stream.hold(event);
                 let line = |name: &str| event.lines().find_map(|line| line.strip_prefix(name));
                 let id = line("id: ").unwrap_or_default().to_owned();
                 let data = line("data: ").map(|data| serde_json::from_str(data).unwrap());

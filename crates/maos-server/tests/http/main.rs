@@ -20,6 +20,7 @@ mod pools;
 mod resources;
 mod schedules;
 mod settings;
+mod streams;
 mod subscriptions;
 mod target;
 mod tasks;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::house::{House, id_of};
 
-fn config(min: u32, max: u32) -> Config {
+pub(crate) fn config(min: u32, max: u32) -> Config {
     let mut config = Config::default();
     let mut pool = config.pools["general_purpose"].clone();
     (pool.slots, pool.queue_depth, pool.min, pool.max) = (1, 1, min, max);

@@ -4,6 +4,7 @@ use maos_server::config::Config;
 use serde_json::{Value, json};
 
 use crate::house::House;
+use crate::workers::Worker;
 
 const RESOURCES: &str = "/api/v1/resources";
 
@@ -112,6 +113,47 @@ async fn an_allocation_holds_tasks_back_until_it_is_given_back() {
     assert_eq!(house.ended(&id).await["status"], "completed");
     let gone = house.call("DELETE", path, None).await;
     assert_eq!((gone.status, &gone.body["error_code"]), (404, &json!("ALLOCATION_NOT_FOUND")));
+}
+
+/// The warnings of a change or removal that is taken.
+async fn warned(house: &House, method: &str, path: &str, body: Option<Value>) -> Vec<String> {
+    let answer = house.call(method, path, body.as_ref()).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let warnings = answer.body["warnings"].as_array().cloned().unwrap_or_default();
+    warnings.iter().map(|warning| warning.as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn less_than_is_held_or_wanted_is_warned_of() {
+    let house = House::open().await;
+    let body = json!({"resource_type": "custom", "name": "licences", "capacity": 8});
+    let declared = declare(&house, body).await;
+    let path = format!("{RESOURCES}/{}", declared["id"].as_str().unwrap());
+    let worker = Worker::register(&house, 1).await;
+    house.submit(&json!({"name": "n", "resource_requirements": {"licences": 2}})).await;
+    worker.fetch().await;
+    let held = json!({"requester_id": "nightly", "resources": {"licences": 3}});
+    assert_eq!(allocate(&house, held).await.0, 200);
+    for name in ["a", "b"] {
+        house.submit(&json!({"name": name, "resource_requirements": {"licences": 6}})).await;
+    }
+    let change = |capacity: u32| Some(json!({"capacity": capacity}));
+    assert_eq!(warned(&house, "PATCH", &path, change(7)).await, [""; 0]);
+    let less = warned(&house, "PATCH", &path, change(5)).await;
+    let wanting = "`licences`: the 5 that there is now is too little for 2 waiting tasks, until \
+                   there is more";
+    assert_eq!(less, [wanting]);
+    let less = warned(&house, "PATCH", &path, change(4)).await;
+    let used = "`licences`: 5 in use by 1 attempt and 1 allocation, of 4 that there is now: they \
+                keep it, and nobody else gets any until enough is given back";
+    assert_eq!((less.len(), &*less[0]), (2, used));
+    // Neither more nor something else is of concern.
+    assert_eq!(warned(&house, "PATCH", &path, change(5)).await, [""; 0]);
+    assert_eq!(warned(&house, "PATCH", &path, Some(json!({"tags": ["x"]}))).await, [""; 0]);
+    let gone = warned(&house, "DELETE", &path, None).await;
+    let free = "`licences`: nobody declares it any more: it does not hold back 2 waiting tasks";
+    let kept = "`licences`: 5 in use by 1 attempt and 1 allocation: they keep it";
+    assert_eq!(gone, [kept, free]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -89,8 +89,23 @@ async fn what_could_never_run_is_refused_with_its_place() {
         assert_eq!(answer.status, status, "{body}");
         assert!(answer.body["details"]["fields"][field].is_string(), "{}", answer.body);
     }
+    // All at once, whoever finds it.
+    let task = json!({"name": " ", "max_retries": -1, "priority": "soon"});
+    let body = json!({"name": "n", "cron": "61 * * * *", "timezone": "X", "task": task,
+        "overlap": "never"});
+    let refused = house.call("POST", SCHEDULES, Some(&body)).await;
+    let fields = refused.body["details"]["fields"].as_object().unwrap();
+    let expected =
+        ["cron", "overlap", "task.max_retries", "task.name", "task.priority", "timezone"];
+    assert_eq!(fields.keys().collect::<Vec<_>>(), expected, "{}", refused.body);
+    assert!(refused.body["error"].as_str().unwrap().starts_with("6 fields"), "{}", refused.body);
     let body = json!({"name": "n", "cron": "0 6 * * 1-5", "timezone": "America/New_York",
         "missed": "skip", "task": {"name": "t", "resource_requirements": {"seats": 1}}});
-    let (_, made) = create(&house, body).await;
+    let (path, made) = create(&house, body).await;
     assert!(made["warnings"][0].as_str().unwrap().contains("seats"));
+    let change = json!({"cron": "0 7 * * *"});
+    let refused = house.call("PATCH", &path, Some(&change)).await;
+    let told = refused.body["error"].as_str().unwrap();
+    assert_eq!(refused.status, 422);
+    assert!(told.starts_with("`cron` cannot be changed, only `paused` can"), "{told}");
 }

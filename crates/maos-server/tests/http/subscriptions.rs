@@ -186,6 +186,10 @@ async fn inner_addresses_and_wrong_words_are_refused() {
         assert_eq!(refused.status, 422, "{}", refused.body);
         assert!(refused.body["details"]["fields"].get(field).is_some(), "{}", refused.body);
     }
+    let body = json!({"mailbox": "nobody", "url": "http://127.0.0.1/", "secret": "x", "y": 1});
+    let refused = house.call("PUT", "/api/v1/messages/subscriptions/mine", Some(&body)).await;
+    let fields = refused.body["details"]["fields"].as_object().unwrap();
+    assert_eq!(fields.keys().collect::<Vec<_>>(), ["mailbox", "secret", "url", "y"]);
     // A name is looked at when it is resolved: it may lead elsewhere by then.
     let body = json!({"mailbox": "topic:t", "url": "http://localhost:9/"});
     subscribe(&house, body).await;

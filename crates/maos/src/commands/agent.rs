@@ -108,7 +108,8 @@ struct Create {
     /// Tasks that it runs at once [default: 1]
     #[arg(long, value_name = "N")]
     max_concurrent_tasks: Option<u32>,
-    /// A setting for its runtime; the value is JSON, or else a string; may be given again
+    /// A setting for a worker's own program; the value is JSON, or else a string; may be given
+    /// again
     #[arg(long = "configuration", value_name = "KEY=VALUE", value_parser = assignment)]
     configuration: Vec<(String, Value)>,
     /// A word to find it by; may be given again

@@ -357,8 +357,8 @@ fn making_an_agent() {
           --runtime <RUNTIME>          What does its work [default: builtin] [possible values:
                                        builtin, command, http, claude_code, worker]
           --max-concurrent-tasks <N>   Tasks that it runs at once [default: 1]
-          --configuration <KEY=VALUE>  A setting for its runtime; the value is JSON, or else a
-                                       string; may be given again
+          --configuration <KEY=VALUE>  A setting for a worker's own program; the value is
+                                       JSON, or else a string; may be given again
           --tag <TAG>                  A word to find it by; may be given again
           --heartbeat-timeout <N>      A worker: seconds of silence after which it is lost
                                        [default: the server's]

@@ -69,6 +69,48 @@ fn a_program_answers_fails_and_reports_progress() {
     assert_eq!(left, 0, "working folders go with their attempts");
 }
 
+/// What an agent's running attempts take: processor and memory.
+fn usage(house: &House, agent: &str) -> (f64, f64) {
+    let page = house.call("GET", "/api/v1/agents?page_size=100", "");
+    let agents = page["items"].as_array().unwrap();
+    let listed = agents.iter().find(|shown| shown["id"] == json!(agent)).unwrap();
+    let alone = house.call("GET", &format!("/api/v1/agents/{agent}"), "")["agent"].clone();
+    for shown in [listed, &alone] {
+        let held = !shown["task_queue"].as_array().unwrap().is_empty();
+        let taken = shown["metrics"]["memory_usage_mb"].as_f64().unwrap() > 0.0;
+        assert!(held || !taken, "who runs nothing takes nothing: {shown}");
+    }
+    let figure = |name: &str| alone["metrics"][name].as_f64().unwrap();
+    (figure("cpu_usage_percent"), figure("memory_usage_mb"))
+}
+
+#[test]
+fn agents_show_what_their_processes_take() {
+    let folder = folder(&[(
+        "burner",
+        "sh -c 'word=$(head -c 40000000 /dev/zero | tr \"\\0\" x); while :; do :; done' & wait",
+    )]);
+    let house = House::open(folder.path());
+    let mut endless = needs(
+        "data_processing",
+        json!({"action": "data.sql", "query":
+        "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT max(x) FROM c"}),
+    );
+    endless["timeout_seconds"] = json!(300);
+    for (body, least_mb) in [(needs("burner", json!({})), 40.0), (endless, 1.0)] {
+        let id = house.submit(&body);
+        eventually("a start", PATIENCE, || house.task(&id)["status"] == json!("running"));
+        let agent = house.task(&id)["agent_id"].as_str().unwrap().to_owned();
+        eventually("what it takes", PATIENCE, || {
+            let (cpu, memory) = usage(&house, &agent);
+            assert!(cpu < 1_000.0 && memory < 4_000.0, "{cpu} {memory}");
+            cpu > 5.0 && memory > least_mb
+        });
+        house.call("DELETE", &format!("/api/v1/tasks/{id}"), "");
+        eventually("nothing", PATIENCE, || usage(&house, &agent) == (0.0, 0.0));
+    }
+}
+
 #[test]
 fn a_program_that_is_not_there_is_named() {
     let folder = folder(&[]);

@@ -15,12 +15,12 @@ use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Duration;
 
-use maos_core::ids::TaskId;
+use maos_core::ids::{Attempt, TaskId};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
-use super::{AllowedRoots, Assignment, RunAttempt, Running, Verdict};
+use super::{AllowedRoots, Assignment, RunAttempt, Running, Verdict, attempt_id};
 use crate::messages::Bus;
 use crate::outbound::Outbound;
 pub(crate) use message::bounds as message_bounds;
@@ -165,7 +165,7 @@ impl Builtin {
 
     async fn act(
         &self,
-        task: TaskId,
+        (task, attempt): (TaskId, Attempt),
         parameters: Value,
         timeout: Duration,
         stop: Stop,
@@ -181,7 +181,8 @@ impl Builtin {
         let paths = self.paths.clone();
         if family == "data" {
             let request = blocking(move || data::prepare(&verb, parameters, &paths)).await?;
-            return data::run_apart(&self.data_worker, request, timeout, &stop).await;
+            let id = attempt_id(task, attempt);
+            return data::run_apart(&self.data_worker, &id, request, timeout, &stop).await;
         }
         if family == "message" {
             return message::act(&verb, task, parameters, &self.bus, timeout, &stop).await;
@@ -201,12 +202,12 @@ impl Builtin {
 impl RunAttempt for Builtin {
     fn run(&self, assignment: Assignment) -> Running<'_> {
         Box::pin(async move {
-            let Assignment { task, parameters, timeout, stop, .. } = assignment;
+            let Assignment { task, attempt, parameters, timeout, stop, .. } = assignment;
             // Dropped before its end, the attempt stops what goes on in other threads.
             let stop = stop.child_token();
             let dropped = stop.clone().drop_guard();
             // Its slot is taken until the work has really ended, so a stop is not answered before.
-            let done = self.act(task, parameters, timeout, Stop(stop.clone())).await;
+            let done = self.act((task, attempt), parameters, timeout, Stop(stop.clone())).await;
             let stopped = stop.is_cancelled();
             dropped.disarm();
             match done {

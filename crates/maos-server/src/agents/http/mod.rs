@@ -169,7 +169,7 @@ impl HttpAgents {
             target,
             assignment: &assignment,
             place: &place,
-            id: format!("{}-{}", assignment.task, assignment.attempt),
+            id: assignment.id(),
             body,
             can_be_called: self.base_url.is_some(),
             sent: AtomicBool::new(false),

@@ -54,6 +54,8 @@ pub(super) struct Operation {
     parameters: Vec<Value>,
     body: Option<Value>,
     success: Success,
+    /// What the data of each kind of server-sent event is, if it may be answered with such.
+    events: Option<fn(&mut Schemas) -> Value>,
     /// A status beside 200 with the same kind of body.
     also: Option<u16>,
     codes: BTreeSet<ErrorCode>,
@@ -95,6 +97,7 @@ pub(super) fn operation(
         parameters,
         body: None,
         success: Success::Other { media_type: "text/plain", what: "What was asked for." },
+        events: None,
         also: None,
         codes,
     }
@@ -248,6 +251,13 @@ impl Operation {
         self
     }
 
+    /// It may be answered with server-sent events; `events` says what the data of each kind is.
+    pub(super) fn streams(mut self, events: fn(&mut Schemas) -> Value) -> Operation {
+        self.events = Some(events);
+        self.codes.insert(ErrorCode::QueueFull);
+        self
+    }
+
     /// The same body may come with another status.
     pub(super) fn or_with(mut self, status: u16) -> Operation {
         self.also = Some(status);
@@ -267,12 +277,16 @@ impl Operation {
     }
 
     pub(super) fn describe(self, schemas: &mut Schemas) -> Value {
-        let content = match self.success {
+        let mut content = match self.success {
             Success::Json(refer) => json!({"application/json": {"schema": refer(schemas)}}),
             Success::Other { media_type, .. } => {
                 json!({ media_type: {"schema": {"type": "string"}} })
             }
         };
+        if let Some(events) = self.events {
+            content["text/event-stream"] =
+                json!({"schema": {"type": "string"}, "x-events": events(schemas)});
+        }
         let what = match self.success {
             Success::Json(_) => "Done.",
             Success::Other { what, .. } => what,

@@ -5,11 +5,11 @@ use maos_api::artifacts::{ArtifactEnvelope, ArtifactList};
 use maos_api::checkpoint::{CheckpointEnvelope, CheckpointGone, CheckpointList, RestoreAnswer};
 use maos_api::claude::{ClaudeAccepted, ClaudeOrchestratorStatus, ClaudeTaskStatus};
 use maos_api::error::ErrorCode;
-use maos_api::events::EventKind;
+use maos_api::events::{Event, EventKind};
 use maos_api::explain::Explanation;
 use maos_api::history::TaskHistory;
 use maos_api::keys::Keys;
-use maos_api::logs::{LogLevel, LogPage};
+use maos_api::logs::{LogEnd, LogGap, LogItem, LogLevel, LogPage, OFFSET_MAX};
 use maos_api::messages::{AckAnswer, MailboxPage, MessagePage, Receipt};
 use maos_api::paths;
 use maos_api::plan::ExecutionPlan;
@@ -215,12 +215,13 @@ fn task() -> Vec<Operation> {
 }
 
 fn task_logs() -> Operation {
-    let offset = bodies::integer(0, u64::MAX >> 1);
+    let offset = bodies::integer(0, OFFSET_MAX);
     let level = bodies::words(LogLevel::ALL.map(LogLevel::name));
     get(paths::TASK_LOGS, "get_task_logs", "Show what a task's attempts say")
         .says(
             "With `follow` it is server-sent events, whose ids are offsets: `log` for each line, \
-             and `end` once the task has ended and all was sent. `docs/logs.md` has more.",
+             and `end` once the task has ended and all was sent; `x-events` is what their data \
+             are. `docs/logs.md` has more.",
         )
         .query("offset", offset.clone(), "The first line.")
         .query("limit", bodies::integer(1, 1_000), "Lines on a page; 200 by default.")
@@ -229,8 +230,11 @@ fn task_logs() -> Operation {
         .query("wait_seconds", bodies::integer(0, 60), "Wait so long for the first line.")
         .header("Last-Event-ID", offset, "When following: the last line that was seen.")
         .answers::<LogPage>()
+        .streams(|schemas| {
+            json!({"log": schemas.refer::<LogItem>(), "gap": schemas.refer::<LogGap>(),
+                "end": schemas.refer::<LogEnd>()})
+        })
         .refuses(&NO_TASK)
-        .refuses(&[ErrorCode::QueueFull])
 }
 
 fn artifacts() -> Vec<Operation> {
@@ -562,7 +566,6 @@ fn claude() -> Vec<Operation> {
 }
 
 fn system() -> Vec<Operation> {
-    let event_id = json!({"type": "string", "pattern": "^[0-9]{1,9}-[0-9]{1,9}-[0-9]{1,9}$"});
     vec![
         get(paths::HEALTH, "health", "Tell whether the server is alive").answers::<Health>(),
         get(paths::HEALTH_DETAILED, "detailed_health", "The same for each component")
@@ -571,17 +574,32 @@ fn system() -> Vec<Operation> {
         get(paths::SYSTEM_STATUS, "get_status", "Tell how the system is").answers::<SystemStatus>(),
         get(paths::SYSTEM_METRICS, "get_metrics", "Tell the system's figures")
             .answers::<SystemMetrics>(),
-        get(paths::EVENTS, "watch_events", "Watch what happens, as it happens")
-            .says("Server-sent events; behind the one that `Last-Event-ID` names, if it is given.")
-            .query("type", bodies::words(EventKind::ALL.map(EventKind::name)), "Only these.")
-            .query("task_id", blank_or(bodies::uuid()), "Only this task, and tasks of its plan.")
-            .query("agent_id", blank_or(bodies::uuid()), "Only this agent and what it runs.")
-            .query("status", statuses(), "Only tasks that came to one of these.")
-            .query("last_event_id", event_id.clone(), "As the header.")
-            .header("Last-Event-ID", event_id, "The last event that was seen.")
-            .sends("text/event-stream", "Events, until the connection ends."),
+        events(),
         get(paths::OPENAPI, "openapi", "Show this description").answers_object(),
         get(paths::DOCS, "docs", "This description, to try out").sends("text/html", "A page."),
         get(paths::REDOC, "redoc", "This description, to read").sends("text/html", "A page."),
     ]
+}
+
+fn events() -> Operation {
+    let states = TaskStatus::ALL.map(TaskStatus::name).join("|");
+    let states = json!({"type": "string", "pattern": format!("^({states})(,({states}))*$")});
+    // As many digits as are surely a number.
+    let id = json!({"type": "string", "pattern": "^[0-9]{1,19}-[0-9]{1,19}-[0-9]{1,9}$"});
+    get(paths::EVENTS, "watch_events", "Watch what happens, as it happens")
+        .says(
+            "Server-sent events; behind the one that `Last-Event-ID` names, if it is given. \
+             `x-events` is what their data are. `docs/events.md` has more.",
+        )
+        .query("type", bodies::words(EventKind::ALL.map(EventKind::name)), "Only these.")
+        .query("task_id", bodies::uuid(), "Only this task, and tasks of its plan.")
+        .query("agent_id", bodies::uuid(), "Only this agent and what it runs.")
+        .query("status", states, "Only tasks that came to one of these.")
+        .query("last_event_id", id.clone(), "As the header.")
+        .header("Last-Event-ID", id, "The last event that was seen.")
+        .sends("text/event-stream", "Events, until the connection ends.")
+        .streams(|schemas| {
+            let event = schemas.refer::<Event>();
+            json!({"task": event, "agent": event, "pool": event, "gap": event})
+        })
 }

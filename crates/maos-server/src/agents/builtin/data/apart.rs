@@ -16,6 +16,7 @@ use tokio::process::{Child, Command};
 
 use super::{Request, engine};
 use crate::agents::builtin::{Fault, Stop};
+use crate::supervisor::ATTEMPT_MARKER;
 
 /// Address space of the process, in bytes: what the database may take, twice over.
 const MEMORY_BYTES_MAX: u64 = 2 << 30;
@@ -30,9 +31,11 @@ enum Answer {
     Failed(String),
 }
 
-/// Has `program` work on `request`. Stopped, or dropped before it is done, the process is ended.
+/// Has `program` work on `request`, in a process that is known by `id`. Stopped, or dropped before
+/// it is done, the process is ended.
 pub(crate) async fn run_apart(
     program: &[OsString],
+    id: &str,
     request: Request,
     timeout: Duration,
     stop: &Stop,
@@ -40,7 +43,7 @@ pub(crate) async fn run_apart(
     let request = Request { seconds: timeout.as_secs().max(1), ..request };
     let json = serde_json::to_vec(&request).map_err(|why| Fault::wrong(why.to_string()))?;
     drop(request);
-    let mut child = start(program)?;
+    let mut child = start(program, id)?;
     let (Some(mut stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
         return Err(Fault::failed("the process that works on data has no pipes"));
     };
@@ -74,12 +77,13 @@ pub(crate) async fn run_apart(
     }
 }
 
-fn start(program: &[OsString]) -> Result<Child, Fault> {
+fn start(program: &[OsString], id: &str) -> Result<Child, Fault> {
     let (name, arguments) =
         program.split_first().ok_or_else(|| Fault::failed("no program works on data here"))?;
     Command::new(name)
         .args(arguments)
         .env_clear()
+        .env(ATTEMPT_MARKER, id)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
