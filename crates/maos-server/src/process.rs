@@ -13,6 +13,16 @@ pub fn use_huge_pages(use_them: bool) {
     let _ = use_them;
 }
 
+/// Has the thread that calls this yield to the engine and the journal, from now on, when there is
+/// not enough processor for all.
+pub(crate) fn yield_to_others() {
+    // On Linux a niceness belongs to a thread. Where it may not be set all goes on as it is.
+    #[cfg(target_os = "linux")]
+    if let Err(fault) = rustix::process::setpriority_process(None, 19) {
+        tracing::debug!("a thread keeps its priority: {fault}");
+    }
+}
+
 #[cfg(target_os = "linux")]
 mod files {
     use std::sync::OnceLock;

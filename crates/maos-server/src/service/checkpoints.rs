@@ -13,6 +13,7 @@ use maos_api::time::UtcTime;
 use maos_core::ids::Sequence;
 use maos_core::node::{Answer, Query};
 use serde_json::Map;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -20,6 +21,7 @@ use uuid::Uuid;
 
 use super::tasks::blocking;
 use super::{Service, faults, new_id, now};
+use crate::process;
 use crate::store::StoreError;
 use crate::store::checkpoint::{Cause, Checkpoints, Manifest};
 
@@ -141,11 +143,13 @@ impl Service {
         let name = name.unwrap_or_else(|| created.to_string());
         // It goes with the work, which nobody cuts off, and not with who waits for it.
         let busy = self.inner.driver.busy_disk();
-        self.with_checkpoints(move |all| {
+        let checkpoints = self.inner.checkpoints.clone();
+        let made = in_the_background(move || {
             let _busy = busy;
-            all.create(id, name, cause, created.0, metadata)
-        })
-        .await
+            checkpoints.create(id, name, cause, created.0, metadata)
+        });
+        let made = made.await.map_err(|why| self.storage(&why))?;
+        made.map_err(|why| self.storage(&why))
     }
 
     async fn with_checkpoints<T: Send + 'static>(
@@ -155,6 +159,19 @@ impl Service {
         let checkpoints = self.inner.checkpoints.clone();
         blocking(move || work(&checkpoints)).await.map_err(|why| self.storage(&why))
     }
+}
+
+/// Does what takes seconds of a processor on a thread that yields to all others.
+async fn in_the_background<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> std::io::Result<T> {
+    let (done, result) = oneshot::channel();
+    std::thread::Builder::new().name("maos-checkpoint".into()).spawn(move || {
+        process::yield_to_others();
+        // Whoever asked may have gone away.
+        drop(done.send(work()));
+    })?;
+    Ok(result.await.expect("making a checkpoint does not panic"))
 }
 
 pub(crate) fn not_found(id: Uuid) -> ApiError {

@@ -16,12 +16,10 @@ use tracing::{error, info};
 use super::backlog::Shared;
 use super::table;
 use crate::data_dir::DataDir;
+use crate::process;
 
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
-/// The thread yields to the engine and the journal when there is not enough processor for all.
-#[cfg(target_os = "linux")]
-const NICENESS: i32 = 19;
 
 pub(super) fn start(
     mut db: Connection,
@@ -31,7 +29,7 @@ pub(super) fn start(
     dir: Arc<DataDir>,
 ) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("maos-store".into()).spawn(move || {
-        yield_to_others();
+        process::yield_to_others();
         while let Some(portion) = shared.take() {
             let mut pause = RETRY_FIRST;
             while let Err(fault) = table::write(&mut db, &portion) {
@@ -56,14 +54,3 @@ pub(super) fn start(
         drop(dir);
     })
 }
-
-#[cfg(target_os = "linux")]
-fn yield_to_others() {
-    // On Linux a niceness belongs to a thread. Where it may not be set all goes on as it is.
-    if let Err(fault) = rustix::process::setpriority_process(None, NICENESS) {
-        tracing::debug!("the store's thread keeps its priority: {fault}");
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn yield_to_others() {}
