@@ -273,13 +273,15 @@ fn many_idle_workers_cost_next_to_nothing() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let register = json!({"agent_type": "w", "capabilities": ["task_execution"],
         "runtime": "worker"});
-    let idle = runtime.block_on(async {
+    let (registering, idle, memory) = runtime.block_on(async {
+        let before = processor_time(house.child.id());
         let mut streams = Vec::new();
         for _ in 0..workers {
             let mut stream = TcpStream::connect(house.address).await.unwrap();
             let made = exchange(&mut stream, "/api/v1/agents", &register).await;
             streams.push((stream, made["agent"]["id"].as_str().unwrap().to_owned()));
         }
+        let registering = processor_time(house.child.id()).saturating_sub(before);
         let polls = streams.into_iter().map(|(mut stream, id)| {
             tokio::spawn(async move {
                 let body = json!({"incarnation": 1, "max_tasks": 1, "wait_ms": 60_000});
@@ -315,11 +317,14 @@ fn many_idle_workers_cost_next_to_nothing() {
         for id in ids {
             assert_eq!(house.ended(&id)["status"], "completed");
         }
-        (idle, memory)
+        (registering, idle, memory)
     });
-    let (idle, memory) = idle;
-    eprintln!("{workers} idle workers: {idle:?} of {span:?}, {memory} MB");
-    assert!(idle < span / 20, "{workers} idle workers took {idle:?} of {span:?}");
+    eprintln!(
+        "{workers} idle workers: {idle:?} of {span:?}, {registering:?} to register, {memory} MB"
+    );
+    // A twentieth of a core; where a processor is slow, no more than it took to register them all.
+    let most = registering.max(span / 20);
+    assert!(idle < most, "{workers} idle workers took {idle:?} of {span:?}, at most {most:?}");
     assert!(memory < 300, "{workers} idle workers take {memory} MB");
 }
 
