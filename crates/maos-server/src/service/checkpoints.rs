@@ -14,11 +14,10 @@ use maos_core::ids::Sequence;
 use maos_core::node::{Answer, Query};
 use serde_json::Map;
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 use uuid::Uuid;
 
+use super::attendant::Attendant;
 use super::tasks::blocking;
 use super::{Service, faults, new_id, now};
 use crate::process;
@@ -179,33 +178,10 @@ pub(crate) fn not_found(id: Uuid) -> ApiError {
     ApiError::new(ErrorCode::CheckpointNotFound, message).with("checkpoint_id", id.to_string())
 }
 
-/// Makes checkpoints by itself, and removes the oldest of those.
-pub(super) struct Watchman {
-    task: JoinHandle<()>,
-    stop: CancellationToken,
-}
-
-impl Watchman {
-    pub(super) fn start(service: Service) -> Watchman {
-        let stop = CancellationToken::new();
-        let stopped = stop.clone();
-        let task = tokio::spawn(async move {
-            tokio::select! {
-                biased;
-                () = stopped.cancelled() => {}
-                () = watch(&service) => {}
-            }
-        });
-        Watchman { task, stop }
-    }
-
-    /// Ends it; one that is being made is finished by itself.
-    pub(super) async fn stop(self) {
-        self.stop.cancel();
-        if let Err(why) = self.task.await {
-            warn!("the checkpoints' watch did not end well: {why}");
-        }
-    }
+/// Makes checkpoints by itself, and removes the oldest of those. One that is being made when it is
+/// stopped is finished by itself.
+pub(super) fn attend(service: Service) -> Attendant {
+    Attendant::start("checkpoints' watch", |_| async move { watch(&service).await })
 }
 
 async fn watch(service: &Service) {

@@ -7,6 +7,7 @@ mod abilities;
 mod agents;
 mod amend;
 mod artifacts;
+mod attendant;
 mod batch;
 mod bulk;
 mod callbacks;

@@ -19,10 +19,9 @@ use maos_core::payload::Payload;
 use maos_core::record::EntryRecord;
 use maos_core::spec::{AgentSpec, Names, Runtime};
 use maos_core::view::PoolView;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::attendant::Attendant;
 use super::start::member;
 use super::{Service, faults, now};
 use crate::config::PoolConfig;
@@ -386,37 +385,13 @@ fn not_found(name: &str) -> ApiError {
     ApiError::new(ErrorCode::PoolNotFound, message).with("pool", shown)
 }
 
-/// Has pools grow and shrink.
-pub(super) struct Scaler {
-    task: JoinHandle<()>,
-    stop: CancellationToken,
-}
-
-impl Scaler {
-    /// Pools are as large as they must be when this returns.
-    pub(super) async fn start(service: Service) -> Scaler {
-        let mut memories = BTreeMap::new();
-        if let Err(why) = service.look(&mut memories).await {
-            warn!("pools are not looked at: {why}");
-        }
-        let stop = CancellationToken::new();
-        let stopped = stop.clone();
-        let task = tokio::spawn(async move {
-            tokio::select! {
-                biased;
-                () = stopped.cancelled() => {}
-                () = watch(&service, memories) => {}
-            }
-        });
-        Scaler { task, stop }
+/// Has pools grow and shrink. They are as large as they must be when this returns.
+pub(super) async fn attend(service: Service) -> Attendant {
+    let mut memories = BTreeMap::new();
+    if let Err(why) = service.look(&mut memories).await {
+        warn!("pools are not looked at: {why}");
     }
-
-    pub(super) async fn stop(self) {
-        self.stop.cancel();
-        if let Err(why) = self.task.await {
-            warn!("the pools' scaler did not end well: {why}");
-        }
-    }
+    Attendant::start("pools' scaler", |_| async move { watch(&service, memories).await })
 }
 
 async fn watch(service: &Service, mut memories: BTreeMap<String, Memory>) {

@@ -13,11 +13,11 @@ use maos_core::ids::TaskId;
 use maos_core::node::{Answer, Query};
 use maos_core::time::WallTime;
 use tokio::runtime::Handle as Runtime;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use super::attendant::Attendant;
 use super::tasks::blocking;
 use crate::blobs::Blobs;
 use crate::config;
@@ -38,8 +38,7 @@ const LOGS_AT_ONCE: u32 = 1_000;
 
 /// The housekeeper at work.
 pub(super) struct Keeper {
-    task: JoinHandle<()>,
-    stop: CancellationToken,
+    rounds: Attendant,
     collecting: TaskTracker,
 }
 
@@ -69,42 +68,31 @@ impl Keeper {
         (logs, checkpoints): (Logs, Arc<Checkpoints>),
         keep: config::Store,
     ) -> Keeper {
-        let stop = CancellationToken::new();
-        let stopped = stop.clone();
-        // What an earlier server left is looked for once.
-        let doomed = HashSet::new();
-        let orphans = HashSet::new();
-        let removed = true;
         let collecting = TaskTracker::new();
-        let rounds = Rounds {
-            driver,
-            store,
-            blobs,
-            logs,
-            keep,
-            checkpoints,
-            orphans,
-            doomed,
-            removed,
-            stop: stop.clone(),
-            collecting: collecting.clone(),
-        };
-        let task = tokio::spawn(async move {
-            tokio::select! {
-                biased;
-                () = stopped.cancelled() => {}
-                () = rounds.run() => {}
-            }
+        let kept = collecting.clone();
+        let rounds = Attendant::start("housekeeper", |stop| {
+            let rounds = Rounds {
+                driver,
+                store,
+                blobs,
+                logs,
+                keep,
+                checkpoints,
+                orphans: HashSet::new(),
+                doomed: HashSet::new(),
+                // What an earlier server left is looked for once.
+                removed: true,
+                stop,
+                collecting: kept,
+            };
+            rounds.run()
         });
-        Keeper { task, stop, collecting }
+        Keeper { rounds, collecting }
     }
 
     /// Ends it; what it has begun is finished by the store itself.
     pub(super) async fn stop(self) {
-        self.stop.cancel();
-        if let Err(why) = self.task.await {
-            warn!("the housekeeper did not end well: {why}");
-        }
+        self.rounds.stop().await;
         self.collecting.close();
         self.collecting.wait().await;
     }

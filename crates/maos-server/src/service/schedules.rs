@@ -21,11 +21,10 @@ use maos_core::node::Echo;
 use maos_core::payload::Payload;
 use maos_core::record::EntryRecord;
 use serde_json::{Map, Value};
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
+use super::attendant::Attendant;
 use super::{Service, SubmitOptions, faults, new_id, now};
 
 const REGISTER: &str = "schedule";
@@ -402,33 +401,9 @@ fn not_found(id: Uuid) -> ApiError {
     ApiError::new(ErrorCode::ScheduleNotFound, message).with("schedule_id", id.to_string())
 }
 
-/// Watches the calendar.
-pub(super) struct Scheduler {
-    task: JoinHandle<()>,
-    stop: CancellationToken,
-}
-
-impl Scheduler {
-    pub(super) fn start(service: Service) -> Scheduler {
-        let stop = CancellationToken::new();
-        let stopped = stop.clone();
-        let task = tokio::spawn(async move {
-            tokio::select! {
-                biased;
-                () = stopped.cancelled() => {}
-                () = watch(&service) => {}
-            }
-        });
-        Scheduler { task, stop }
-    }
-
-    /// Ends it. What was cut off is done again at the next start, once.
-    pub(super) async fn stop(self) {
-        self.stop.cancel();
-        if let Err(why) = self.task.await {
-            warn!("the scheduler did not end well: {why}");
-        }
-    }
+/// Watches the calendar. What is cut off when it is stopped is done again at the next start, once.
+pub(super) fn attend(service: Service) -> Attendant {
+    Attendant::start("scheduler", |_| async move { watch(&service).await })
 }
 
 async fn watch(service: &Service) {

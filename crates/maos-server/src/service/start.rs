@@ -23,14 +23,12 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::abilities::Abilities;
-use super::checkpoints::Watchman;
+use super::attendant::Attendant;
 use super::figures::RowCounts;
 use super::planning::Planning;
-use super::pools::Scaler;
 use super::resources::{self, Kinds};
 use super::retention::Keeper;
-use super::schedules::Scheduler;
-use super::{Alone, Ending, Inner, Room, Service, new_id, now};
+use super::{Alone, Ending, Inner, Room, Service, checkpoints, new_id, now, pools, schedules};
 use crate::agents::builtin::Builtin;
 use crate::agents::command::Commands;
 use crate::agents::http::{HttpAgents, NoSecret, POOL};
@@ -121,25 +119,25 @@ pub struct Server {
 /// What goes on beside requests.
 struct Attendants {
     keeper: Keeper,
-    scheduler: Scheduler,
-    watchman: Watchman,
-    scaler: Scaler,
+    scheduler: Attendant,
+    checkpoints: Attendant,
+    scaler: Attendant,
 }
 
 impl Attendants {
     async fn start(service: &Service, keeper: Keeper) -> Attendants {
-        let scheduler = Scheduler::start(service.clone());
-        let watchman = Watchman::start(service.clone());
-        let scaler = Scaler::start(service.clone()).await;
+        let scheduler = schedules::attend(service.clone());
+        let checkpoints = checkpoints::attend(service.clone());
+        let scaler = pools::attend(service.clone()).await;
         if let Err(why) = service.resume_callbacks().await {
             warn!("callbacks of an earlier server wait for the next start: {why}");
         }
-        Attendants { keeper, scheduler, watchman, scaler }
+        Attendants { keeper, scheduler, checkpoints, scaler }
     }
 
     async fn stop(self) {
         self.scheduler.stop().await;
-        self.watchman.stop().await;
+        self.checkpoints.stop().await;
         self.scaler.stop().await;
         self.keeper.stop().await;
     }
