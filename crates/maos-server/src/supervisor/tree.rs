@@ -73,17 +73,20 @@ pub(super) fn with_marker(processes: &[Process], marker: &str) -> Vec<i32> {
 }
 
 pub(super) fn has_marker(pid: i32, marker: &str) -> bool {
-    let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else { return false };
-    environment.split(|byte| *byte == 0).any(|entry| entry == marker.as_bytes())
+    in_environment(pid, |entry| (entry == marker.as_bytes()).then_some(())).is_some()
 }
 
-/// What the environment of a process, as it was started, says under this name.
+/// What the environment of a process says under this name.
 pub(super) fn marker_of(pid: i32, name: &str) -> Option<String> {
-    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
     let value =
         |entry: &[u8]| Some(entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?.to_vec());
-    let found = environment.split(|byte| *byte == 0).find_map(value)?;
-    String::from_utf8(found).ok()
+    String::from_utf8(in_environment(pid, value)?).ok()
+}
+
+/// The first `NAME=value` of a process's environment, as it was started, that is looked for.
+fn in_environment<T>(pid: i32, look: impl FnMut(&[u8]) -> Option<T>) -> Option<T> {
+    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    environment.split(|byte| *byte == 0).find_map(look)
 }
 
 pub(super) fn signal(pid: i32, signal: Signal) {
