@@ -24,13 +24,16 @@ use crate::data_dir::{DataDir, sync_folder, write_whole};
 use crate::journal::SqliteJournal;
 
 /// Pages that are copied before others get a turn.
-const PAGES_PER_STEP: i32 = 1_000;
-const PAUSE: Duration = Duration::from_micros(200);
-/// Bytes of the copy that are compressed at a time.
-const CHUNK_BYTES: usize = 1 << 20;
+const PAGES_PER_STEP: i32 = 100;
+/// Bytes of the copy that are compressed at a time: half a millisecond's work, as those pages are.
+const CHUNK_BYTES: usize = 1 << 17;
+/// Sleep behind each of them, which hands the processor over. A low priority alone does not: it
+/// makes turns rare, but whoever has one keeps it for a tick of the scheduler, often 4 ms, and the
+/// engine would be held up by as much.
+const PAUSE: Duration = Duration::from_micros(50);
 /// Chunks after which what was written is brought to disk: a commit of the journal that comes
 /// meanwhile waits for no more than that.
-const CHUNKS_PER_SYNC: u32 = 8;
+const CHUNKS_PER_SYNC: u32 = 64;
 const FORMAT: u32 = 1;
 /// Says that a way back has begun; what it says is finished whatever happens.
 const MARKER: &str = "restoring";
@@ -375,6 +378,7 @@ fn pack(from: &Path, to: &Path) -> Result<(blake3::Hash, u64), StoreError> {
             let synced = target.flush().and_then(|()| target.get_ref().sync_data());
             synced.map_err(|fault| io(to, fault))?;
         }
+        std::thread::sleep(PAUSE);
     }
     let file = target.into_inner().map_err(|fault| io(to, fault.into_error()))?;
     file.sync_all().map_err(|fault| io(to, fault))?;
