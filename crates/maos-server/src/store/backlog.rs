@@ -14,6 +14,7 @@ use maos_core::ids::{AgentId, Sequence, TaskId};
 use maos_core::payload::Payload;
 use maos_core::record::{AgentRecord, EngineRecord, EntryRecord, Stage, TaskRecord};
 
+use super::newest::NewestRows;
 use super::{Backlog, Changes};
 
 /// Rows at which a portion is closed and the next one begins: one transaction of less than a
@@ -43,10 +44,7 @@ const AGENT_BYTES: u64 = 400;
 pub(super) struct Portion {
     pub(super) engine: EngineRecord,
     pub(super) agents: Vec<AgentRecord>,
-    /// As they were handed in, so that handing in moves nothing; older versions of a row stay.
-    groups: Vec<Vec<TaskRecord>>,
-    /// Where the newest version of each task is: its group, its place there.
-    index: HashMap<TaskId, (usize, usize)>,
+    rows: NewestRows,
     /// The subtasks of each plan by its root; a root is found by its own id.
     members: HashMap<TaskId, Vec<TaskId>>,
     agent_index: HashMap<AgentId, usize>,
@@ -99,9 +97,7 @@ pub(super) struct Shared {
 impl Portion {
     fn add(&mut self, changes: Changes) {
         self.engine = changes.engine;
-        let group = self.groups.len();
-        for (place, record) in changes.tasks.iter().enumerate() {
-            let fresh = self.index.insert(record.id, (group, place)).is_none();
+        self.rows.add(changes.tasks, |record, fresh| {
             self.bytes += version_bytes(record);
             if fresh || record.amended() {
                 self.bytes += spec_bytes(record);
@@ -109,8 +105,7 @@ impl Portion {
             if fresh && record.id != record.plan.root {
                 self.members.entry(record.plan.root).or_default().push(record.id);
             }
-        }
-        self.groups.push(changes.tasks);
+        });
         for entry in changes.entries {
             let same =
                 |held: &EntryRecord| held.register == entry.register && held.key == entry.key;
@@ -130,25 +125,21 @@ impl Portion {
 
     /// The newest version of each task, in any order.
     pub(super) fn tasks(&self) -> impl Iterator<Item = &TaskRecord> {
-        self.index.values().map(|(group, place)| &self.groups[*group][*place])
-    }
-
-    fn task(&self, id: TaskId) -> Option<&TaskRecord> {
-        self.index.get(&id).map(|(group, place)| &self.groups[*group][*place])
+        self.rows.iter()
     }
 
     fn plan(&self, root: TaskId) -> Vec<TaskRecord> {
         let members = self.members.get(&root).map(Vec::as_slice).unwrap_or_default();
-        let tasks = std::iter::once(&root).chain(members).filter_map(|id| self.task(*id));
+        let tasks = std::iter::once(&root).chain(members).filter_map(|id| self.rows.get(*id));
         tasks.filter(|task| task.plan.root == root).cloned().collect()
     }
 
     fn is_full(&self) -> bool {
-        self.index.len() >= PORTION_ROWS
+        self.rows.len() >= PORTION_ROWS
     }
 
-    fn rows(&self) -> u64 {
-        (self.index.len() + self.agents.len() + self.entries.len()) as u64
+    fn rows_count(&self) -> u64 {
+        (self.rows.len() + self.agents.len() + self.entries.len()) as u64
     }
 
     fn bytes(&self) -> u64 {
@@ -163,17 +154,17 @@ impl State {
             && self.portions.back().is_some_and(|last| !last.is_full());
         if !fits {
             // The next portion is likely to be about as large as the one before.
-            let likely = self.portions.back().map_or(0, |last| last.index.len());
-            let index = HashMap::with_capacity(likely);
+            let likely = self.portions.back().map_or(0, |last| last.rows.len());
+            let rows = NewestRows::with_capacity(likely);
             let began = Some(Instant::now());
-            self.portions.push_back(Arc::new(Portion { index, began, ..Portion::default() }));
+            self.portions.push_back(Arc::new(Portion { rows, began, ..Portion::default() }));
         }
         self.handed += changes.tasks.len() as u64;
         let last = self.portions.back_mut().expect("one was just there");
         let last = Arc::get_mut(last).expect("only the portion on its way is shared");
-        let (rows, bytes) = (last.rows(), last.bytes());
+        let (rows, bytes) = (last.rows_count(), last.bytes());
         last.add(changes);
-        self.rows = self.rows + last.rows() - rows;
+        self.rows = self.rows + last.rows_count() - rows;
         self.bytes = self.bytes + last.bytes() - bytes;
     }
 
@@ -282,7 +273,7 @@ impl Shared {
         let portion = state.portions.pop_front().expect("the portion on its way is the first");
         state.writing = false;
         state.synced = portion.engine.position.sequence;
-        state.rows -= portion.rows();
+        state.rows -= portion.rows_count();
         state.bytes -= portion.bytes();
         state.fault = None;
         // Freeing many rows takes a while: not while the engine may want to hand in more.
@@ -332,14 +323,14 @@ impl Shared {
 
     pub(super) fn task(&self, id: TaskId) -> Option<TaskRecord> {
         let state = self.lock();
-        state.portions.iter().rev().find_map(|portion| portion.task(id).cloned())
+        state.portions.iter().rev().find_map(|portion| portion.rows.get(id).cloned())
     }
 
     /// Whether anything of the plan with this root waits here.
     pub(super) fn holds(&self, root: TaskId) -> bool {
         let state = self.lock();
         let holds = |portion: &Arc<Portion>| {
-            portion.index.contains_key(&root) || portion.members.contains_key(&root)
+            portion.rows.get(root).is_some() || portion.members.contains_key(&root)
         };
         state.portions.iter().any(holds)
     }

@@ -10,6 +10,7 @@ pub mod checkpoint;
 mod facets;
 mod gone;
 mod listing;
+mod newest;
 mod read;
 pub mod recovery;
 mod removal;
