@@ -89,7 +89,8 @@ impl Roster {
         Roster { runtimes: Arc::new(runtimes), workers, payloads, sinks, running, emptied }
     }
 
-    /// The report of an attempt that needs nobody's time; `None` for all others.
+    /// The report of an attempt that needs nobody's time; `None` for all others, which
+    /// [`Roster::run`] carries out.
     #[must_use]
     pub fn at_once(order: &Order) -> Option<Command> {
         match order {
@@ -101,20 +102,17 @@ impl Roster {
     /// Carries out orders until there will be no more.
     pub async fn run(self, mut orders: mpsc::UnboundedReceiver<Vec<Order>>) {
         while let Some(batch) = orders.recv().await {
-            let (mut at_once, mut for_workers) = (Vec::new(), Vec::new());
+            let (mut reports, mut for_workers) = (Vec::new(), Vec::new());
             for order in batch {
                 match order {
                     order if order.agent().runtime == Runtime::Worker => for_workers.push(order),
-                    Order::Start(start) => match echo(&start) {
-                        Some(report) => at_once.push(report),
-                        None => self.start(*start),
-                    },
-                    Order::Stop(task, attempt, _) => at_once.extend(self.stop(task, attempt)),
+                    Order::Start(start) => self.start(*start),
+                    Order::Stop(task, attempt, _) => reports.extend(self.stop(task, attempt)),
                 }
             }
-            at_once.extend(self.workers.deliver(for_workers));
-            if !at_once.is_empty() {
-                (self.sinks.report)(at_once);
+            reports.extend(self.workers.deliver(for_workers));
+            if !reports.is_empty() {
+                (self.sinks.report)(reports);
             }
         }
     }

@@ -61,7 +61,7 @@ const TRIM_STEPS: u64 = 20_000;
 pub struct Ports {
     /// Where attempts go. Never more than the agents' slots.
     pub orders: mpsc::UnboundedSender<Vec<Order>>,
-    /// The report of an attempt that needs no agent's time: asked before a few orders are sent.
+    /// The report of an attempt that needs no agent's time: asked before orders are sent.
     pub at_once: fn(&Order) -> Option<Command>,
     /// Takes what came to another state, durable, once somebody watches.
     pub tell: Box<dyn FnMut(Epoch, Sequence, Vec<Change>) + Send>,
@@ -445,26 +445,22 @@ impl Driver {
         if self.shared.disk_users.load(Ordering::Acquire) > 0 {
             return false;
         }
-        self.answer_at_once();
+        self.send_orders();
         let Some(group) = self.take_group() else { return false };
         let Some(ack) = self.writer.append_here(group) else { return false };
         // Only the journal's thread says that there is a newer reign.
         self.acknowledge(ack).is_none()
     }
 
-    /// Has orders answered that need no agent's time, and sends the others.
-    fn answer_at_once(&mut self) {
-        let orders = std::mem::take(&mut self.orders);
-        for order in orders {
+    /// Sends orders to the agents; what needs nobody's time is reported in their place, which takes
+    /// less than handing it to another thread would.
+    fn send_orders(&mut self) {
+        for order in std::mem::take(&mut self.orders) {
             match (self.ports.at_once)(&order) {
                 Some(command) => self.feed(Input::Request { id: None, command, echo: Echo::Id }),
                 None => self.orders.push(order),
             }
         }
-        self.send_orders();
-    }
-
-    fn send_orders(&mut self) {
         if !self.orders.is_empty() {
             // The agents are gone only when the whole server stops.
             drop(self.ports.orders.send(std::mem::take(&mut self.orders)));
