@@ -81,6 +81,7 @@ impl Kinds {
         amounts: &Amounts,
         warnings: &mut Vec<String>,
     ) -> Result<(), ApiError> {
+        let mut refused: Option<ApiError> = None;
         for (name, milli) in amounts.iter() {
             let Some(kind) = self.0.get(name) else {
                 let warning = format!(
@@ -99,10 +100,14 @@ impl Kinds {
                 _ => continue,
             };
             let message = format!("`{name}`: {fault} may be asked for at once, found {wanted}");
-            let fields = serde_json::json!({ format!("{field}.{name}"): message });
-            return Err(ApiError::new(ErrorCode::ValidationFailed, message).with("fields", fields));
+            let fault = ApiError::new(ErrorCode::ValidationFailed, message.clone())
+                .with_field(&format!("{field}.{name}"), message);
+            refused = Some(match refused {
+                Some(others) => others.and(fault),
+                None => fault,
+            });
         }
-        Ok(())
+        refused.map_or(Ok(()), Err)
     }
 
     /// The same for all tasks of a plan.

@@ -76,6 +76,14 @@ async fn a_requirement_is_held_against_what_is_declared() {
         assert_eq!(answer.status, status, "{amount}: {}", answer.body);
         assert!(answer.body.get("warnings").is_none());
     }
+    let shelf = json!({"resource_type": "custom", "name": "shelves", "capacity": 9,
+                       "maximum_allocation": 4});
+    declare(&house, shelf).await;
+    let both = task(&json!({"licences": 2.5, "shelves": 5}));
+    let answer = house.call("POST", "/api/v1/tasks", Some(&both)).await;
+    let fields: Vec<&String> =
+        answer.body["details"]["fields"].as_object().unwrap().keys().collect();
+    assert_eq!(fields, ["resource_requirements.licences", "resource_requirements.shelves"]);
     let answer = house.call("POST", "/api/v1/tasks", Some(&task(&json!({"cpu_cores": 200})))).await;
     assert_eq!((answer.status, &answer.body["details"]["capacity"]), (422, &json!(100.0)));
     let warned = house.submit(&task(&json!({"seats": 5}))).await;
