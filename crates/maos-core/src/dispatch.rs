@@ -177,6 +177,7 @@ fn serves(profile: &ProfileKey, namespace: &str, demand: &Demand) -> bool {
     let known = match &demand.work {
         Work::FreeForm => !profile.builtin,
         Work::Known(capability) => !profile.builtin || profile.capabilities.contains(capability),
+        Work::BuiltIn(capability) => profile.builtin && profile.capabilities.contains(capability),
     };
     known
         && *profile.namespace == *namespace

@@ -95,9 +95,13 @@ pub enum Work {
     #[default]
     #[n(0)]
     FreeForm,
-    /// A built-in action of this capability.
+    /// A built-in action of this capability, for whomever the submission names.
     #[n(1)]
     Known(#[n(0)] Name),
+    /// A built-in action of this capability, and nobody is named: a built-in agent does it. Others
+    /// of the capability do not know the action, and would answer something else.
+    #[n(2)]
+    BuiltIn(#[n(0)] Name),
 }
 
 /// A set of names, sorted and without doubles.

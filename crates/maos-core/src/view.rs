@@ -6,6 +6,7 @@ use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use crate::agent::Agent;
 use crate::dispatch::can_serve;
 use crate::engine::State;
 use crate::ids::{AgentId, Attempt, TaskId};
@@ -144,9 +145,20 @@ impl State {
         let slot = self.slot(id)?;
         let task = &self.tasks[slot];
         let mut blockers = match &task.stage {
-            Stage::Waiting | Stage::Active => self.explain_graph(task),
+            Stage::Waiting | Stage::Active if task.is_parent() => self.explain_graph(task),
+            Stage::Waiting | Stage::Active => {
+                let start = task.spec.rare().start_at.filter(|start| *start > self.at());
+                let mut blockers = self.explain_graph(task);
+                if start.is_some() {
+                    blockers.push(self.explain_parked(task, ParkReason::StartTime, start));
+                }
+                blockers.extend(self.explain_no_agent(task, task.times.created));
+                blockers
+            }
             Stage::Parked { reason, until } => {
-                Vec::from([self.explain_parked(task, *reason, *until)])
+                let mut blockers = Vec::from([self.explain_parked(task, *reason, *until)]);
+                blockers.extend(self.explain_no_agent(task, task.times.created));
+                blockers
             }
             Stage::Ready { .. } => self.explain_ready(slot, task),
             Stage::Backoff { until } => Vec::from([self.explain_backoff(task, *until)]),
@@ -238,16 +250,10 @@ impl State {
 
     fn explain_ready(&self, slot: Slot, task: &Task) -> Vec<Blocker> {
         let since = task.times.ready.unwrap_or(task.times.created);
-        let demand = &task.spec.demand;
-        let serving = || {
-            let alive = self.agents.iter().filter(|(_, agent)| agent.end.is_none());
-            alive.filter(|(_, agent)| can_serve(&agent.spec, &task.plan.namespace, demand))
-        };
-        if serving().next().is_none() {
-            return Vec::from([self.explain_no_agent(task, since)]);
-        }
-        let mut blockers = Vec::new();
-        if serving().all(|(_, agent)| agent.fitness().is_none()) {
+        let serving = || self.serving(task);
+        let mut blockers = Vec::from_iter(self.explain_no_agent(task, since));
+        let any = blockers.is_empty();
+        if any && serving().all(|(_, agent)| agent.fitness().is_none()) {
             let busy: Vec<Holder> = serving()
                 .take(HOLDERS_MAX)
                 .map(|(_, agent)| Holder::Agent(agent.spec.id))
@@ -262,7 +268,8 @@ impl State {
             });
         }
         let mut others = serving().filter(|(_, agent)| !agent.spec.runtime.ends_with_server());
-        if self.dispatch.own_is_full() && others.all(|(_, agent)| agent.fitness().is_none()) {
+        if any && self.dispatch.own_is_full() && others.all(|(_, agent)| agent.fitness().is_none())
+        {
             let most = self.dispatch.own_max.unwrap_or_default();
             blockers.push(Blocker {
                 kind: BlockerKind::AgentsBusy,
@@ -292,15 +299,21 @@ impl State {
         blockers
     }
 
-    fn explain_no_agent(&self, task: &Task, since: WallTime) -> Blocker {
-        Blocker {
+    /// Agents that could do a task, whatever they are doing at the moment.
+    fn serving<'a>(&'a self, task: &'a Task) -> impl Iterator<Item = (Slot, &'a Agent)> {
+        let alive = self.agents.iter().filter(|(_, agent)| agent.end.is_none());
+        alive.filter(|(_, agent)| can_serve(&agent.spec, &task.plan.namespace, &task.spec.demand))
+    }
+
+    fn explain_no_agent(&self, task: &Task, since: WallTime) -> Option<Blocker> {
+        self.serving(task).next().is_none().then(|| Blocker {
             kind: BlockerKind::NoAgent,
             message: task.spec.demand.unmet(),
             since,
             held_by: Vec::new(),
             unblock: "an agent that has it".into(),
             until: None,
-        }
+        })
     }
 
     fn explain_resources(&self, task: &Task, since: WallTime) -> Option<Blocker> {
@@ -431,13 +444,15 @@ impl Demand {
             self.capabilities.iter().map(|name| format!("capability `{name}`")).collect();
         wanted.extend(self.agent_type.as_ref().map(|kind| format!("type `{kind}`")));
         wanted.extend(self.agent.map(|id| format!("id `{id}`")));
-        let free_form = self.work == Work::FreeForm;
-        let note = if free_form {
-            "; no built-in agent knows its action, so it needs a command, http or worker agent"
-        } else {
-            ""
-        };
-        format!("no agent has {}{note}", wanted.join(" and "))
+        let wanted = wanted.join(" and ");
+        match self.work {
+            Work::FreeForm => format!(
+                "no agent has {wanted}; no built-in agent knows its action, so it needs a command, \
+                 http or worker agent"
+            ),
+            Work::Known(_) => format!("no agent has {wanted}"),
+            Work::BuiltIn(_) => format!("no built-in agent has {wanted}"),
+        }
     }
 }
 

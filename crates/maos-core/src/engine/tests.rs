@@ -1,6 +1,7 @@
 //! The engine at its door: given steps, when a command comes, then these events or this refusal.
 
 mod kept;
+mod why;
 
 use std::format;
 use std::string::{String, ToString};
@@ -382,18 +383,6 @@ fn deadlines_and_queue_timeouts_end_what_waits() {
     assert_eq!(failure.kind, FailureKind::DeadlineExceeded);
 }
 
-#[test]
-fn builtin_agents_take_only_what_they_know() {
-    let mut bench = Bench::new();
-    bench.run(Command::RegisterAgent { agent: agent(1, 9, Runtime::Builtin) });
-    bench.run(single(5, spec("free-form")));
-    let work = Work::Known("work".into());
-    let known = Arc::new(Demand { work, ..Demand::clone(&spec("").demand) });
-    bench.run(single(6, TaskSpec { demand: known, ..spec("known") }));
-    assert_eq!(bench.states(&[5, 6]), ["ready", "running"]);
-    assert_eq!(bench.state.explain(TaskId(5)).unwrap()[0].kind, BlockerKind::NoAgent);
-}
-
 fn part_of(id: u128, body: u8, part: Option<u32>) -> Command {
     let mut plan = Plan::clone(&plan_of(vec![planned(id, None, &[], spec("a"))]));
     plan.idempotency = Some(IdempotencyKey { key: "k".into(), body_hash: [body; 32], part });
@@ -617,20 +606,6 @@ fn subtasks_that_cannot_be_taken_fail_the_attempt_for_good() {
     assert_eq!(bench.states(&[last]), ["running"]);
     bench.run(report(last, 1, subtasks(&[(last + 1, &[])])));
     assert_eq!(bench.states(&[100, last]), ["failed", "failed"]);
-}
-
-#[test]
-fn a_task_with_a_start_time_waits_for_it_and_says_so() {
-    let mut bench = Bench::with_agent(1);
-    let at = Some(Timestamp((bench.now_ms + 5_000) * 1_000));
-    let rare = Rare { start_at: at, queue_timeout_ms: Some(1_000), ..Rare::default() };
-    bench.run(single(5, TaskSpec { rare: rare.boxed(), ..spec("later") }));
-    bench.later(4_999);
-    assert_eq!(bench.states(&[5]), ["pending"]);
-    let blockers = bench.state.explain(TaskId(5)).unwrap();
-    assert_eq!(blockers[0].kind, BlockerKind::Parked);
-    bench.later(1);
-    assert_eq!(bench.states(&[5]), ["running"]);
 }
 
 fn keyed(fairness: Option<&str>, concurrency: Option<&str>) -> TaskSpec {

@@ -477,7 +477,7 @@ fn demand(action: &str) -> Arc<Demand> {
     static KNOWN: OnceLock<Arc<Demand>> = OnceLock::new();
     static UNKNOWN: OnceLock<Arc<Demand>> = OnceLock::new();
     let (shared, work) = match action {
-        "noop" => (&KNOWN, Work::Known("task_execution".into())),
+        "noop" => (&KNOWN, Work::BuiltIn("task_execution".into())),
         _ => (&UNKNOWN, Work::FreeForm),
     };
     let capabilities = Names::new(["task_execution".into()]);

@@ -176,7 +176,13 @@ fn demand(drafts: &mut Drafts<'_, '_>, index: usize, parameters: &str) -> Demand
         capabilities,
         agent_type: settings.agent_type.clone(),
         agent: settings.agent,
-        work: known.map_or(Work::FreeForm, |capability| Work::Known(capability.into())),
+        work: match known {
+            None => Work::FreeForm,
+            Some(capability) if says_who || settings.capabilities.is_some() => {
+                Work::Known(capability.into())
+            }
+            Some(capability) => Work::BuiltIn(capability.into()),
+        },
         resources,
     }
 }

@@ -622,16 +622,17 @@ fn demand_of(body: Value) -> (String, Work) {
 #[test]
 fn an_action_says_who_can_do_it_unless_the_submission_does() {
     let known = |capability: &str| Work::Known(capability.into());
+    let built_in = |capability: &str| Work::BuiltIn(capability.into());
     let worker = uuid::Uuid::from_u128(WORKER_AGENT.0).to_string();
     for (body, capabilities, work) in [
         (json!({}), "task_execution", Work::FreeForm),
         (json!({"parameters": {"action": "mine"}}), "task_execution", Work::FreeForm),
         (json!({"parameters": {"action": 5}}), "task_execution", Work::FreeForm),
-        (json!({"parameters": {"action": "noop"}}), "task_execution", known("task_execution")),
+        (json!({"parameters": {"action": "noop"}}), "task_execution", built_in("task_execution")),
         (
             json!({"parameters": {"action": "data.query"}}),
             "data_processing",
-            known("data_processing"),
+            built_in("data_processing"),
         ),
         (
             json!({"parameters": {"action": "data.query"}, "required_capabilities": ["b", "a"]}),

@@ -110,7 +110,7 @@ fn strategy(record: &TaskRecord) -> Option<String> {
 pub(super) fn implied(demand: &Demand) -> bool {
     let capability = match &demand.work {
         Work::FreeForm => planner::DEFAULT_CAPABILITY,
-        Work::Known(capability) => capability,
+        Work::Known(capability) | Work::BuiltIn(capability) => capability,
     };
     demand.capabilities.iter().eq([capability])
 }
