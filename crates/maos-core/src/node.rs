@@ -19,7 +19,7 @@ use crate::outcome::Outcome;
 use crate::presence::Presence;
 use crate::record::{AgentRecord, Counters, EntryRecord, Reservation, TaskRecord};
 use crate::rejection::Rejection;
-use crate::spec::{AgentSpec, Name, Runtime};
+use crate::spec::{AgentSpec, IdempotencyKey, Name, Runtime};
 use crate::time::{Moment, Timestamp};
 use crate::view::{Blocker, Hold, Keys, PoolView};
 
@@ -100,6 +100,15 @@ pub enum Query {
     Outcome(TaskId),
     /// All tasks of the plan with this root.
     Plan(TaskId),
+    /// What a body became that came under an idempotency key before.
+    Remembered {
+        /// Whose.
+        namespace: Name,
+        /// Whose of them.
+        submitter: Name,
+        /// The key, and the hash of the body.
+        key: IdempotencyKey,
+    },
     /// All agents.
     Agents,
     /// One agent.
@@ -172,6 +181,8 @@ pub enum Answer {
     Outcome(Outcome),
     /// All tasks of a plan, the root first.
     Plan(Vec<TaskRecord>),
+    /// The root that a body became; `None`: it did not come before.
+    Remembered(Option<TaskId>),
     /// Agents.
     Agents(Vec<AgentState>),
     /// An agent and what it holds, in full.
@@ -494,6 +505,10 @@ impl Node {
                 Some(tasks) => (Ok(Answer::Plan(tasks)), self.decided),
                 None => self.absent(root),
             },
+            Query::Remembered { namespace, submitter, key } => {
+                let root = self.state.remembered(&namespace, &submitter, &key);
+                (Ok(Answer::Remembered(root)), self.decided)
+            }
             Query::Agents => {
                 let agents = self.state.agents().map(|record| self.agent_state(record)).collect();
                 (Ok(Answer::Agents(agents)), self.decided)

@@ -92,6 +92,7 @@ impl Asked {
             Query::Plan(_)
             | Query::Outcome(_)
             | Query::Explain(_)
+            | Query::Remembered { .. }
             | Query::Agents
             | Query::Agent(_)
             | Query::Keys
@@ -173,6 +174,7 @@ impl Promises {
                 Answer::Done
                 | Answer::Accepted { task: None, .. }
                 | Answer::Outcome(_)
+                | Answer::Remembered(_)
                 | Answer::Agents(_)
                 | Answer::Keys(_)
                 | Answer::Pools(_)

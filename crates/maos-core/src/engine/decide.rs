@@ -74,6 +74,20 @@ impl State {
         (remembered.until > moment.at).then_some(remembered.root)
     }
 
+    /// The root that this very body became under its idempotency key, if it did.
+    #[must_use]
+    pub fn remembered(
+        &self,
+        namespace: &Name,
+        submitter: &Name,
+        key: &IdempotencyKey,
+    ) -> Option<TaskId> {
+        let scope = (namespace.clone(), submitter.clone(), key.key.clone(), key.part);
+        let remembered = self.idempotency.get(&scope)?;
+        let same = remembered.until > self.at() && remembered.body_hash == key.body_hash;
+        same.then_some(remembered.root)
+    }
+
     /// What another body became that came under this plan's idempotency key. All parts of a body
     /// share its hash, so any part that is remembered speaks for all.
     fn taken_by(&self, moment: &Moment, plan: &Plan) -> Option<TaskId> {

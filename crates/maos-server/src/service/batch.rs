@@ -38,7 +38,7 @@ impl Service {
         self.check_intake()?;
         let large = body.as_ref().len() > AT_ONCE_MAX * 1_024;
         let service = self.clone();
-        let planned = if large {
+        let (key, planned) = if large {
             blocking(move || service.plan_all(body.as_ref(), &options)).await?
         } else {
             service.plan_all(body.as_ref(), &options)?
@@ -55,7 +55,9 @@ impl Service {
                     commands.push(Command::Submit { plan: Arc::new(planned.plan) });
                     places.push(place);
                 }
-                Err(error) => results.push(refused(error)),
+                Err(error) => {
+                    results.push(self.accepted_part_or(key.as_ref(), place, error).await?)
+                }
             }
         }
         let answers = self.inner.driver.run_all(commands, Echo::Id).await;
@@ -75,14 +77,28 @@ impl Service {
         Ok(results)
     }
 
+    /// What became of this entry when the list came before; else the refusal.
+    async fn accepted_part_or(
+        &self,
+        whole: Option<&IdempotencyKey>,
+        place: usize,
+        refusal: ApiError,
+    ) -> Result<BatchResult, ApiError> {
+        let Some(whole) = whole else { return Ok(refused(refusal)) };
+        Ok(match self.accepted_under(part_of(whole, place)).await? {
+            Some(root) => BatchResult::Accepted { task_id: Uuid::from_u128(root.0) },
+            None => refused(refusal),
+        })
+    }
+
     fn plan_all(
         &self,
         body: &[u8],
         options: &SubmitOptions,
-    ) -> Result<Vec<Result<Planned, ApiError>>, ApiError> {
+    ) -> Result<(Option<IdempotencyKey>, Vec<Result<Planned, ApiError>>), ApiError> {
         let most = usize::try_from(BATCH_TASKS_MAX).unwrap_or(usize::MAX);
-        let whole = Bounds { body_bytes_max: BATCH_BYTES_MAX, ..*self.bounds() };
-        let entries = match document::list(submission::readable(body, &whole)?, most) {
+        let bounds = Bounds { body_bytes_max: BATCH_BYTES_MAX, ..*self.bounds() };
+        let entries = match document::list(submission::readable(body, &bounds)?, most) {
             Some(List::Entries(entries)) => entries,
             Some(List::TooLong { count }) => {
                 let message =
@@ -94,20 +110,21 @@ impl Service {
             }
             None => return Err(no_list(body)),
         };
-        let body_hash = options.idempotency_key.as_ref().map(|_| *blake3::hash(body).as_bytes());
+        let whole = options.key_of_bytes(body);
         let plan = |(index, entry): (usize, &&serde_json::value::RawValue)| {
-            let key = options.idempotency_key.as_ref().zip(body_hash);
-            let idempotency = key.map(|(key, body_hash)| IdempotencyKey {
-                key: key.as_str().into(),
-                body_hash,
-                part: u32::try_from(index).ok(),
-            });
+            let idempotency = whole.as_ref().map(|key| part_of(key, index));
             let envelope =
                 Envelope { idempotency, trace: options.trace.clone(), ..Envelope::default() };
             self.inner.planning.plan(entry.get().as_bytes(), envelope)
         };
-        Ok(entries.iter().enumerate().map(plan).collect())
+        let planned = entries.iter().enumerate().map(plan).collect();
+        Ok((whole, planned))
     }
+}
+
+/// The key of one entry of a list.
+fn part_of(whole: &IdempotencyKey, place: usize) -> IdempotencyKey {
+    IdempotencyKey { part: u32::try_from(place).ok(), ..whole.clone() }
 }
 
 fn refused(error: ApiError) -> BatchResult {

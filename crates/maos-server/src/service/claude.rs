@@ -9,7 +9,6 @@ use maos_api::claude::{
 use maos_api::error::{ApiError, ErrorCode};
 use maos_api::task::{CancelAnswer, Task, TaskResults};
 use maos_core::ids::TaskId;
-use maos_core::spec::IdempotencyKey;
 use uuid::Uuid;
 
 use super::callbacks::Callback;
@@ -31,19 +30,26 @@ impl Service {
         self.check_intake()?;
         let Translated { document, callback_url, fault } = claude::submission(body, self.bounds())?;
         let unreachable = callback_url.as_deref().and_then(|url| self.check_callback(url).err());
-        let idempotency = options.idempotency_key.map(|key| IdempotencyKey {
-            key: key.into(),
-            body_hash: hash(body),
-            part: None,
-        });
+        let key = options.key_of(hash(body));
+        let idempotency = key.clone();
         let envelope = Envelope { idempotency, trace: options.trace, origin: Some(claude::SOURCE) };
         let planned = self.inner.planning.plan(document.as_bytes(), envelope);
         // One answer tells all that is wrong.
         let planned = match fault.into_iter().chain(unreachable).reduce(ApiError::and) {
             Some(fault) => return Err(planned.err().into_iter().fold(fault, ApiError::and)),
-            None => planned?,
+            None => planned,
         };
-        let (accepted, callback) = self.accept(planned, callback_url.map(Callback::new)).await?;
+        let (accepted, callback) = match planned {
+            Ok(planned) => self.accept(planned, callback_url.map(Callback::new)).await?,
+            Err(refusal) => {
+                let accepted = self.accepted_or(key, refusal).await?;
+                let callback = match &callback_url {
+                    Some(_) => self.callback(TaskId(accepted.task.id.as_u128())).await,
+                    None => None,
+                };
+                (accepted, callback)
+            }
+        };
         Ok(ClaudeAccepted {
             callback_secret: callback.map(Callback::secret),
             claude_task_id: claude::other_id(accepted.task.id),

@@ -18,6 +18,7 @@ mod events;
 mod faults;
 mod figures;
 mod history;
+mod keyed;
 mod keys;
 mod lists;
 mod logs;

@@ -21,6 +21,10 @@ use crate::config::Config;
 use crate::driver::Handle;
 use crate::planner::{self, Defaults, Demands, Expanded, PlanContext, Planned};
 
+/// Whose all submissions are, for as long as there is one of each.
+pub(super) const NAMESPACE: &str = "default";
+pub(super) const SUBMITTER: &str = "";
+
 /// What the planner must know of this server.
 pub(super) struct Planning {
     driver: Handle,
@@ -133,8 +137,8 @@ impl Planning {
             now: self.driver.engine_time(wall),
             wall,
             demands: &self.demands,
-            namespace: "default",
-            submitter: "",
+            namespace: NAMESPACE,
+            submitter: SUBMITTER,
             idempotency: envelope.idempotency,
             trace: envelope.trace,
             origin: envelope.origin,

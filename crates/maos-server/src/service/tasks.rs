@@ -13,12 +13,13 @@ use maos_core::node::{Answer, Echo, Query};
 use maos_core::outcome::{Outcome, Source};
 use maos_core::payload::Payload;
 use maos_core::record::{Stage, TaskRecord};
-use maos_core::spec::{IdempotencyKey, TraceContext, Work};
+use maos_core::spec::{TraceContext, Work};
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::callbacks::Callback;
+use super::keyed::ACCEPTED_BEFORE;
 use super::planning::Envelope;
 use super::{Service, faults, present};
 use crate::agents::{Progress, builtin};
@@ -70,8 +71,11 @@ impl Service {
         options: SubmitOptions,
     ) -> Result<TaskEnvelope, ApiError> {
         self.check_intake()?;
-        let (accepted, _) = self.accept(self.plan(body, options)?, None).await?;
-        Ok(accepted)
+        let key = options.key_of_bytes(body);
+        match self.plan(body, options) {
+            Ok(planned) => Ok(self.accept(planned, None).await?.0),
+            Err(refusal) => self.accepted_or(key, refusal).await,
+        }
     }
 
     /// The same; answers when the task has ended or the wait is over.
@@ -151,7 +155,7 @@ impl Service {
         };
         let execution_plan_id = if fresh { plan_id } else { Uuid::from_u128(record.plan.id.0) };
         let task = self.present(&record).await?;
-        let message = if fresh { ACCEPTED } else { "task was accepted before" }.to_owned();
+        let message = if fresh { ACCEPTED } else { ACCEPTED_BEFORE }.to_owned();
         let callback = match callback {
             Some(callback) if fresh => {
                 self.begin_callback(root, callback.clone());
@@ -168,11 +172,7 @@ impl Service {
         body: &[u8],
         options: SubmitOptions,
     ) -> Result<planner::Planned, ApiError> {
-        let idempotency = options.idempotency_key.map(|key| IdempotencyKey {
-            key: key.into(),
-            body_hash: *blake3::hash(body).as_bytes(),
-            part: None,
-        });
+        let idempotency = options.key_of_bytes(body);
         let envelope = Envelope { idempotency, trace: options.trace, ..Envelope::default() };
         self.inner.planning.plan(body, envelope)
     }

@@ -51,6 +51,30 @@ async fn a_key_gives_the_first_answers_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_accepted_is_not_refused_when_it_comes_again() {
+    let house = House::open().await;
+    let agent = json!({"agent_type": "counter", "capabilities": ["task_execution"]});
+    let made = house.call("POST", "/api/v1/agents", Some(&agent)).await;
+    let agent = made.body["agent"]["id"].as_str().unwrap();
+    let noop = json!({"name": "n", "agent_id": agent, "parameters": {"action": "noop"}});
+    let all = json!([noop, {"name": " "}]);
+    let alone = house.keyed("/api/v1/tasks", "one", &noop).await;
+    let listed = house.keyed(BATCH, "many", &all).await;
+    assert!(alone.status == 200 && listed.body[0]["task_id"].is_string(), "{}", alone.body);
+    let ended = house.call("DELETE", &format!("/api/v1/agents/{agent}"), None).await;
+    assert_eq!(ended.status, 200);
+    // Whoever sends it for the first time hears that there is no such agent any more.
+    let late = house.keyed("/api/v1/tasks", "two", &noop).await;
+    assert_eq!((late.status, &late.body["error_code"]), (404, &json!("AGENT_NOT_FOUND")));
+    let again = house.keyed("/api/v1/tasks", "one", &noop).await;
+    assert_eq!(again.status, 200, "{}", again.body);
+    assert_eq!(again.body["task"]["id"], alone.body["task"]["id"]);
+    let waited = house.keyed("/api/v1/tasks?wait_seconds=30", "one", &noop).await;
+    assert_eq!(waited.body["task"]["status"], "completed", "{}", waited.body);
+    assert_eq!(house.keyed(BATCH, "many", &all).await.body, listed.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_is_no_list_or_too_long_a_one_is_refused_whole() {
     let house = House::open().await;
     let many = Value::from(vec![json!({"name": "n"}); 10_001]);
