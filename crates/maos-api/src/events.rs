@@ -132,9 +132,11 @@ pub struct AgentEvent {
 
 wire_names! {
     /// What an agent came to.
-    AgentState: 4 {
+    AgentState: 5 {
         /// It serves, or serves as another than it was.
         Registered "registered"
+        /// A worker was heard of for the first time: from now on it gets tasks.
+        Online "online"
         /// Somebody ended it.
         Terminated "terminated"
         /// It was not heard of for too long.

@@ -15,6 +15,8 @@ use crate::time::{Timestamp, WallTime};
 pub(crate) struct Agent {
     pub(crate) spec: Arc<AgentSpec>,
     pub(crate) end: Option<AgentEnd>,
+    /// It does its work elsewhere and was not heard of yet.
+    pub(crate) expected: bool,
     pub(crate) created: WallTime,
     pub(crate) tally: Tally,
     /// What occupies its slots, running or stopping, and since when.
@@ -67,10 +69,11 @@ impl Held {
 }
 
 impl Agent {
-    /// How good it is for one more attempt; `None` if it has no room or no longer serves.
+    /// How good it is for one more attempt; `None` if it has no room, or serves not yet or no
+    /// longer.
     pub(crate) fn fitness(&self) -> Option<Fitness> {
         let held = u32::try_from(self.held.len()).unwrap_or(u32::MAX);
-        if self.end.is_some() || held >= self.spec.slots {
+        if self.end.is_some() || self.expected || held >= self.spec.slots {
             return None;
         }
         let tried = self.tally.completed + self.tally.failed;
@@ -88,6 +91,7 @@ impl Agent {
             end: self.end,
             created: self.created,
             tally: self.tally,
+            expected: self.expected,
         }
     }
 }

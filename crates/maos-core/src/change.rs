@@ -21,13 +21,24 @@ pub enum Change {
     Agent {
         /// The agent.
         agent: Arc<AgentSpec>,
-        /// How it ended; `None`: it serves from now on.
-        end: Option<AgentEnd>,
+        /// What it came to.
+        turn: AgentTurn,
         /// When.
         at: WallTime,
     },
     /// A document of the shell's.
     Entry(EntryChange),
+}
+
+/// What an agent came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AgentTurn {
+    /// It is there, or serves as another than it was.
+    Registered,
+    /// It was heard of for the first time.
+    Arrived,
+    /// It takes no more work.
+    Ended(AgentEnd),
 }
 
 /// A document of the shell's changed, for those who watch.

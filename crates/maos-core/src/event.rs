@@ -245,6 +245,13 @@ pub enum Event {
         #[n(0)]
         requester: Name,
     },
+    /// An agent that does its work elsewhere was heard of for the first time.
+    #[n(22)]
+    AgentArrived {
+        /// The agent.
+        #[n(0)]
+        agent: AgentId,
+    },
     /// A server took over the journal.
     #[n(14)]
     EpochBegan {

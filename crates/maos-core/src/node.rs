@@ -290,6 +290,9 @@ impl Node {
             Input::Seen { agent } => {
                 let own_ms = self.state.agent(agent).and_then(|agent| agent.spec.silence_ms);
                 self.presence.agent_seen(moment.at, (agent, own_ms));
+                if let Some(arrived) = self.state.arrival(agent) {
+                    self.run(moment, Vec::from([arrived]), actions);
+                }
             }
             Input::Progressed { task, attempt } => {
                 self.presence.attempt_progressed(moment.at, task, attempt);

@@ -369,6 +369,9 @@ pub struct AgentRecord {
     /// What it has done.
     #[n(3)]
     pub tally: Tally,
+    /// It does its work elsewhere and was not heard of yet: it gets none before.
+    #[cbor(n(4), default)]
+    pub expected: bool,
 }
 
 /// What an agent has done since it was registered first.

@@ -254,18 +254,7 @@ impl State {
         let mut blockers = Vec::from_iter(self.explain_no_agent(task, since));
         let any = blockers.is_empty();
         if any && serving().all(|(_, agent)| agent.fitness().is_none()) {
-            let busy: Vec<Holder> = serving()
-                .take(HOLDERS_MAX)
-                .map(|(_, agent)| Holder::Agent(agent.spec.id))
-                .collect();
-            blockers.push(Blocker {
-                kind: BlockerKind::AgentsBusy,
-                message: format!("all {} agents that can do it are busy", serving().count()),
-                since,
-                held_by: busy,
-                unblock: "the end of an attempt on one of them, or another agent".into(),
-                until: None,
-            });
+            blockers.push(self.explain_busy(task, since));
         }
         let mut others = serving().filter(|(_, agent)| !agent.spec.runtime.ends_with_server());
         if any && self.dispatch.own_is_full() && others.all(|(_, agent)| agent.fitness().is_none())
@@ -303,6 +292,32 @@ impl State {
     fn serving<'a>(&'a self, task: &'a Task) -> impl Iterator<Item = (Slot, &'a Agent)> {
         let alive = self.agents.iter().filter(|(_, agent)| agent.end.is_none());
         alive.filter(|(_, agent)| can_serve(&agent.spec, &task.plan.namespace, &task.spec.demand))
+    }
+
+    fn explain_busy(&self, task: &Task, since: WallTime) -> Blocker {
+        let count = self.serving(task).count();
+        let message = match self.serving(task).filter(|(_, agent)| agent.expected).count() {
+            0 => format!("all {count} agents that can do it are busy"),
+            silent if silent == count => {
+                format!("of the {count} agents that can do it none has polled yet")
+            }
+            silent => format!(
+                "of the {count} agents that can do it {silent} have not polled yet and the others \
+                 are busy"
+            ),
+        };
+        let held_by = self.serving(task).map(|(_, agent)| Holder::Agent(agent.spec.id));
+        Blocker {
+            kind: BlockerKind::AgentsBusy,
+            message,
+            since,
+            held_by: held_by.take(HOLDERS_MAX).collect(),
+            unblock:
+                "the end of an attempt on one of them, the first poll of a worker, or another \
+                      agent"
+                    .into(),
+            until: None,
+        }
     }
 
     fn explain_no_agent(&self, task: &Task, since: WallTime) -> Option<Blocker> {

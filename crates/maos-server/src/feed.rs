@@ -169,6 +169,7 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
+    use maos_core::change::AgentTurn;
     use maos_core::event::AgentEnd;
     use maos_core::time::WallTime;
 
@@ -177,7 +178,7 @@ mod tests {
 
     fn change() -> Change {
         let agent = samples::agent(1).spec;
-        Change::Agent { agent, end: Some(AgentEnd::Lost), at: WallTime(1) }
+        Change::Agent { agent, turn: AgentTurn::Ended(AgentEnd::Lost), at: WallTime(1) }
     }
 
     fn tell(feed: &Feed, sequence: u64) {

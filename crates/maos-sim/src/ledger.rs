@@ -110,6 +110,7 @@ impl Ledger {
             | Event::Reopened { .. }
             | Event::Revived { .. }
             | Event::AgentRegistered { .. }
+            | Event::AgentArrived { .. }
             | Event::AgentEnded { .. }
             | Event::CapacitySet { .. }
             | Event::KeySet { .. }
@@ -150,6 +151,7 @@ impl Ledger {
             | Event::BackoffEnded { .. }
             | Event::Released { .. }
             | Event::AgentRegistered { .. }
+            | Event::AgentArrived { .. }
             | Event::AgentEnded { .. }
             | Event::CapacitySet { .. }
             | Event::KeySet { .. }

@@ -4,18 +4,17 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::{Consequence, Effect, Gone, IdempotencyScope, Remembered, State};
-use crate::agent::{Agent, Held};
+use super::{Consequence, Effect, IdempotencyScope, Remembered, State};
 use crate::change::{self, Change, TaskChange};
 use crate::dispatch::OrderKey;
-use crate::event::{AgentEnd, Event, Failure, FailureKind, Holding, Next};
+use crate::event::{Event, Failure, FailureKind, Holding, Next};
 use crate::ids::{AgentId, Attempt, TaskId};
 use crate::limits::IDEMPOTENCY_MS;
 use crate::record::{
-    CollectRecord, HeldAttempt, ParkReason, PastAttempt, PlanRecord, Stage, Tally, Times,
+    CollectRecord, HeldAttempt, ParkReason, PastAttempt, PlanRecord, Stage, Times,
 };
 use crate::slab::Slot;
-use crate::spec::{AgentSpec, Collect, Expansion, FailurePolicy, Name, Plan, PlanTask, Setting};
+use crate::spec::{Collect, Expansion, FailurePolicy, Name, Plan, PlanTask, Setting};
 use crate::task::{Edges, Task, Timer};
 use crate::time::Timestamp;
 
@@ -70,6 +69,7 @@ impl State {
             }
             Event::AgentRegistered { agent } => self.apply_registered(agent),
             Event::AgentEnded { agent, end } => self.apply_agent_ended(*agent, *end),
+            Event::AgentArrived { agent } => self.apply_arrived(*agent),
             Event::CapacitySet { capacity } => self.dispatch.set_capacity(capacity),
             Event::KeySet { key, setting } => self.set_key(key, setting),
             Event::Amended { task, spec } => self.apply_amended(*task, spec),
@@ -427,71 +427,6 @@ impl State {
         parent.is_some_and(|parent| self.tasks[parent].on_failure() == FailurePolicy::Ignore)
     }
 
-    fn apply_registered(&mut self, spec: &Arc<AgentSpec>) {
-        self.note_agent(spec, None);
-        if let Some(slot) = self.agents_by_id.get(&spec.id).copied() {
-            let before = self.agents[slot].told.take();
-            let profile = self.agents[slot].profile;
-            self.dispatch.set_free(profile, slot, before, None);
-            self.dispatch.remove_agent(profile);
-            self.agents[slot].profile = self.dispatch.add_agent(spec);
-            self.agents[slot].spec = spec.clone();
-            // One that ended and held nothing may have left already, or not: it starts anew.
-            if self.agents[slot].end.take().is_some() && self.agents[slot].held.is_empty() {
-                self.agents[slot].created = self.moment.wall;
-                self.agents[slot].tally = Tally::default();
-                self.counters.agents_created += 1;
-            }
-            self.tell_fitness(slot);
-            return;
-        }
-        let profile = self.dispatch.add_agent(spec);
-        let slot = self.agents.insert(Agent {
-            spec: spec.clone(),
-            end: None,
-            created: self.moment.wall,
-            tally: Tally::default(),
-            held: Held::default(),
-            profile,
-            told: None,
-            listed: false,
-        });
-        self.agents_by_id.insert(spec.id, slot);
-        self.counters.agents_created += 1;
-        self.tell_fitness(slot);
-    }
-
-    fn apply_agent_ended(&mut self, id: AgentId, end: AgentEnd) {
-        let slot = self.known_agent(id);
-        self.agents[slot].end = Some(end);
-        self.note_agent(&self.agents[slot].spec.clone(), Some(end));
-        self.tell_fitness(slot);
-        let because = match (end, self.agents[slot].spec.runtime.ends_with_server()) {
-            (AgentEnd::Terminated | AgentEnd::Retired, true) => Gone::Dismissed,
-            (AgentEnd::Lost, _) | (AgentEnd::Terminated | AgentEnd::Retired, false) => Gone::Agent,
-        };
-        self.lose_attempts(slot, because);
-    }
-
-    fn lose_local_attempts(&mut self, node: crate::ids::NodeId) {
-        let local: Vec<Slot> = self
-            .agents
-            .iter()
-            .filter(|(_, agent)| agent.spec.runtime.ends_with_server() && agent.spec.node == node)
-            .map(|(slot, _)| slot)
-            .collect();
-        for slot in local {
-            self.lose_attempts(slot, Gone::Server);
-        }
-    }
-
-    pub(super) fn lose_attempts(&mut self, agent: Slot, because: Gone) {
-        for (task, attempt) in self.agents[agent].held.iter() {
-            let id = self.tasks[task].id;
-            self.consequences.push_back(Consequence::Lose { task, id, attempt, because });
-        }
-    }
-
     /// Ends a task and cancels everything below it that has not ended.
     fn end_subtree(&mut self, top: Slot, stage: Stage) {
         let reason: Box<str> = match &stage {
@@ -712,13 +647,6 @@ impl State {
         }));
     }
 
-    fn note_agent(&mut self, agent: &Arc<AgentSpec>, end: Option<AgentEnd>) {
-        if self.watched {
-            let at = self.moment.wall;
-            self.changes.push(Change::Agent { agent: agent.clone(), end, at });
-        }
-    }
-
     pub(super) fn index_stage(&mut self, slot: Slot) {
         if let Some((at, timer)) = self.tasks[slot].stage_timer() {
             self.timers.insert((at, timer, slot));
@@ -779,7 +707,7 @@ impl State {
         self.slot(id).expect("a fact is about a task that the engine holds")
     }
 
-    fn known_agent(&self, id: AgentId) -> Slot {
+    pub(super) fn known_agent(&self, id: AgentId) -> Slot {
         *self.agents_by_id.get(&id).expect("a fact is about an agent that the engine holds")
     }
 

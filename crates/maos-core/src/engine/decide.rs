@@ -88,6 +88,14 @@ impl State {
         same.then_some(remembered.root)
     }
 
+    /// That an agent is heard of now, if it is for the first time.
+    pub(crate) fn arrival(&self, id: AgentId) -> Option<Event> {
+        let slot = self.agents_by_id.get(&id)?;
+        let agent = &self.agents[*slot];
+        let arrives = agent.expected && agent.end.is_none();
+        arrives.then_some(Event::AgentArrived { agent: id })
+    }
+
     /// What another body became that came under this plan's idempotency key. All parts of a body
     /// share its hash, so any part that is remembered speaks for all.
     fn taken_by(&self, moment: &Moment, plan: &Plan) -> Option<TaskId> {

@@ -4,6 +4,7 @@
 //! next by itself (ended children, due timers, free agents); `apply` records a fact and cannot
 //! fail. Who may decide, and when a decision may be seen, is not for this room.
 
+mod agents;
 mod amend;
 mod apply;
 mod decide;

@@ -78,6 +78,7 @@ impl State {
         let slot = self.agents.insert(Agent {
             spec: record.spec,
             end: record.end,
+            expected: record.expected,
             created: record.created,
             tally: record.tally,
             held: Held::default(),

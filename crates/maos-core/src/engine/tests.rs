@@ -99,12 +99,17 @@ impl Bench {
 
     /// Runs a command and all that follows; the events, or the refusal in words.
     fn try_run(&mut self, command: Command) -> Result<Vec<Event>, String> {
-        let moment = Moment {
-            at: Timestamp(self.now_ms * 1_000),
-            wall: WallTime(self.now_ms * 1_000),
-            entropy: 0,
-        };
-        let mut events = self.state.decide(&moment, &command).map_err(|why| why.to_string())?;
+        let decided = self.state.decide(&self.moment(), &command);
+        Ok(self.step(decided.map_err(|why| why.to_string())?))
+    }
+
+    fn moment(&self) -> Moment {
+        let now_us = self.now_ms * 1_000;
+        Moment { at: Timestamp(now_us), wall: WallTime(now_us), entropy: 0 }
+    }
+
+    fn step(&mut self, mut events: Vec<Event>) -> Vec<Event> {
+        let moment = self.moment();
         self.state.begin_step(self.state.sequence().next(), moment);
         for event in &events {
             self.state.apply(event);
@@ -115,7 +120,14 @@ impl Bench {
         }
         laws::check_settled(&self.state).unwrap();
         self.survives_a_restart();
-        Ok(events)
+        events
+    }
+
+    /// An agent that does its work elsewhere and was heard of.
+    fn worker(&mut self, id: u128) {
+        self.run(Command::RegisterAgent { agent: agent(id, 1, Runtime::Worker) });
+        let arrived = self.state.arrival(AgentId(id)).expect("it was not heard of before");
+        self.step(vec![arrived]);
     }
 
     fn run(&mut self, command: Command) -> Vec<Event> {
@@ -319,7 +331,7 @@ fn losses_use_up_no_retry_until_there_were_too_many() {
 #[test]
 fn a_workers_attempt_goes_on_over_a_restart() {
     let mut bench = Bench::new();
-    bench.run(Command::RegisterAgent { agent: agent(1, 1, Runtime::Worker) });
+    bench.worker(1);
     bench.run(single(5, spec("a")));
     bench.run(Command::BeginEpoch { epoch: Epoch(1), node: NodeId(1) });
     bench.run(report(5, 1, done()));
@@ -329,9 +341,9 @@ fn a_workers_attempt_goes_on_over_a_restart() {
 #[test]
 fn what_a_lost_agent_held_goes_to_another() {
     let mut bench = Bench::new();
-    bench.run(Command::RegisterAgent { agent: agent(1, 1, Runtime::Worker) });
+    bench.worker(1);
     bench.run(single(5, spec("a")));
-    bench.run(Command::RegisterAgent { agent: agent(2, 1, Runtime::Worker) });
+    bench.worker(2);
     bench.run(Command::EndAgent { agent: AgentId(1), end: AgentEnd::Lost });
     let Stage::Running { agent, .. } = bench.stage(5) else { panic!() };
     assert_eq!(agent, AgentId(2));

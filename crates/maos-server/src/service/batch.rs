@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use maos_api::document::{self, List};
+use maos_api::document;
 use maos_api::error::{ApiError, ErrorCode};
 use maos_api::submission::{self, Bounds};
 use maos_api::task::BatchResult;
@@ -22,6 +22,13 @@ use crate::planner::Planned;
 /// Submissions that are planned on the spot; more would keep other requests waiting.
 const AT_ONCE_MAX: usize = 1_000;
 
+/// A list of submissions, looked at one by one.
+struct List {
+    /// The key of the whole list.
+    key: Option<IdempotencyKey>,
+    planned: Vec<Result<Planned, ApiError>>,
+}
+
 impl Service {
     /// Takes many submissions, a list of bodies of `POST /api/v1/tasks`, in one commit. An
     /// idempotency key covers the whole list: sent again, what was accepted is named again and what
@@ -38,7 +45,7 @@ impl Service {
         self.check_intake()?;
         let large = body.as_ref().len() > AT_ONCE_MAX * 1_024;
         let service = self.clone();
-        let (key, planned) = if large {
+        let List { key, planned } = if large {
             blocking(move || service.plan_all(body.as_ref(), &options)).await?
         } else {
             service.plan_all(body.as_ref(), &options)?
@@ -91,16 +98,12 @@ impl Service {
         })
     }
 
-    fn plan_all(
-        &self,
-        body: &[u8],
-        options: &SubmitOptions,
-    ) -> Result<(Option<IdempotencyKey>, Vec<Result<Planned, ApiError>>), ApiError> {
+    fn plan_all(&self, body: &[u8], options: &SubmitOptions) -> Result<List, ApiError> {
         let most = usize::try_from(BATCH_TASKS_MAX).unwrap_or(usize::MAX);
         let bounds = Bounds { body_bytes_max: BATCH_BYTES_MAX, ..*self.bounds() };
         let entries = match document::list(submission::readable(body, &bounds)?, most) {
-            Some(List::Entries(entries)) => entries,
-            Some(List::TooLong { count }) => {
+            Some(document::List::Entries(entries)) => entries,
+            Some(document::List::TooLong { count }) => {
                 let message =
                     format!("the body holds {count} submissions, at most {most} are taken");
                 let error = ApiError::new(ErrorCode::ValidationFailed, message);
@@ -118,7 +121,7 @@ impl Service {
             self.inner.planning.plan(entry.get().as_bytes(), envelope)
         };
         let planned = entries.iter().enumerate().map(plan).collect();
-        Ok((whole, planned))
+        Ok(List { key: whole, planned })
     }
 }
 

@@ -3,7 +3,7 @@
 use maos_api::error::{ApiError, ErrorCode};
 use maos_api::events::{AgentEvent, AgentState, Event, EventFilter, EventId, TaskEvent};
 use maos_api::task::TaskStatus;
-use maos_core::change::Change;
+use maos_core::change::{AgentTurn, Change};
 use maos_core::event::AgentEnd;
 use uuid::Uuid;
 
@@ -89,15 +89,16 @@ fn event(told: &Told) -> Option<Event> {
             error_kind: change.failure.map(|kind| kind.name().to_owned()),
             at: present::time(change.at),
         }),
-        Change::Agent { agent, end, at } => Event::Agent(AgentEvent {
+        Change::Agent { agent, turn, at } => Event::Agent(AgentEvent {
             agent_id: Uuid::from_u128(agent.id.0),
             name: agent.name.to_string(),
             agent_type: agent.agent_type.to_string(),
-            state: match end {
-                None => AgentState::Registered,
-                Some(AgentEnd::Terminated) => AgentState::Terminated,
-                Some(AgentEnd::Lost) => AgentState::Lost,
-                Some(AgentEnd::Retired) => AgentState::Retired,
+            state: match turn {
+                AgentTurn::Registered => AgentState::Registered,
+                AgentTurn::Arrived => AgentState::Online,
+                AgentTurn::Ended(AgentEnd::Terminated) => AgentState::Terminated,
+                AgentTurn::Ended(AgentEnd::Lost) => AgentState::Lost,
+                AgentTurn::Ended(AgentEnd::Retired) => AgentState::Retired,
             },
             at: present::time(*at),
         }),

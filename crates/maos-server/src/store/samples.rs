@@ -92,7 +92,7 @@ pub(crate) fn agent(id: u128) -> AgentRecord {
         silence_ms: None,
     };
     let tally = Tally::default();
-    AgentRecord { spec: Arc::new(spec), end: None, created: WallTime(1), tally }
+    AgentRecord { spec: Arc::new(spec), end: None, created: WallTime(1), tally, expected: false }
 }
 
 /// The position of a step of the first reign.

@@ -70,3 +70,22 @@ fn a_task_with_a_start_time_waits_for_it_and_says_so() {
     bench.later(1);
     assert_eq!(bench.states(&[5]), ["running"]);
 }
+
+#[test]
+fn a_worker_gets_nothing_before_it_was_heard_of() {
+    let mut bench = Bench::new();
+    bench.run(Command::RegisterAgent { agent: agent(1, 1, Runtime::Worker) });
+    bench.run(single(5, spec("a")));
+    assert_eq!(bench.states(&[5]), ["ready"]);
+    let why = bench.state.explain(TaskId(5)).unwrap();
+    assert_eq!(why[0].message, "of the 1 agents that can do it none has polled yet");
+    let arrived = bench.state.arrival(AgentId(1)).unwrap();
+    bench.step(vec![arrived]);
+    assert_eq!(bench.states(&[5]), ["running"]);
+    assert_eq!(bench.state.arrival(AgentId(1)), None, "only once");
+    bench.worker(2);
+    bench.run(Command::EndAgent { agent: AgentId(2), end: AgentEnd::Lost });
+    bench.run(Command::RegisterAgent { agent: agent(2, 1, Runtime::Worker) });
+    bench.run(single(6, spec("b")));
+    assert_eq!(bench.states(&[6]), ["ready"], "a worker that comes back is heard of anew");
+}
