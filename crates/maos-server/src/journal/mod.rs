@@ -6,6 +6,7 @@
 
 mod memory;
 mod sqlite;
+mod wal;
 
 #[cfg(test)]
 mod contract;

@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use maos_core::ids::{Epoch, Position, Sequence};
-use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+use rusqlite::{Connection, Error as Fault, ErrorCode, OptionalExtension, params};
 
-use super::{Batch, Journal, JournalError, check_order, gone, unopened};
+use super::{Batch, Journal, JournalError, check_order, gone, unopened, wal};
 use crate::codec::{self, Kind};
 use crate::data_dir::DataDir;
 
@@ -98,6 +98,7 @@ impl SqliteJournal {
 
     fn open_file(path: &Path) -> Result<SqliteJournal, JournalError> {
         let wrong = |fault| sqlite_fault(path, fault);
+        check_log(path)?;
         let mut db = Connection::open(path).map_err(wrong)?;
         check_format(&db, path)?;
         prepare(&mut db).map_err(wrong)?;
@@ -245,6 +246,16 @@ fn batch(row: &rusqlite::Row<'_>) -> rusqlite::Result<Batch> {
     })
 }
 
+/// Refuses a log that would be read in part only.
+fn check_log(path: &Path) -> Result<(), JournalError> {
+    let path = path.to_owned();
+    match wal::damage(&path) {
+        Ok(None) => Ok(()),
+        Ok(Some(what)) => Err(JournalError::Damaged { path, what }),
+        Err(source) => Err(JournalError::Io { path, source }),
+    }
+}
+
 /// Refuses what is not a journal of a form that is known. Before anything is written to it.
 fn check_format(db: &Connection, path: &Path) -> Result<(), JournalError> {
     let number = |name: &str| -> Result<u32, JournalError> {
@@ -310,6 +321,13 @@ fn check_sequences(
 
 fn sqlite_fault(path: &Path, source: rusqlite::Error) -> JournalError {
     let path = path.to_owned();
+    if let Fault::FromSqlConversionFailure(..)
+    | Fault::IntegralValueOutOfRange(..)
+    | Fault::InvalidColumnType(..)
+    | Fault::QueryReturnedNoRows = source
+    {
+        return JournalError::Damaged { path, what: source.to_string() };
+    }
     match source.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => JournalError::Full { path, source },
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
@@ -374,7 +392,8 @@ mod tests {
             ("UPDATE batches SET epoch = 0 WHERE last = 2", "one is missing"),
             ("PRAGMA application_id = 5", "no journal of MAOS"),
             ("PRAGMA user_version = 9", "has format 9"),
-            ("DELETE FROM meta", "failed"),
+            ("DELETE FROM meta", "is damaged"),
+            ("UPDATE meta SET epoch = -1", "is damaged"),
         ] {
             let folder = tempfile::tempdir().unwrap();
             let mut journal = opened(folder.path());
