@@ -244,7 +244,7 @@ codes! {
     MailboxFull "MAILBOX_FULL" 429 Later
         "The mailbox holds as many unread messages as it may; the message was not taken."
     StorageUnavailable "STORAGE_UNAVAILABLE" 503 Later
-        "The journal cannot be written at the moment; nothing was accepted."
+        "The journal cannot be written at the moment: whether it was done will show when it can."
     ShuttingDown "SHUTTING_DOWN" 503 Later
         "The server is about to end and takes nothing new."
     NotLeader "NOT_LEADER" 503 Later

@@ -4,8 +4,8 @@
 //! Requests are bounded by the channel: whoever asks waits while the driver has enough to do.
 //! Reports are bounded by the slots of the agents, so that no report ever waits behind a request.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use maos_core::command::Command;
@@ -124,6 +124,29 @@ pub(super) struct Shared {
     pub(super) rows_wanted: Arc<AtomicBool>,
     /// How many are keeping the disk busy.
     pub(super) disk_users: Arc<AtomicU64>,
+    /// Why the journal takes nothing at the moment.
+    journal_fault: Arc<Mutex<Option<Box<str>>>>,
+}
+
+impl Shared {
+    pub(super) fn set_journal_fault(&self, cause: Option<&str>) {
+        let mut held = self.journal_fault.lock().expect("nothing panics while it holds this lock");
+        *held = cause.map(Into::into);
+    }
+
+    fn journal_fault(&self) -> Option<Box<str>> {
+        self.journal_fault.lock().expect("nothing panics while it holds this lock").clone()
+    }
+
+    /// A refusal for want of the journal, with its cause.
+    fn explained(&self, refused: Refused, told: fn(Box<str>) -> Refused) -> Refused {
+        match refused {
+            Refused::Rejection(Rejection::StorageUnavailable) => {
+                told(self.journal_fault().unwrap_or_else(|| "it did not answer".into()))
+            }
+            other => other,
+        }
+    }
 }
 
 /// Says for as long as it lives that the disk is busy.
@@ -142,6 +165,12 @@ pub enum Refused {
     /// The engine refused.
     #[error(transparent)]
     Rejection(#[from] Rejection),
+    /// The journal takes nothing, for this cause: whether it was done will show.
+    #[error("the journal cannot be written at the moment: {0}")]
+    NotWritten(Box<str>),
+    /// The journal takes nothing, for this cause, and what was asked for waits for it.
+    #[error("the journal cannot be written at the moment: {0}")]
+    NotRead(Box<str>),
     /// The driver has stopped.
     #[error("the server is shutting down")]
     Stopped,
@@ -156,6 +185,19 @@ pub(super) fn open(capacity: usize) -> (Handle, Mailbox) {
 }
 
 impl Handle {
+    /// Why the journal takes nothing at the moment; `None` while it does.
+    #[must_use]
+    pub fn journal_fault(&self) -> Option<Box<str>> {
+        self.shared.journal_fault()
+    }
+
+    /// That what was asked for may be done or not, for want of the journal.
+    #[must_use]
+    pub fn not_written(&self) -> Refused {
+        let refused = Refused::Rejection(Rejection::StorageUnavailable);
+        self.shared.explained(refused, Refused::NotWritten)
+    }
+
     /// The longest turn of the loop since this was asked last: for so long nobody else got an
     /// answer.
     #[must_use]
@@ -185,7 +227,8 @@ impl Handle {
         let (reply, mut answer) = oneshot::channel();
         let message = Message::Command { command, echo, reply: Some(reply) };
         self.requests.send(message).await.map_err(|_| Refused::Stopped)?;
-        self.shared.lookout.answer(&mut answer).await
+        let answer = self.shared.lookout.answer(&mut answer).await;
+        answer.map_err(|refused| self.shared.explained(refused, Refused::NotWritten))
     }
 
     /// Has many commands decided, each by itself, in one go; answers in their order.
@@ -214,7 +257,10 @@ impl Handle {
         let (reply, answer) = oneshot::channel();
         let message = Message::Read { query, reply };
         self.requests.send(message).await.map_err(|_| Refused::Stopped)?;
-        Ok(answer.await.map_err(|_| Refused::Stopped)??)
+        let answer = answer.await.map_err(|_| Refused::Stopped)?;
+        let explained =
+            |rejection| self.shared.explained(Refused::from(rejection), Refused::NotRead);
+        answer.map_err(explained)
     }
 
     /// Waits until a task has ended. May be dropped at any time: the engine then forgets the wait.
@@ -244,7 +290,7 @@ impl Handle {
         let id = self.next_wait.fetch_add(2, Ordering::Relaxed);
         let (reply, answer) = oneshot::channel();
         let forget = ForgetOnDrop { id, reports: self.reports.clone() };
-        (Wait { answer, forget, lookout: self.shared.lookout.clone() }, reply)
+        (Wait { answer, forget, shared: self.shared.clone() }, reply)
     }
 
     /// Has changes told from now on; says behind which step.
@@ -323,7 +369,7 @@ pub struct Wait {
     // Closed before the engine is told: it may hear of that before it hears of the wait.
     answer: oneshot::Receiver<Result<Answer, Rejection>>,
     forget: ForgetOnDrop,
-    lookout: Lookout,
+    shared: Shared,
 }
 
 impl Wait {
@@ -332,7 +378,8 @@ impl Wait {
     /// # Errors
     /// The engine's refusal, or that the driver has stopped.
     pub async fn answer(&mut self) -> Result<Answer, Refused> {
-        self.lookout.answer(&mut self.answer).await
+        let answer = self.shared.lookout.answer(&mut self.answer).await;
+        answer.map_err(|refused| self.shared.explained(refused, Refused::NotWritten))
     }
 }
 

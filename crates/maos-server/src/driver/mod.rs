@@ -508,6 +508,7 @@ impl Driver {
             Ack::Durable { through } => {
                 if !std::mem::replace(&mut self.healthy, true) {
                     info!("the journal takes appends again");
+                    self.shared.set_journal_fault(None);
                 }
                 self.writer.busy = false;
                 // Handed on first: the store finds rows from then on, written or not, and whoever
@@ -526,6 +527,7 @@ impl Driver {
                 if std::mem::replace(&mut self.healthy, false) {
                     error!("{fault}; requests are refused until it works again");
                 }
+                self.shared.set_journal_fault(Some(fault.cause()));
                 self.feed(Input::AppendFailed);
             }
             Ack::Fenced => {

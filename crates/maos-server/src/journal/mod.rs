@@ -144,6 +144,22 @@ pub enum JournalError {
     },
 }
 
+impl JournalError {
+    /// What is to be told to who only sees that it does not work: no path, no fault's own words.
+    #[must_use]
+    pub fn cause(&self) -> &'static str {
+        match self {
+            JournalError::Full { .. } => "no space is left on its disk",
+            JournalError::Fenced { .. } | JournalError::InUse { .. } => "another server owns it",
+            JournalError::Damaged { .. } => "it is damaged",
+            JournalError::TooNew { .. } => "it is of a newer release",
+            JournalError::Sqlite { .. } | JournalError::Io { .. } => {
+                "its disk fails, the server's log says how"
+            }
+        }
+    }
+}
+
 /// Asserts that a batch goes right behind the head: its writer is the only one, so anything else is
 /// a mistake of ours and must not reach the disk.
 fn check_order(head: Position, batch: &Batch) {

@@ -74,6 +74,10 @@ impl Service {
                     BatchResult::Accepted { task_id: Uuid::from_u128(root.0) }
                 }
                 Ok(_) => refused(faults::internal(&"a submission was answered otherwise")),
+                // All of it is in one commit, so whether any of it was done is not known.
+                Err(Rejection::StorageUnavailable) => {
+                    return Err(faults::refused(self.inner.driver.not_written()));
+                }
                 // The key is that of the whole body, and all of it is refused for the same.
                 Err(rejection @ Rejection::IdempotencyConflict { .. }) => {
                     return Err(faults::rejected(&rejection));

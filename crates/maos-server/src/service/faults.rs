@@ -12,8 +12,23 @@ pub(super) fn refused(refused: Refused) -> ApiError {
             let message = "the server is shutting down: ask again when it is back";
             ApiError::new(ErrorCode::ShuttingDown, message)
         }
+        Refused::NotWritten(cause) => not_written(&cause),
+        Refused::NotRead(cause) => {
+            let message = format!("{CANNOT_WRITE}, {cause}: ask again later");
+            ApiError::new(ErrorCode::StorageUnavailable, message).with("cause", &*cause)
+        }
         Refused::Rejection(rejection) => rejected(&rejection),
     }
+}
+
+const CANNOT_WRITE: &str = "the journal cannot be written at the moment";
+
+fn not_written(cause: &str) -> ApiError {
+    let message = format!(
+        "{CANNOT_WRITE}, {cause}: whether this was done will show when it can; send a submission \
+         again with the same `Idempotency-Key`"
+    );
+    ApiError::new(ErrorCode::StorageUnavailable, message).with("cause", cause)
 }
 
 pub(super) fn rejected(rejection: &Rejection) -> ApiError {
@@ -68,11 +83,7 @@ pub(super) fn rejected(rejection: &Rejection) -> ApiError {
             ApiError::new(ErrorCode::QueueFull, format!("{message}: try again later"))
                 .with("bound", *bound)
         }
-        Rejection::StorageUnavailable => {
-            let message = "the journal cannot be written at the moment: whether this was done will \
-                           show when it can; ask again with the same `Idempotency-Key`";
-            ApiError::new(ErrorCode::StorageUnavailable, message)
-        }
+        Rejection::StorageUnavailable => not_written("the server's log says why"),
         Rejection::NotLeader => ApiError::new(ErrorCode::NotLeader, message),
         Rejection::TaskExists(_) => internal(&message),
     }

@@ -65,7 +65,10 @@ impl Service {
         let inner = &self.inner;
         let engine = || match engine_answers {
             true => Ok(()),
-            false => Err("the engine or its journal does not answer".to_owned()),
+            false => Err(match inner.driver.journal_fault() {
+                Some(cause) => format!("the journal cannot be written: {cause}"),
+                None => "the engine does not answer".to_owned(),
+            }),
         };
         let state = match name {
             _ if self.stopping() => Err("shutting down".to_owned()),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::house::{House, PATIENCE, call_at, command, eventually, folder};
+use crate::house::{GONE_WITHIN, House, PATIENCE, call_at, command, eventually, folder, marked};
 
 fn rounds() -> u32 {
     if std::env::var_os("MAOS_FULL").is_some() { 50 } else { 4 }
@@ -35,12 +35,29 @@ fn load(house: &House, acknowledged: &Arc<Mutex<BTreeSet<String>>>, stop: &Arc<A
     });
 }
 
+/// A program with a child in a session of its own; what it starts carries its mark.
+const SLEEPER: &str = "setsid sh -c 'sleep 300' $MARK & exec sh -c 'sleep 300' $MARK";
+
+/// Has a program run, with what is left of the one before ended.
+fn sleep_on(house: &House, before: Option<&String>, mark: &str) -> String {
+    if let Some(before) = before {
+        house.call("DELETE", &format!("/api/v1/tasks/{before}"), "");
+    }
+    let body = json!({"name": "sleeper", "required_capabilities": ["sleeper"]});
+    let id = house.submit(&body);
+    eventually("the program and its child", PATIENCE, || marked(mark).len() >= 2);
+    id
+}
+
 #[test]
-fn no_acknowledged_task_is_lost_however_often_the_server_is_killed() {
-    let folder = folder(&[]);
+fn nothing_acknowledged_is_lost_and_nothing_left_however_often_the_server_is_killed() {
+    let mark = "mark-of-those-whose-server-is-killed";
+    let folder = folder(&[("sleeper", &SLEEPER.replace("$MARK", mark))]);
     let acknowledged: Arc<Mutex<BTreeSet<String>>> = Arc::default();
+    let mut sleepers: Vec<String> = Vec::new();
     for round in 0..rounds() {
         let house = House::open(folder.path());
+        sleepers.push(sleep_on(&house, sleepers.last(), mark));
         let before = acknowledged.lock().unwrap().len();
         // Another moment in each round: after this many more tasks.
         let wanted = before + 1 + usize::try_from(round * 37 % 200).unwrap();
@@ -52,16 +69,23 @@ fn no_acknowledged_task_is_lost_however_often_the_server_is_killed() {
             rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
             stop.store(true, Ordering::Relaxed);
         });
+        eventually("the end of all children", GONE_WITHIN, || marked(mark).is_empty());
     }
     let house = House::open(folder.path());
+    for sleeper in &sleepers {
+        house.try_call("DELETE", &format!("/api/v1/tasks/{sleeper}"), "");
+        assert_eq!(house.ended(sleeper)["status"], "cancelled", "{sleeper}");
+    }
     let acknowledged = acknowledged.lock().unwrap();
     for id in acknowledged.iter() {
         assert_eq!(house.ended(id)["status"], "completed", "{id}");
     }
     let metrics = house.call("GET", "/api/v1/system/metrics", "")["orchestrator"].clone();
     // What was submitted but not acknowledged may be there as well; nothing completes twice.
-    assert_eq!(metrics["tasks_completed"], metrics["tasks_submitted"], "{metrics}");
-    assert!(metrics["tasks_submitted"].as_u64().unwrap() >= acknowledged.len() as u64);
+    let count = |figure: &str| metrics[figure].as_u64().unwrap();
+    let submitted = count("tasks_submitted") - sleepers.len() as u64;
+    assert_eq!(count("tasks_completed"), submitted, "{metrics}");
+    assert!(submitted >= acknowledged.len() as u64);
 }
 
 #[test]
@@ -141,6 +165,13 @@ fn a_full_disk_stops_intake_with_a_clear_error_and_loses_nothing() {
         assert!(acknowledged.len() < 10_000, "the limit was never met");
     };
     assert_eq!((refusal.0, &refusal.1["error_code"]), (503, &json!("STORAGE_UNAVAILABLE")));
+    let cause = refusal.1["details"]["cause"].as_str().unwrap();
+    assert!(refusal.1["error"].as_str().unwrap().contains(cause), "{}", refusal.1);
+    let many = json!([body, body]).to_string();
+    assert_eq!(house.try_call("POST", "/api/v1/tasks/batch", &many).unwrap().0, 503);
+    let (_, health) = house.try_call("GET", "/health/detailed", "").unwrap();
+    let manager = health["components"]["state_manager"]["status"].as_str().unwrap();
+    assert_eq!(manager, format!("the journal cannot be written: {cause}"));
     assert_eq!(house.try_call("GET", "/health", "").unwrap().0, 200);
     assert_eq!(house.task(&acknowledged[0])["status"], "ready", "what is durable is shown");
     limit(None);

@@ -172,6 +172,9 @@ pub(crate) fn folder(programs: &[(&str, &str)]) -> tempfile::TempDir {
     folder
 }
 
+/// So long after the end of a server nothing that it started may be left.
+pub(crate) const GONE_WITHIN: Duration = Duration::from_secs(2);
+
 /// Processes that carry `marker` in their command line or environment.
 pub(crate) fn marked(marker: &str) -> Vec<i32> {
     let entries = fs::read_dir("/proc").unwrap().flatten();

@@ -1,13 +1,11 @@
 //! Programs as agents: what they answer, and that nothing of them is ever left.
 
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::house::{House, PATIENCE, eventually, folder, marked};
+use crate::house::{GONE_WITHIN, House, PATIENCE, eventually, folder, marked};
 
 /// What the issue of a dead server allows for.
-const GONE_WITHIN: Duration = Duration::from_secs(2);
 
 /// Starts children of every kind that is hard to find, then waits for ever. `$1` of each child
 /// marks it.
