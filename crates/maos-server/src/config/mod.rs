@@ -315,7 +315,11 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The file is not TOML.
-    #[error("`{}` is not TOML: {fault}", path.display())]
+    #[error(
+        "`{}` is not TOML: {}\nhint: correct it where it says",
+        path.display(),
+        fault.trim_end()
+    )]
     NotToml {
         /// The file.
         path: PathBuf,
@@ -323,9 +327,12 @@ pub enum ConfigError {
         fault: String,
     },
     /// A key or its value is wrong.
-    #[error("{origin}: {fault}")]
+    #[error(
+        "{origin}: {fault}\nhint: docs/config.md describes every key; `maos config show` lists \
+         those in force"
+    )]
     Invalid {
-        /// Where it was set.
+        /// Where it was set, with the line of a file.
         origin: String,
         /// What is wrong.
         fault: String,
