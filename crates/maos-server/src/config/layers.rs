@@ -464,6 +464,37 @@ mod tests {
     }
 
     #[test]
+    fn an_address_is_localhost_or_of_numbers() {
+        let load = |host: &str, is_flag: bool| {
+            let environment: &[_] = if is_flag { &[] } else { &[("MAOS_API_HOST", host)] };
+            let (mut layers, _folder) = layers("", environment);
+            if is_flag {
+                layers.flags.push(("api.host", Value::String(host.into()), "--host"));
+            }
+            Config::load(&layers).map(|(config, _)| config.api.host.to_string())
+        };
+        for (host, address) in [
+            ("localhost", "127.0.0.1"),
+            ("LocalHost", "127.0.0.1"),
+            ("[::1]", "::1"),
+            ("::1", "::1"),
+            ("0.0.0.0", "0.0.0.0"),
+        ] {
+            assert_eq!(load(host, true).unwrap(), address);
+            assert_eq!(load(host, false).unwrap(), address);
+        }
+        for host in ["example.org", "[127.0.0.1]", "[::1", "", "1.2.3"] {
+            let wanted = format!("`{host}` is no address to listen on, it must be `localhost` or");
+            let error = load(host, true).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("flag `--host`: {wanted}")), "{error}");
+            assert!(error.contains("\nhint: "), "{error}");
+            let error = load(host, false).unwrap_err().to_string();
+            let origin = "environment variable `MAOS_API_HOST`: ";
+            assert!(error.starts_with(&format!("{origin}{wanted}")), "{error}");
+        }
+    }
+
+    #[test]
     fn what_is_not_built_yet_is_refused() {
         for (variable, value) in [
             ("SECURITY_REQUIRE_AUTH", "true"),

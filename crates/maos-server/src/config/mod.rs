@@ -9,12 +9,13 @@ mod layers;
 mod reference;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use maos_api::agent::HEARTBEAT_TIMEOUT_MAX;
 use maos_core::limits;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 
 pub use blobs::{Blobs, Bucket};
@@ -64,7 +65,8 @@ pub struct Config {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Api {
-    /// Address to listen on.
+    /// Address to listen on: `localhost` or an IP address.
+    #[serde(deserialize_with = "address")]
     pub host: IpAddr,
     /// Port to listen on; 0 takes a free one.
     pub port: u16,
@@ -299,6 +301,27 @@ impl PoolConfig {
     fn cooldown_seconds() -> u64 {
         2
     }
+}
+
+/// Reads what `api.host` says. Other names are not looked up: which of its addresses is meant would
+/// be a guess.
+fn address<'de, D: Deserializer<'de>>(from: D) -> Result<IpAddr, D::Error> {
+    let text = String::deserialize(from)?;
+    if text.eq_ignore_ascii_case("localhost") {
+        return Ok(IpAddr::from(Ipv4Addr::LOCALHOST));
+    }
+    // As it stands in a URL.
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+    let parsed = match bare {
+        Some(bare) => bare.parse::<Ipv6Addr>().map(IpAddr::from),
+        None => text.parse(),
+    };
+    parsed.map_err(|_| {
+        D::Error::custom(format!(
+            "`{text}` is no address to listen on, it must be `localhost` or an IP address such as \
+             127.0.0.1, 0.0.0.0 or ::1"
+        ))
+    })
 }
 
 /// Why there is no configuration.

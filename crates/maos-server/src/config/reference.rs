@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 /// What a key is for. A key of the configuration that is not here fails a test.
 const KEYS: &[(&str, &str)] = &[
-    ("api.host", "Address to listen on; `--host`."),
+    ("api.host", "`localhost` or the IP address to listen on; `--host`."),
     ("api.port", "Port to listen on, 0 for a free one; `--port`."),
     (
         "api.public_url",
