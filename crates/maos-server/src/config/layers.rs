@@ -454,6 +454,12 @@ mod tests {
             ("[api]\n\nmax_agents = 0\n".to_owned(), 3, "`api.max_agents` is 0, it must be 1"),
             ("[commands.poet]\nslots = 1\n".to_owned(), 1, "missing field `command`"),
             (format!("{poet}slots = \"x\"\n"), 4, "in `commands.poet.slots`"),
+            (
+                poet.replace("[\"sh\"]", "[]"),
+                2,
+                "`commands.poet.command` is without a program, it must be a list of a program",
+            ),
+            (poet.replace("sh", " "), 2, "`commands.poet.command` is without a program"),
         ] {
             let (layers, _folder) = layers(&file, &[]);
             let error = Config::load(&layers).unwrap_err().to_string();

@@ -496,6 +496,13 @@ impl Config {
             bounds(&format!("pools.{name}.idle_seconds"), pool.idle_seconds, 0, 366 * 86_400)?;
             bounds(&format!("pools.{name}.cooldown_seconds"), pool.cooldown_seconds, 0, 86_400)?;
         }
+        for (name, command) in &self.commands {
+            if command.command.first().is_none_or(|program| program.trim().is_empty()) {
+                let (key, found) = (format!("commands.{name}.command"), "without a program".into());
+                let wanted = "a list of a program and its arguments".into();
+                return Err(ConfigError::OutOfBounds { key, found, wanted });
+            }
+        }
         self.check_http_agents()?;
         for (kind, amount) in &self.resources {
             if !amount.is_finite() || *amount < 0.0 || *amount > 1e12 {
