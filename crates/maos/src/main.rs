@@ -9,6 +9,7 @@ mod layout;
 mod programs;
 mod progress;
 mod remote;
+mod settings;
 mod submissions;
 mod values;
 mod waiting;

@@ -68,7 +68,7 @@ const NOT_BUILT: [(&str, &str); 8] = [
 ];
 
 /// Sections whose keys variables can set.
-const SECTIONS: [&str; 13] = [
+pub(super) const SECTIONS: [&str; 13] = [
     "api",
     "blobs",
     "checkpoints",
@@ -258,7 +258,7 @@ fn asks_for_something(value: &str) -> bool {
 }
 
 /// `MAOS_API_MAX_AGENTS` is `max_agents` of `api`. Variables of other sections are not ours.
-fn section_and_key(name: &str) -> Option<(&'static str, String)> {
+pub(super) fn section_and_key(name: &str) -> Option<(&'static str, String)> {
     let rest = name.strip_prefix("MAOS_")?;
     // `logs` before `log`: the longer name first.
     SECTIONS.into_iter().rev().find_map(|section| {

@@ -7,6 +7,7 @@ mod blobs;
 mod layers;
 #[cfg(test)]
 mod reference;
+mod unheeded;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -114,7 +114,8 @@ fn page() -> String {
          `UPDATE_DOCS=1 cargo test -p maos-server --lib` writes it anew.\n\n\
          Defaults, then `maos.toml`, then the environment, then flags: what comes later wins. \
           Every \
-         key below is also `MAOS_<SECTION>_<KEY>`. An unknown key is an error. \
+         key below is also `MAOS_<SECTION>_<KEY>`. An unknown key is an error; another variable \
+         that begins with `MAOS_` is warned of, unless Kubernetes sets such ones by itself. \
          `maos config show` prints what is in force and who set it, `maos doctor` whether the \
          machine fits.\n\n| key | default | what for |\n|---|---|---|\n",
     );

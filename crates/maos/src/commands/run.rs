@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use maos_api::task::{Task, TaskStatus};
 use maos_server::blobs;
-use maos_server::config::{self, Config, Layers, Level};
+use maos_server::config::{self, Layers, Level};
 use maos_server::service::{Server, SubmitOptions};
 use maos_server::{host, service, telemetry};
 use uuid::Uuid;
@@ -22,7 +22,7 @@ use super::task;
 use crate::progress::Board;
 use crate::submissions::{self, Submissions};
 use crate::waiting::{self, Told};
-use crate::words;
+use crate::{settings, words};
 
 /// How often progress is looked at. Only the picture depends on it.
 const LOOK: Duration = Duration::from_millis(100);
@@ -50,7 +50,7 @@ pub(crate) fn run(arguments: &Run) -> anyhow::Result<ExitCode> {
         environment: std::env::vars().collect(),
         flags: Vec::new(),
     };
-    let (mut config, _) = Config::load(&layers)?;
+    let (mut config, _) = settings::load(&layers)?;
     if !config.commands.is_empty() {
         let names: Vec<&str> = config.commands.keys().map(String::as_str).collect();
         let file = layers.file.as_deref().unwrap_or(Path::new("the environment"));

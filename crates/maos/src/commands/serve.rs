@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use maos_server::config::{self, Config, Layers};
+use maos_server::config::{self, Layers};
 use maos_server::{host, process, telemetry};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::words;
+use crate::{settings, words};
 
 /// What the command line said.
 pub(crate) struct Serve {
@@ -36,7 +36,7 @@ pub(crate) fn run(arguments: &Serve) -> anyhow::Result<ExitCode> {
     if arguments.debug {
         layers.flags.push(("log.level", "DEBUG".into(), "--debug"));
     }
-    let (config, _) = Config::load(&layers)?;
+    let (config, _) = settings::load(&layers)?;
     let default_log = arguments.debug.then(|| PathBuf::from("maos_api.log"));
     let log_file = arguments.log_file.clone().or(default_log);
     telemetry::start(&config.log, log_file.as_deref()).context("the log file cannot be opened")?;

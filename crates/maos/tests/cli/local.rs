@@ -41,6 +41,22 @@ fn a_wrong_configuration_exits_2() {
 }
 
 #[test]
+fn a_variable_that_is_no_setting_is_warned_of() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a.json"), noop("a").to_string()).unwrap();
+    for words in [&["run", "a.json"][..], &["config", "show"], &["doctor"]] {
+        let mut command = maos(words);
+        command
+            .env("MAOS_BOGUS_KEY", "1")
+            .env("MAOS_SERVER", "http://x")
+            .env("MAOS_PORT", "tcp://");
+        let told = shown(&command.current_dir(&folder).output().unwrap());
+        let warning = "warning: environment variable `MAOS_BOGUS_KEY` is no setting and has";
+        assert!(told.contains(warning) && told.matches("warning").count() == 1, "{told}");
+    }
+}
+
+#[test]
 fn what_is_no_data_directory_and_no_backup_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let run = |arguments: &[&str]| shown(&maos(arguments).current_dir(&folder).output().unwrap());
