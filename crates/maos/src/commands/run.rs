@@ -64,10 +64,12 @@ pub(crate) fn run(arguments: &Run) -> anyhow::Result<ExitCode> {
     if config.log.level == Level::Info {
         config.log.level = Level::Warning;
     }
-    telemetry::start(&config.log, None)?;
+    telemetry::start(&config.log, &[])?;
     let named = arguments.data_dir.clone();
     let is_own = named.is_none();
-    let data_dir = std::path::absolute(named.clone().unwrap_or_else(|| run_folder(&content)))?;
+    let named = named.unwrap_or_else(|| run_folder(&content));
+    let is_new = !named.exists();
+    let data_dir = settings::data_dir(&named)?;
     if blobs::bucket_of(&data_dir.join("blobs"))?.is_none() {
         // A bucket belongs to one data directory, and a run has one of its own.
         config.blobs = config::Blobs::default();
@@ -75,7 +77,6 @@ pub(crate) fn run(arguments: &Run) -> anyhow::Result<ExitCode> {
     let root = std::env::current_dir().context("the working directory cannot be read")?;
     let program = std::env::current_exe().context("this program's path cannot be read")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let is_new = !data_dir.exists();
     let (checked, ran) = runtime.block_on(async {
         let mut signals = Signals::listen()?;
         let server = service::start(config, host::setup(program, data_dir.clone(), root)).await?;

@@ -41,6 +41,37 @@ fn a_wrong_configuration_exits_2() {
 }
 
 #[test]
+fn a_place_that_cannot_be_used_is_named_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a.json"), noop("a").to_string()).unwrap();
+    for (words, expected) in [
+        ("run a.json --data-dir a.json", "`a.json` cannot be the data directory: "),
+        ("serve --port 0 --data-dir /proc/x", "`/proc/x` cannot be the data directory: "),
+        ("serve --port 0 --log-file no/x.log", "the log file `no/x.log` cannot be opened: "),
+    ] {
+        let words: Vec<&str> = words.split_whitespace().collect();
+        let told = shown(&maos(&words).current_dir(&folder).output().unwrap());
+        assert!(told.starts_with(&format!("exit 2\n-- out\n-- err\nerror: {expected}")), "{told}");
+        assert!(told.contains("\nhint: name a f"), "{told}");
+    }
+}
+
+#[test]
+fn a_log_file_of_ones_own_is_written_beside_the_one_of_debug() {
+    let folder = tempfile::tempdir().unwrap();
+    // A port that is taken lets the server end by itself.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let words =
+        ["serve", "--host", "localhost", "--port", &port, "--debug", "--log-file", "own.log"];
+    let told = shown(&maos(&words).current_dir(&folder).output().unwrap());
+    assert!(told.contains(&format!("error: cannot listen on 127.0.0.1:{port}: ")), "{told}");
+    for file in ["maos_api.log", "own.log"] {
+        assert!(folder.path().join(file).is_file(), "{file}");
+    }
+}
+
+#[test]
 fn a_variable_that_is_no_setting_is_warned_of() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("a.json"), noop("a").to_string()).unwrap();
