@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::layout::{Fields, Screen, few, indented, moment};
 use crate::remote::Remote;
-use crate::values::{agent_id, assignment, one_of};
+use crate::values::{agent_id, assignment, once, one_of};
 use crate::words;
 
 /// What the command line said.
@@ -180,7 +180,7 @@ async fn create(client: &Client, json: bool, create: &Create) -> anyhow::Result<
     let body = AgentCreate {
         agent_type: create.agent_type.clone(),
         capabilities: create.capabilities.clone(),
-        configuration: create.configuration.iter().cloned().collect(),
+        configuration: once(&create.configuration, "--configuration")?,
         max_concurrent_tasks: create.max_concurrent_tasks,
         tags: create.tags.clone(),
         name: create.name.clone(),
