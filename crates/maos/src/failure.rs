@@ -7,6 +7,7 @@
 use std::io;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use maos_api::client::ClientError;
 use maos_api::error::{ApiError, ErrorCode};
 use serde_json::{Map, Value, json};
@@ -38,6 +39,43 @@ pub(crate) fn report(error: &anyhow::Error, json: bool) -> ExitCode {
         drop(words::print_json(&document(error)));
     }
     ExitCode::from(told.exit)
+}
+
+/// Says what is wrong with the arguments, or what was asked for about them, and ends the command
+/// with the code for it.
+pub(crate) fn of_arguments(fault: &clap::Error, json: bool) -> ExitCode {
+    // That it cannot be written does not change how the command ended.
+    drop(fault.print());
+    if !fault.use_stderr() {
+        return ExitCode::SUCCESS;
+    }
+    if json {
+        drop(words::print_json(&misuse(fault)));
+    }
+    ExitCode::from(BROKEN)
+}
+
+/// What is wrong with the arguments as a JSON object like that of any other failure.
+fn misuse(fault: &clap::Error) -> Value {
+    let (mut text, mut hints) = (Vec::new(), Vec::new());
+    if fault.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        // What is printed for people is all of the help.
+        text.push("a command is missing".to_owned());
+        hints.push("`--help` lists the commands".to_owned());
+    } else {
+        for line in fault.render().to_string().lines().map(str::trim) {
+            let hint = ["tip: ", "hint: "].iter().find_map(|start| line.strip_prefix(start));
+            if let Some(hint) = hint {
+                hints.push(hint.to_owned());
+            } else if let Some(more) = line.strip_prefix("For more information, ") {
+                hints.push(more.trim_end_matches('.').replace('\'', "`"));
+            } else if !line.is_empty() && !line.starts_with("Usage: ") {
+                text.push(line.trim_start_matches("error: ").to_owned());
+            }
+        }
+    }
+    let text = text.join(" ");
+    json!({ "error": text, "error_code": "BAD_ARGUMENTS", "details": {}, "hints": hints })
 }
 
 /// The failure as a JSON object; a server's error is passed on whole.

@@ -88,6 +88,35 @@ fn a_variable_that_is_no_setting_is_warned_of() {
 }
 
 #[test]
+fn wrong_arguments_are_one_document_with_json() {
+    for (words, error, hint) in [
+        ("run --json", "the following required arguments were not provided: <FILE>", "`--help`"),
+        ("run --json --bogus x", "unexpected argument '--bogus' found", "'-- --bogus'"),
+        (
+            "task results xyz --json",
+            "invalid value 'xyz' for '<ID>': an id is a UUID",
+            "`maos task list` shows",
+        ),
+        ("task --json", "'maos task' requires a subcommand", "`--help`"),
+        ("--server http://x doctor --json", "this command talks to no server", "`--help`"),
+        ("task submit --name a --param a=1 --param a=2 --json", "--param names `a` twice", "leave"),
+    ] {
+        let words: Vec<&str> = words.split_whitespace().collect();
+        let output = maos(&words).output().unwrap();
+        let told = document(&output);
+        assert_eq!(output.status.code(), Some(2), "{told}");
+        assert!(told["error"].as_str().unwrap().starts_with(error), "{told}");
+        assert!(told["hints"].to_string().contains(hint), "{told}");
+        assert!(told["error_code"].is_string() && told["details"].is_object(), "{told}");
+        assert!(!output.stderr.is_empty());
+    }
+    let output = maos(&["worker", "exec", "--bogus", "--", "sh", "--json"]).output().unwrap();
+    assert!(output.stdout.is_empty(), "that --json is another program's: {}", shown(&output));
+    let output = maos(&["run", "--help", "--json"]).output().unwrap();
+    assert!(output.status.success() && shown(&output).contains("Usage: maos run"));
+}
+
+#[test]
 fn what_is_no_data_directory_and_no_backup_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let run = |arguments: &[&str]| shown(&maos(arguments).current_dir(&folder).output().unwrap());
