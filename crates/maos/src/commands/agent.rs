@@ -148,11 +148,7 @@ async fn list(client: &Client, json: bool, query: &AgentQuery) -> anyhow::Result
         return Ok(words::print_raw(&page.raw)?);
     }
     if page.items.is_empty() {
-        let hint = match *query == AgentQuery::default() {
-            true => "`maos agent create --type TYPE --capability NAME`",
-            false => "ask for less: `maos agent list` without filters shows all that serve",
-        };
-        words::say(&format!("no agents here\nhint: {hint}"));
+        words::say(&nothing(&page, query));
         return Ok(());
     }
     let screen = Screen::stdout();
@@ -174,6 +170,17 @@ async fn list(client: &Client, json: bool, query: &AgentQuery) -> anyhow::Result
     words::print(&screen.table(titles, &rows))?;
     super::task::say_page(&page, "agent");
     Ok(())
+}
+
+/// Why there is nothing to show, and what would show something.
+fn nothing(page: &Page<Agent>, query: &AgentQuery) -> String {
+    let all = AgentQuery { page: query.page, page_size: query.page_size, ..AgentQuery::default() };
+    super::task::behind_the_last(page).unwrap_or_else(|| match *query == all {
+        true => "no agents here\nhint: `maos agent create --type TYPE --capability NAME`".into(),
+        false => "no agent matches\nhint: ask for less: `maos agent list` without filters shows \
+                  all that serve"
+            .into(),
+    })
 }
 
 async fn create(client: &Client, json: bool, create: &Create) -> anyhow::Result<()> {
