@@ -284,6 +284,34 @@ fn why_names_each_blocker_with_its_remedy() {
 }
 
 #[test]
+fn why_of_a_task_that_has_ended_does_not_contradict_itself() {
+    let stopping = json!({
+        "kind": "stopping", "message": "an earlier attempt still holds its slot",
+        "since": "2026-01-01T00:00:00Z", "held_by": [id(50)], "unblock": "its end"
+    });
+    let explain = |n, blockers| {
+        let line = format!("GET /api/v1/tasks/{}/explain", id(n));
+        let ended = json!({"task_id": id(n), "status": "cancelled", "waiting": false});
+        (line, with(ended, json!({ "blockers": blockers })))
+    };
+    let answers = [explain(1, json!([stopping])), explain(2, json!([]))];
+    let script: Vec<_> = answers.iter().map(|(line, b)| (line.as_str(), 200, b.clone())).collect();
+    let server = Server::new(&script);
+    assert_snapshot!(shown(&server.maos(&["task", "why", &id(1)])), @r"
+    exit 0
+    -- out
+    cancelled: it has ended; what is left of it is on its way out
+    1. an earlier attempt still holds its slot (stopping)
+       since      2026-01-01T00:00:00Z
+       held by    01900000-0000-7000-8000-000000000050
+       unblock    its end
+    -- err
+    ");
+    let told = shown(&server.maos(&["task", "why", &id(2)]));
+    assert!(told.contains("cancelled: it has ended and waits for nothing\n-- err"), "{told}");
+}
+
+#[test]
 fn results_are_text_or_json_for_people_and_the_whole_answer_for_programs() {
     let line = |n| format!("GET /api/v1/tasks/{}/results", id(n));
     let answers = [
