@@ -88,6 +88,15 @@ fn a_variable_that_is_no_setting_is_warned_of() {
 }
 
 #[test]
+fn a_server_that_is_set_to_nothing_is_the_one_by_default() {
+    let mut command = maos(&["status", "--json"]);
+    let output = command.env("MAOS_SERVER", "").env("MAOS_SERVER_CA", "").output().unwrap();
+    assert!(!shown(&output).contains("BAD_URL"), "{}", shown(&output));
+    let output = maos(&["status", "--server", "", "--json"]).output().unwrap();
+    assert_eq!(document(&output)["error_code"], "BAD_URL");
+}
+
+#[test]
 fn wrong_arguments_are_one_document_with_json() {
     for (words, error, hint) in [
         ("run --json", "the following required arguments were not provided: <FILE>", "`--help`"),
