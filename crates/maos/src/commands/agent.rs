@@ -88,6 +88,10 @@ impl List {
     }
 }
 
+/// Runtimes that are there. A server says of `command` and `http` where they are configured.
+const OFFERED: [AgentRuntime; 4] =
+    [AgentRuntime::Builtin, AgentRuntime::Command, AgentRuntime::Http, AgentRuntime::Worker];
+
 #[derive(Args)]
 struct Create {
     /// Your word for its kind
@@ -102,7 +106,7 @@ struct Create {
     /// What does its work [default: builtin]
     #[arg(
         long,
-        value_parser = one_of(AgentRuntime::ALL, AgentRuntime::name)
+        value_parser = one_of(OFFERED, AgentRuntime::name)
     )]
     runtime: Option<AgentRuntime>,
     /// Tasks that it runs at once [default: 1]
