@@ -4,9 +4,11 @@
 //! Exit 1: the request was refused or what was asked for failed. 2: something is broken or the
 //! arguments are wrong.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use maos_api::client::ClientError;
 use maos_api::error::{ApiError, ErrorCode};
 use serde_json::{Map, Value, json};
@@ -40,6 +42,43 @@ pub(crate) fn report(error: &anyhow::Error, json: bool) -> ExitCode {
     ExitCode::from(told.exit)
 }
 
+/// Says what is wrong with the arguments, or what was asked for about them, and ends the command
+/// with the code for it.
+pub(crate) fn of_arguments(fault: &clap::Error, json: bool) -> ExitCode {
+    // That it cannot be written does not change how the command ended.
+    drop(fault.print());
+    if !fault.use_stderr() {
+        return ExitCode::SUCCESS;
+    }
+    if json {
+        drop(words::print_json(&misuse(fault)));
+    }
+    ExitCode::from(BROKEN)
+}
+
+/// What is wrong with the arguments as a JSON object like that of any other failure.
+fn misuse(fault: &clap::Error) -> Value {
+    let (mut text, mut hints) = (Vec::new(), Vec::new());
+    if fault.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        // What is printed for people is all of the help.
+        text.push("a command is missing".to_owned());
+        hints.push("`--help` lists the commands".to_owned());
+    } else {
+        for line in fault.render().to_string().lines().map(str::trim) {
+            let hint = ["tip: ", "hint: "].iter().find_map(|start| line.strip_prefix(start));
+            if let Some(hint) = hint {
+                hints.push(hint.to_owned());
+            } else if let Some(more) = line.strip_prefix("For more information, ") {
+                hints.push(more.trim_end_matches('.').replace('\'', "`"));
+            } else if !line.is_empty() && !line.starts_with("Usage: ") {
+                text.push(line.trim_start_matches("error: ").to_owned());
+            }
+        }
+    }
+    let text = text.join(" ");
+    json!({ "error": text, "error_code": "BAD_ARGUMENTS", "details": {}, "hints": hints })
+}
+
 /// The failure as a JSON object; a server's error is passed on whole.
 pub(crate) fn document(error: &anyhow::Error) -> Value {
     if let Some(ClientError::Api { body, .. }) = error.downcast_ref::<ClientError>()
@@ -58,16 +97,23 @@ pub(crate) fn say(error: &anyhow::Error) {
 
 fn spoken(told: &Told) -> String {
     let mut spoken = format!("error: {}", words::harmless(&told.text));
+    let mut hints = told.hints.clone();
     if let Some(fields) = told.details.get("fields").and_then(Value::as_object) {
         for (field, fault) in fields {
             let fault = fault.as_str().map_or_else(|| fault.to_string(), str::to_owned);
-            if told.text.contains(&format!("`{field}` {fault}")) {
-                continue;
+            let (fault, more) = split(&fault);
+            hints.extend(more);
+            let whole = format!("{fault} ({})", told.code);
+            let is_said = told.text == whole
+                || told.text.ends_with(&format!(": {whole}"))
+                || told.text.contains(&format!("`{field}` {fault}"));
+            if !is_said {
+                spoken.push_str(&words::harmless(&format!("\n  `{field}`: {fault}")));
             }
-            spoken.push_str(&words::harmless(&format!("\n  `{field}`: {fault}")));
         }
     }
-    for hint in &told.hints {
+    let mut said = BTreeSet::new();
+    for hint in hints.iter().filter(|hint| said.insert(hint.as_str())) {
         spoken.push_str(&format!("\nhint: {}", words::harmless(hint)));
     }
     spoken
@@ -252,6 +298,30 @@ mod tests {
         assert_eq!(exit(ErrorCode::ShuttingDown), 1);
         assert_eq!(exit(ErrorCode::Internal), 2);
         assert_eq!(tell(&anyhow::Error::msg("no")).exit, 2);
+    }
+
+    #[test]
+    fn the_fault_of_a_field_and_its_hint_are_said_once() {
+        let fault = "the strategy `nope` is not known\nhint: use one of `a`";
+        let refused = |message: &str| {
+            let refused = ApiError::new(ErrorCode::UnknownStrategy, message)
+                .with("fields", json!({ "strategy": fault }));
+            spoken(&tell(&words::api_error(refused)))
+        };
+        assert_eq!(
+            refused(fault),
+            "error: the strategy `nope` is not known (UNKNOWN_STRATEGY)\nhint: use one of `a`"
+        );
+        assert_eq!(
+            refused(&format!("entry 2 of `x`: {fault}")),
+            "error: entry 2 of `x`: the strategy `nope` is not known (UNKNOWN_STRATEGY)\n\
+             hint: use one of `a`"
+        );
+        assert_eq!(
+            refused("2 fields are wrong\nhint: use one of `a`"),
+            "error: 2 fields are wrong (UNKNOWN_STRATEGY)\n  `strategy`: the strategy `nope` is \
+             not known\nhint: use one of `a`"
+        );
     }
 
     #[test]

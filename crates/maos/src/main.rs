@@ -9,6 +9,7 @@ mod layout;
 mod programs;
 mod progress;
 mod remote;
+mod settings;
 mod submissions;
 mod values;
 mod waiting;
@@ -108,19 +109,35 @@ fn main() -> ExitCode {
         Some(_) | None => {}
     }
     panic::set_hook(Box::new(say_panic));
-    let Arguments { server, mut command } = Arguments::parse();
-    if let Some(server) = server {
-        match command.remote() {
-            Some(remote) => remote.server = server,
-            None => Arguments::command()
-                .error(ErrorKind::ArgumentConflict, "this command talks to no server: --server")
-                .exit(),
-        }
-    }
+    let command = match Arguments::try_parse().and_then(Arguments::command_for_its_server) {
+        Ok(command) => command,
+        Err(fault) => return failure::of_arguments(&fault, asks_for_json()),
+    };
     let json = command.json();
     // A panic has been told by its hook; what is left is the exit code.
     let done = panic::catch_unwind(|| carry_out(command)).unwrap_or_else(|_| Ok(ExitCode::from(2)));
     done.unwrap_or_else(|error| failure::report(&error, json))
+}
+
+/// Whether `--json` is among arguments that could not be read as a whole. What follows `--` is
+/// another program's.
+fn asks_for_json() -> bool {
+    std::env::args_os().skip(1).take_while(|word| word != "--").any(|word| word == "--json")
+}
+
+impl Arguments {
+    /// The command, with the server that was named before it.
+    fn command_for_its_server(self) -> Result<Command, clap::Error> {
+        let Arguments { server, mut command } = self;
+        if let Some(server) = server {
+            let Some(remote) = command.remote() else {
+                let what = "this command talks to no server: --server";
+                return Err(Arguments::command().error(ErrorKind::ArgumentConflict, what));
+            };
+            remote.server = server;
+        }
+        Ok(command)
+    }
 }
 
 impl Command {

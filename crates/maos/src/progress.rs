@@ -81,8 +81,12 @@ impl Board {
 
     /// A line for each task that stands elsewhere than before, or whose agent says something new.
     fn changes(&mut self, tasks: &[Snapshot]) -> Vec<String> {
+        let parents: BTreeSet<Uuid> = tasks.iter().filter_map(|task| task.parent).collect();
+        // What has ended with its subtasks ended after them, though it is listed before them.
+        let (last, first): (Vec<&Snapshot>, Vec<&Snapshot>) =
+            tasks.iter().partition(|task| task.status.is_terminal() && parents.contains(&task.id));
         let mut lines = Vec::new();
-        for task in tasks {
+        for task in first.into_iter().chain(last.into_iter().rev()) {
             let message = task.progress.as_ref().and_then(|progress| progress.message.clone());
             let now = (task.status, message);
             if self.seen.get(&task.id) != Some(&now) {
@@ -267,6 +271,20 @@ mod tests {
                 "failed    count \\u{1b}[31m: no"
             ]
         );
+    }
+
+    #[test]
+    fn a_parent_ends_after_its_subtasks() {
+        let mut board = Board::new(false);
+        let tree = |status| {
+            [(1, None), (2, Some(1)), (3, Some(2)), (4, Some(1))]
+                .map(|(id, parent)| snapshot(id, parent, status))
+        };
+        let order = |lines: Vec<String>| -> String {
+            lines.iter().filter_map(|line| line.split_whitespace().last()).collect()
+        };
+        assert_eq!(order(board.changes(&tree(TaskStatus::Running))), "1234");
+        assert_eq!(order(board.changes(&tree(TaskStatus::Completed))), "3421");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
+use clap::builder::TypedValueParser;
 use maos_api::client::{Client, Patience, Retries, URL_DEFAULT};
 
 /// How long a command that only reads waits for a server to listen.
@@ -31,7 +32,8 @@ pub(crate) struct Remote {
         display_order = 901,
         value_name = "FILE",
         env = "MAOS_SERVER_CA",
-        hide_env_values = true
+        hide_env_values = true,
+        value_parser = clap::builder::OsStringValueParser::new().map(PathBuf::from)
     )]
     server_ca: Option<PathBuf>,
     /// Print one JSON document on standard output
@@ -44,12 +46,19 @@ impl Remote {
         // Whoever sits before it decides whether to try again. Only a server that was started in
         // the line above gets a moment.
         let patience = Patience { refused: REFUSED_MAX, ..Patience::default() };
-        let client = Client::new(&self.server)?;
+        let is_unset = self.server.is_empty() && is_empty("MAOS_SERVER");
+        let client = Client::new(if is_unset { URL_DEFAULT } else { &self.server })?;
         let client = client.with_retries(Retries::NONE).with_patience(patience);
-        let Some(file) = &self.server_ca else { return Ok(client) };
+        let is_set = |file: &&PathBuf| !file.as_os_str().is_empty() || !is_empty("MAOS_SERVER_CA");
+        let Some(file) = self.server_ca.as_ref().filter(is_set) else { return Ok(client) };
         let unread = || format!("`{}` of --server-ca cannot be read", file.display());
         let pem = std::fs::read(file).with_context(unread)?;
         let unfit = || format!("`{}` of --server-ca cannot be used", file.display());
         client.with_root_certificate(&pem).with_context(unfit)
     }
+}
+
+/// Whether a variable is set to nothing, which is how scripts unset one for a single command.
+fn is_empty(variable: &str) -> bool {
+    std::env::var_os(variable).is_some_and(|value| value.is_empty())
 }

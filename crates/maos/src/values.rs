@@ -42,6 +42,21 @@ pub(crate) fn assignment(text: &str) -> Result<(String, Value), String> {
     Ok((key.to_owned(), value))
 }
 
+/// The assignments as one object; a name that is given twice is refused, as one of them would be
+/// dropped in silence.
+pub(crate) fn once(
+    given: &[(String, Value)],
+    flag: &str,
+) -> anyhow::Result<serde_json::Map<String, Value>> {
+    let mut object = serde_json::Map::new();
+    for (key, value) in given {
+        if object.insert(key.clone(), value.clone()).is_some() {
+            anyhow::bail!("{flag} names `{key}` twice\nhint: leave one of them out");
+        }
+    }
+    Ok(object)
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -57,5 +72,16 @@ mod tests {
         assert_eq!(value("a="), Ok(json!("")));
         assert_eq!(value("a=\"1\""), Ok(json!("1")));
         assert!(value("a").is_err() && value("=1").is_err());
+    }
+
+    #[test]
+    fn a_name_that_is_given_twice_is_refused() {
+        let given = |names: &[&str]| {
+            let given: Vec<_> = names.iter().map(|name| ((*name).to_owned(), json!(1))).collect();
+            once(&given, "--param").map_err(|why| why.to_string())
+        };
+        assert_eq!(given(&["a", "b"]).unwrap().len(), 2);
+        let refused = "--param names `a` twice\nhint: leave one of them out";
+        assert_eq!(given(&["a", "b", "a"]).unwrap_err(), refused);
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
+use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
 use super::{Config, ConfigError};
@@ -67,7 +68,7 @@ const NOT_BUILT: [(&str, &str); 8] = [
 ];
 
 /// Sections whose keys variables can set.
-const SECTIONS: [&str; 13] = [
+pub(super) const SECTIONS: [&str; 13] = [
     "api",
     "blobs",
     "checkpoints",
@@ -93,19 +94,22 @@ impl Layers {
     pub(super) fn resolve(&self) -> Result<(Config, Vec<Shown>), ConfigError> {
         let mut merged = table_of(&Config::default());
         let mut origins: BTreeMap<String, Origin> = BTreeMap::new();
+        let mut lines = Lines::default();
         if let Some(path) = &self.file {
-            let table = self.read_file(path)?;
-            check_alone(&table, &Origin::File(path.clone()))?;
-            lay_over(&mut merged, &table, &Origin::File(path.clone()), "", &mut origins);
+            let (text, table) = read_file(path)?;
+            lines = Lines::of(&text);
+            let origin = Origin::File(path.clone());
+            check_alone(&table, &origin).map_err(|why| lines.name(&table, why))?;
+            lay_over(&mut merged, &table, &origin, "", &mut origins);
         }
-        for (key, value, origin) in self.environment_settings()? {
+        let flag = |(key, value, name): &(&str, Value, &'static str)| {
+            ((*key).to_owned(), value.clone(), Origin::Flag(name))
+        };
+        let settings = self.environment_settings()?;
+        for (key, value, origin) in settings.into_iter().chain(self.flags.iter().map(flag)) {
             let table = nested(&key, value);
             check_alone(&table, &origin)?;
             lay_over(&mut merged, &table, &origin, "", &mut origins);
-        }
-        for (key, value, name) in &self.flags {
-            let table = nested(key, value.clone());
-            lay_over(&mut merged, &table, &Origin::Flag(name), "", &mut origins);
         }
         let mut config: Config = deserialize(&merged, &Origin::Default)?;
         if let Some(folder) = self.file.as_ref().and_then(|file| file.parent()) {
@@ -117,7 +121,7 @@ impl Layers {
                 agent.folder.clone_from(&folder);
             }
         }
-        config.check()?;
+        config.check().map_err(|why| blame(why, &origins, &lines))?;
         let mut shown = Vec::new();
         // With what sections of the file leave open.
         leaves(&table_of(&config), "", &mut |key, value| {
@@ -125,15 +129,6 @@ impl Layers {
             shown.push(Shown { key: key.to_owned(), value: value.clone(), origin });
         });
         Ok((config, shown))
-    }
-
-    fn read_file(&self, path: &PathBuf) -> Result<Table, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
-        text.parse().map_err(|fault: toml::de::Error| ConfigError::NotToml {
-            path: path.clone(),
-            fault: fault.to_string(),
-        })
     }
 
     /// `MAOS_<SECTION>_<KEY>` for every key, and the contract's own names.
@@ -184,6 +179,78 @@ impl Layers {
     }
 }
 
+fn read_file(path: &PathBuf) -> Result<(String, Table), ConfigError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
+    let table = text.parse().map_err(|fault: toml::de::Error| ConfigError::NotToml {
+        path: path.clone(),
+        fault: fault.to_string(),
+    })?;
+    Ok((text, table))
+}
+
+/// Where the keys of a file stand: what is in a table before the table itself.
+#[derive(Default)]
+struct Lines(Vec<(Vec<String>, usize)>);
+
+impl Lines {
+    fn of(text: &str) -> Lines {
+        let mut lines = Lines::default();
+        if let Ok(table) = DeTable::parse(text) {
+            lines.note(text, table.get_ref(), &[]);
+        }
+        lines
+    }
+
+    fn note(&mut self, text: &str, table: &DeTable<'_>, above: &[String]) {
+        for (key, value) in table {
+            let path = [above, &[key.get_ref().to_string()]].concat();
+            if let DeValue::Table(below) = value.get_ref() {
+                self.note(text, below, &path);
+            }
+            let before = text.get(..key.span().start).unwrap_or_default();
+            self.0.push((path, before.matches('\n').count() + 1));
+        }
+    }
+
+    /// The same fault with the line of the key that has it: the one without which it is gone. The
+    /// library tells no line for a value that has been merged.
+    fn name(&self, table: &Table, why: ConfigError) -> ConfigError {
+        let ConfigError::Invalid { origin, fault } = why else { return why };
+        let stays = |path: &[String]| {
+            let mut without = table.clone();
+            remove(&mut without, path);
+            let checked = check_alone(&without, &Origin::Default);
+            matches!(checked, Err(ConfigError::Invalid { fault: left, .. }) if left == fault)
+        };
+        let line = self.0.iter().find(|(path, _)| !stays(path)).map(|(_, line)| *line);
+        let origin = line.map_or(origin.clone(), |line| format!("{origin} line {line}"));
+        ConfigError::Invalid { origin, fault }
+    }
+}
+
+fn remove(table: &mut Table, path: &[String]) {
+    match path {
+        [] => {}
+        [name] => drop(table.remove(name)),
+        [name, rest @ ..] => {
+            if let Some(Value::Table(below)) = table.get_mut(name) {
+                remove(below, rest);
+            }
+        }
+    }
+}
+
+/// The same fault with who set the value.
+fn blame(why: ConfigError, origins: &BTreeMap<String, Origin>, lines: &Lines) -> ConfigError {
+    let ConfigError::OutOfBounds { key, .. } = &why else { return why };
+    let Some(origin) = origins.get(key) else { return why };
+    let line = lines.0.iter().find(|(path, _)| path.join(".") == *key).map(|(_, line)| *line);
+    let line = line.filter(|_| matches!(origin, Origin::File(_)));
+    let line = line.map_or(String::new(), |line| format!(" line {line}"));
+    ConfigError::Invalid { origin: format!("{origin}{line}"), fault: why.to_string() }
+}
+
 /// Kubernetes gives every container a `REDIS_PORT` of this form when a service beside it is called
 /// `redis`: nobody asked us to use it.
 fn asks_for_something(value: &str) -> bool {
@@ -191,7 +258,7 @@ fn asks_for_something(value: &str) -> bool {
 }
 
 /// `MAOS_API_MAX_AGENTS` is `max_agents` of `api`. Variables of other sections are not ours.
-fn section_and_key(name: &str) -> Option<(&'static str, String)> {
+pub(super) fn section_and_key(name: &str) -> Option<(&'static str, String)> {
     let rest = name.strip_prefix("MAOS_")?;
     // `logs` before `log`: the longer name first.
     SECTIONS.into_iter().rev().find_map(|section| {
@@ -243,7 +310,7 @@ fn check_alone(table: &Table, origin: &Origin) -> Result<(), ConfigError> {
 
 fn deserialize(table: &Table, origin: &Origin) -> Result<Config, ConfigError> {
     table.clone().try_into().map_err(|fault: toml::de::Error| {
-        let fault = fault.to_string().trim_end().to_owned();
+        let fault = fault.to_string().trim_end().replace('\n', ", ");
         ConfigError::Invalid { origin: origin.to_string(), fault }
     })
 }
@@ -366,11 +433,70 @@ mod tests {
             ("[api]\nmax_agents = 0\n", &[], "`api.max_agents` is 0, it must be 1 to"),
             ("", &[("MAOS_STORE_KEEP_DAYS", "40000")], "`store.keep_days` is 40000, it must be 0"),
             ("api = [", &[], "is not TOML"),
+            ("api = [", &[], "hint: correct it where it says"),
             ("", &[("MAOS_ENV", "moon")], "development, testing, staging or production"),
         ] {
             let (layers, _folder) = layers(file, environment);
             let error = Config::load(&layers).unwrap_err().to_string();
             assert!(error.contains(expected), "{file} {environment:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_fault_of_a_file_is_told_with_its_line() {
+        let poet = "[commands.poet]\ncommand = [\"sh\"]\ncapabilities = [\"a\"]\n";
+        for (file, line, expected) in [
+            ("[api]\nport = 1\nprot = 1\n".to_owned(), 3, "unknown field `prot`"),
+            ("[api]\nport = 1\n\n[apis]\nport = 1\n".to_owned(), 4, "unknown field `apis`"),
+            ("[apis]\n".to_owned(), 1, "unknown field `apis`"),
+            ("[log]\nlevel = \"LOUD\"\n".to_owned(), 2, "unknown variant `LOUD`"),
+            ("api.port = \"many\"\napi.prot = 1\n".to_owned(), 1, "expected u16, in `api.port`"),
+            ("[api]\n\nmax_agents = 0\n".to_owned(), 3, "`api.max_agents` is 0, it must be 1"),
+            ("[commands.poet]\nslots = 1\n".to_owned(), 1, "missing field `command`"),
+            (format!("{poet}slots = \"x\"\n"), 4, "in `commands.poet.slots`"),
+            (
+                poet.replace("[\"sh\"]", "[]"),
+                2,
+                "`commands.poet.command` is without a program, it must be a list of a program",
+            ),
+            (poet.replace("sh", " "), 2, "`commands.poet.command` is without a program"),
+        ] {
+            let (layers, _folder) = layers(&file, &[]);
+            let error = Config::load(&layers).unwrap_err().to_string();
+            assert!(error.contains(&format!("maos.toml` line {line}: ")), "{file}: {error}");
+            assert!(error.contains(expected), "{file}: {error}");
+            assert!(error.contains("\nhint: docs/config.md describes every key"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_localhost_or_of_numbers() {
+        let load = |host: &str, is_flag: bool| {
+            let environment: &[_] = if is_flag { &[] } else { &[("MAOS_API_HOST", host)] };
+            let (mut layers, _folder) = layers("", environment);
+            if is_flag {
+                layers.flags.push(("api.host", Value::String(host.into()), "--host"));
+            }
+            Config::load(&layers).map(|(config, _)| config.api.host.to_string())
+        };
+        for (host, address) in [
+            ("localhost", "127.0.0.1"),
+            ("LocalHost", "127.0.0.1"),
+            ("[::1]", "::1"),
+            ("::1", "::1"),
+            ("0.0.0.0", "0.0.0.0"),
+        ] {
+            assert_eq!(load(host, true).unwrap(), address);
+            assert_eq!(load(host, false).unwrap(), address);
+        }
+        for host in ["example.org", "[127.0.0.1]", "[::1", "", "1.2.3"] {
+            let wanted = format!("`{host}` is no address to listen on, it must be `localhost` or");
+            let error = load(host, true).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("flag `--host`: {wanted}")), "{error}");
+            assert!(error.contains("\nhint: "), "{error}");
+            let error = load(host, false).unwrap_err().to_string();
+            let origin = "environment variable `MAOS_API_HOST`: ";
+            assert!(error.starts_with(&format!("{origin}{wanted}")), "{error}");
         }
     }
 

@@ -7,14 +7,16 @@ mod blobs;
 mod layers;
 #[cfg(test)]
 mod reference;
+mod unheeded;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use maos_api::agent::HEARTBEAT_TIMEOUT_MAX;
 use maos_core::limits;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 
 pub use blobs::{Blobs, Bucket};
@@ -64,7 +66,8 @@ pub struct Config {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Api {
-    /// Address to listen on.
+    /// Address to listen on: `localhost` or an IP address.
+    #[serde(deserialize_with = "address")]
     pub host: IpAddr,
     /// Port to listen on; 0 takes a free one.
     pub port: u16,
@@ -301,6 +304,27 @@ impl PoolConfig {
     }
 }
 
+/// Reads what `api.host` says. Other names are not looked up: which of its addresses is meant would
+/// be a guess.
+fn address<'de, D: Deserializer<'de>>(from: D) -> Result<IpAddr, D::Error> {
+    let text = String::deserialize(from)?;
+    if text.eq_ignore_ascii_case("localhost") {
+        return Ok(IpAddr::from(Ipv4Addr::LOCALHOST));
+    }
+    // As it stands in a URL.
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+    let parsed = match bare {
+        Some(bare) => bare.parse::<Ipv6Addr>().map(IpAddr::from),
+        None => text.parse(),
+    };
+    parsed.map_err(|_| {
+        D::Error::custom(format!(
+            "`{text}` is no address to listen on, it must be `localhost` or an IP address such as \
+             127.0.0.1, 0.0.0.0 or ::1"
+        ))
+    })
+}
+
 /// Why there is no configuration.
 #[derive(Debug, Error)]
 pub enum ConfigError {
@@ -315,7 +339,11 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The file is not TOML.
-    #[error("`{}` is not TOML: {fault}", path.display())]
+    #[error(
+        "`{}` is not TOML: {}\nhint: correct it where it says",
+        path.display(),
+        fault.trim_end()
+    )]
     NotToml {
         /// The file.
         path: PathBuf,
@@ -323,9 +351,12 @@ pub enum ConfigError {
         fault: String,
     },
     /// A key or its value is wrong.
-    #[error("{origin}: {fault}")]
+    #[error(
+        "{origin}: {fault}\nhint: docs/config.md describes every key; `maos config show` lists \
+         those in force"
+    )]
     Invalid {
-        /// Where it was set.
+        /// Where it was set, with the line of a file.
         origin: String,
         /// What is wrong.
         fault: String,
@@ -465,6 +496,13 @@ impl Config {
             bounds(&format!("pools.{name}.wait_seconds"), pool.wait_seconds, 0, 86_400)?;
             bounds(&format!("pools.{name}.idle_seconds"), pool.idle_seconds, 0, 366 * 86_400)?;
             bounds(&format!("pools.{name}.cooldown_seconds"), pool.cooldown_seconds, 0, 86_400)?;
+        }
+        for (name, command) in &self.commands {
+            if command.command.first().is_none_or(|program| program.trim().is_empty()) {
+                let (key, found) = (format!("commands.{name}.command"), "without a program".into());
+                let wanted = "a list of a program and its arguments".into();
+                return Err(ConfigError::OutOfBounds { key, found, wanted });
+            }
         }
         self.check_http_agents()?;
         for (kind, amount) in &self.resources {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 /// What a key is for. A key of the configuration that is not here fails a test.
 const KEYS: &[(&str, &str)] = &[
-    ("api.host", "Address to listen on; `--host`."),
+    ("api.host", "`localhost` or the IP address to listen on; `--host`."),
     ("api.port", "Port to listen on, 0 for a free one; `--port`."),
     (
         "api.public_url",
@@ -114,7 +114,8 @@ fn page() -> String {
          `UPDATE_DOCS=1 cargo test -p maos-server --lib` writes it anew.\n\n\
          Defaults, then `maos.toml`, then the environment, then flags: what comes later wins. \
           Every \
-         key below is also `MAOS_<SECTION>_<KEY>`. An unknown key is an error. \
+         key below is also `MAOS_<SECTION>_<KEY>`. An unknown key is an error; another variable \
+         that begins with `MAOS_` is warned of, unless Kubernetes sets such ones by itself. \
          `maos config show` prints what is in force and who set it, `maos doctor` whether the \
          machine fits.\n\n| key | default | what for |\n|---|---|---|\n",
     );

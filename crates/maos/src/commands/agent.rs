@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::layout::{Fields, Screen, few, indented, moment};
 use crate::remote::Remote;
-use crate::values::{agent_id, assignment, one_of};
+use crate::values::{agent_id, assignment, once, one_of};
 use crate::words;
 
 /// What the command line said.
@@ -88,6 +88,10 @@ impl List {
     }
 }
 
+/// Runtimes that are there. A server says of `command` and `http` where they are configured.
+const OFFERED: [AgentRuntime; 4] =
+    [AgentRuntime::Builtin, AgentRuntime::Command, AgentRuntime::Http, AgentRuntime::Worker];
+
 #[derive(Args)]
 struct Create {
     /// Your word for its kind
@@ -102,7 +106,7 @@ struct Create {
     /// What does its work [default: builtin]
     #[arg(
         long,
-        value_parser = one_of(AgentRuntime::ALL, AgentRuntime::name)
+        value_parser = one_of(OFFERED, AgentRuntime::name)
     )]
     runtime: Option<AgentRuntime>,
     /// Tasks that it runs at once [default: 1]
@@ -148,11 +152,7 @@ async fn list(client: &Client, json: bool, query: &AgentQuery) -> anyhow::Result
         return Ok(words::print_raw(&page.raw)?);
     }
     if page.items.is_empty() {
-        let hint = match *query == AgentQuery::default() {
-            true => "`maos agent create --type TYPE --capability NAME`",
-            false => "ask for less: `maos agent list` without filters shows all that serve",
-        };
-        words::say(&format!("no agents here\nhint: {hint}"));
+        words::say(&nothing(&page, query));
         return Ok(());
     }
     let screen = Screen::stdout();
@@ -176,11 +176,22 @@ async fn list(client: &Client, json: bool, query: &AgentQuery) -> anyhow::Result
     Ok(())
 }
 
+/// Why there is nothing to show, and what would show something.
+fn nothing(page: &Page<Agent>, query: &AgentQuery) -> String {
+    let all = AgentQuery { page: query.page, page_size: query.page_size, ..AgentQuery::default() };
+    super::task::behind_the_last(page).unwrap_or_else(|| match *query == all {
+        true => "no agents here\nhint: `maos agent create --type TYPE --capability NAME`".into(),
+        false => "no agent matches\nhint: ask for less: `maos agent list` without filters shows \
+                  all that serve"
+            .into(),
+    })
+}
+
 async fn create(client: &Client, json: bool, create: &Create) -> anyhow::Result<()> {
     let body = AgentCreate {
         agent_type: create.agent_type.clone(),
         capabilities: create.capabilities.clone(),
-        configuration: create.configuration.iter().cloned().collect(),
+        configuration: once(&create.configuration, "--configuration")?,
         max_concurrent_tasks: create.max_concurrent_tasks,
         tags: create.tags.clone(),
         name: create.name.clone(),

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use maos_server::config::{self, Layers};
 use serde_json::json;
 
-use crate::words;
+use crate::{settings, words};
 
 /// What the command line said.
 #[derive(Args)]
@@ -46,7 +46,7 @@ pub(crate) fn run(arguments: &Config) -> anyhow::Result<ExitCode> {
         environment: std::env::vars().collect(),
         flags: Vec::new(),
     };
-    let (_, shown) = config::Config::load(&layers)?;
+    let (_, shown) = settings::load(&layers)?;
     let mut lines = Vec::new();
     let mut settings = Vec::new();
     for setting in &shown {

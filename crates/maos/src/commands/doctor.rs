@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use clap::Args;
 use maos_server::blobs::Blobs;
-use maos_server::config::{self, Config, Layers};
+use maos_server::config::{self, Layers};
 use serde_json::json;
 
 use crate::programs::find;
-use crate::words;
+use crate::{settings, words};
 
 /// Programs that make more possible: name, and what for.
 const OPTIONAL: [(&str, &str); 4] = [
@@ -225,7 +225,7 @@ fn configuration(named: Option<&Path>) -> anyhow::Result<Vec<Checked>> {
         environment: std::env::vars().collect(),
         flags: Vec::new(),
     };
-    let config = match Config::load(&layers) {
+    let config = match settings::load(&layers) {
         Err(why) => {
             let text = why.to_string();
             let (found, hint) = text.split_once("\nhint: ").unwrap_or((&text, "correct it"));

@@ -6,13 +6,14 @@
 use std::fs;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use maos_api::task::{Task, TaskStatus};
 use maos_server::blobs;
-use maos_server::config::{self, Config, Layers, Level};
+use maos_server::config::{self, Layers, Level};
 use maos_server::service::{Server, SubmitOptions};
 use maos_server::{host, service, telemetry};
 use uuid::Uuid;
@@ -22,12 +23,14 @@ use super::task;
 use crate::progress::Board;
 use crate::submissions::{self, Submissions};
 use crate::waiting::{self, Told};
-use crate::words;
+use crate::{settings, words};
 
 /// How often progress is looked at. Only the picture depends on it.
 const LOOK: Duration = Duration::from_millis(100);
 /// Longest wait for a task's end before it is asked again.
 const WAIT: Duration = Duration::from_secs(60);
+/// An end that takes no longer needs no words.
+const SOON: Duration = Duration::from_millis(300);
 
 /// What the command line said.
 pub(crate) struct Run {
@@ -50,7 +53,7 @@ pub(crate) fn run(arguments: &Run) -> anyhow::Result<ExitCode> {
         environment: std::env::vars().collect(),
         flags: Vec::new(),
     };
-    let (mut config, _) = Config::load(&layers)?;
+    let (mut config, _) = settings::load(&layers)?;
     if !config.commands.is_empty() {
         let names: Vec<&str> = config.commands.keys().map(String::as_str).collect();
         let file = layers.file.as_deref().unwrap_or(Path::new("the environment"));
@@ -64,10 +67,12 @@ pub(crate) fn run(arguments: &Run) -> anyhow::Result<ExitCode> {
     if config.log.level == Level::Info {
         config.log.level = Level::Warning;
     }
-    telemetry::start(&config.log, None)?;
+    telemetry::start(&config.log, &[])?;
     let named = arguments.data_dir.clone();
     let is_own = named.is_none();
-    let data_dir = std::path::absolute(named.clone().unwrap_or_else(|| run_folder(&content)))?;
+    let named = named.unwrap_or_else(|| run_folder(&content));
+    let is_new = !named.exists();
+    let data_dir = settings::data_dir(&named)?;
     if blobs::bucket_of(&data_dir.join("blobs"))?.is_none() {
         // A bucket belongs to one data directory, and a run has one of its own.
         config.blobs = config::Blobs::default();
@@ -75,18 +80,19 @@ pub(crate) fn run(arguments: &Run) -> anyhow::Result<ExitCode> {
     let root = std::env::current_dir().context("the working directory cannot be read")?;
     let program = std::env::current_exe().context("this program's path cannot be read")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let is_new = !data_dir.exists();
     let (checked, ran) = runtime.block_on(async {
-        let mut signals = Signals::listen()?;
+        let mut interrupts = Interrupts { signals: Signals::listen()?, count: 0 };
         let server = service::start(config, host::setup(program, data_dir.clone(), root)).await?;
         let checked = check(&server, &submissions, is_list.then_some(&arguments.file));
         let ran = match checked {
-            Ok(()) => to_their_end(&server, &submissions, &content, &mut signals).await,
+            Ok(()) => to_their_end(&server, &submissions, &content, &mut interrupts).await,
             Err(_) => Ok(Vec::new()),
         };
-        server.stop(Duration::ZERO).await;
+        end(server, &mut interrupts).await;
         anyhow::Ok((checked, ran))
     })?;
+    // What was not waited for ends with this process.
+    runtime.shutdown_background();
     if checked.is_err() && is_own && is_new {
         tidy_up(&data_dir);
     }
@@ -138,7 +144,7 @@ async fn to_their_end(
     server: &Server,
     submissions: &[Vec<u8>],
     content: &[u8],
-    signals: &mut Signals,
+    interrupts: &mut Interrupts,
 ) -> anyhow::Result<Vec<Task>> {
     let service = &server.service;
     let mut ids = Vec::new();
@@ -147,21 +153,17 @@ async fn to_their_end(
     }
     let mut board = Board::new(std::io::stderr().is_terminal());
     let mut watcher = Watcher::new();
-    let mut interrupted = false;
     loop {
         watcher.look(server, &ids, &mut board).await;
         let all_ended = tokio::select! {
             ended = wait_all(server, &ids) => { ended?; true }
             () = tokio::time::sleep(LOOK) => false,
-            () = signals.next() => {
-                if interrupted {
-                    bail!("interrupted twice: what ran is taken up by the next `maos run`");
-                }
-                interrupted = true;
-                words::say("interrupted: cancelling");
-                for id in &ids {
-                    // One that has just ended needs no cancelling.
-                    drop(service.cancel(*id, Some("interrupted".to_owned())).await);
+            () = interrupts.next() => {
+                match interrupts.count {
+                    1 => cancel(server, &ids).await,
+                    // They are about to end; then nothing is waited for any more.
+                    2 => {}
+                    _ => bail!("interrupted: what ran is taken up by the next `maos run`"),
                 }
                 false
             }
@@ -179,6 +181,44 @@ async fn to_their_end(
     }
     board.finish(&tasks);
     Ok(tasks)
+}
+
+async fn cancel(server: &Server, ids: &[Uuid]) {
+    words::say("interrupted: cancelling");
+    for id in ids {
+        // One that has just ended needs no cancelling.
+        drop(server.service.cancel(*id, Some("interrupted".to_owned())).await);
+    }
+}
+
+/// Whoever is at the terminal, and how often they wanted it to end.
+struct Interrupts {
+    signals: Signals,
+    count: u32,
+}
+
+impl Interrupts {
+    async fn next(&mut self) {
+        self.signals.next().await;
+        self.count += 1;
+    }
+}
+
+/// Ends the server. A program that was told to end has its time for that, unless whoever is at the
+/// terminal has none: without us the supervisor ends it at once.
+async fn end(server: Server, interrupts: &mut Interrupts) {
+    if interrupts.count > 1 {
+        return;
+    }
+    let mut ending = pin!(server.stop(Duration::ZERO));
+    if tokio::time::timeout(SOON, &mut ending).await.is_ok() {
+        return;
+    }
+    words::say("waiting for programs to end: interrupt once more to end them at once");
+    tokio::select! {
+        () = ending => {}
+        () = interrupts.next() => words::say("ending them at once"),
+    }
 }
 
 /// Notices that a run stands still, says why, and ends what nobody here will ever do.

@@ -1,14 +1,14 @@
 //! `maos serve`: the server until a signal ends it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use maos_server::config::{self, Config, Layers};
+use maos_server::config::{self, Layers};
 use maos_server::{host, process, telemetry};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::words;
+use crate::{settings, words};
 
 /// What the command line said.
 pub(crate) struct Serve {
@@ -36,12 +36,12 @@ pub(crate) fn run(arguments: &Serve) -> anyhow::Result<ExitCode> {
     if arguments.debug {
         layers.flags.push(("log.level", "DEBUG".into(), "--debug"));
     }
-    let (config, _) = Config::load(&layers)?;
-    let default_log = arguments.debug.then(|| PathBuf::from("maos_api.log"));
-    let log_file = arguments.log_file.clone().or(default_log);
-    telemetry::start(&config.log, log_file.as_deref()).context("the log file cannot be opened")?;
+    let (config, _) = settings::load(&layers)?;
+    let own_log = arguments.debug.then_some(Path::new("maos_api.log"));
+    let log_files: Vec<&Path> = own_log.into_iter().chain(arguments.log_file.as_deref()).collect();
+    telemetry::start(&config.log, &log_files)?;
     let program = std::env::current_exe().context("this program's path cannot be read")?;
-    let data_dir = std::path::absolute(&arguments.data_dir)?;
+    let data_dir = settings::data_dir(&arguments.data_dir)?;
     let files = data_dir.join("files");
     process::use_huge_pages(false);
     process::open_many();

@@ -355,7 +355,7 @@ fn making_an_agent() {
           --capability <NAME>          What it can do; several with commas, or given again
           --name <NAME>                Its name for people
           --runtime <RUNTIME>          What does its work [default: builtin] [possible values:
-                                       builtin, command, http, claude_code, worker]
+                                       builtin, command, http, worker]
           --max-concurrent-tasks <N>   Tasks that it runs at once [default: 1]
           --configuration <KEY=VALUE>  A setting for a worker's own program; the value is
                                        JSON, or else a string; may be given again

@@ -41,6 +41,91 @@ fn a_wrong_configuration_exits_2() {
 }
 
 #[test]
+fn a_place_that_cannot_be_used_is_named_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a.json"), noop("a").to_string()).unwrap();
+    for (words, expected) in [
+        ("run a.json --data-dir a.json", "`a.json` cannot be the data directory: "),
+        ("serve --port 0 --data-dir /proc/x", "`/proc/x` cannot be the data directory: "),
+        ("serve --port 0 --log-file no/x.log", "the log file `no/x.log` cannot be opened: "),
+    ] {
+        let words: Vec<&str> = words.split_whitespace().collect();
+        let told = shown(&maos(&words).current_dir(&folder).output().unwrap());
+        assert!(told.starts_with(&format!("exit 2\n-- out\n-- err\nerror: {expected}")), "{told}");
+        assert!(told.contains("\nhint: name a f"), "{told}");
+    }
+}
+
+#[test]
+fn a_log_file_of_ones_own_is_written_beside_the_one_of_debug() {
+    let folder = tempfile::tempdir().unwrap();
+    // A port that is taken lets the server end by itself.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let words =
+        ["serve", "--host", "localhost", "--port", &port, "--debug", "--log-file", "own.log"];
+    let told = shown(&maos(&words).current_dir(&folder).output().unwrap());
+    assert!(told.contains(&format!("error: cannot listen on 127.0.0.1:{port}: ")), "{told}");
+    for file in ["maos_api.log", "own.log"] {
+        assert!(folder.path().join(file).is_file(), "{file}");
+    }
+}
+
+#[test]
+fn a_variable_that_is_no_setting_is_warned_of() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a.json"), noop("a").to_string()).unwrap();
+    for words in [&["run", "a.json"][..], &["config", "show"], &["doctor"]] {
+        let mut command = maos(words);
+        command
+            .env("MAOS_BOGUS_KEY", "1")
+            .env("MAOS_SERVER", "http://x")
+            .env("MAOS_PORT", "tcp://");
+        let told = shown(&command.current_dir(&folder).output().unwrap());
+        let warning = "warning: environment variable `MAOS_BOGUS_KEY` is no setting and has";
+        assert!(told.contains(warning) && told.matches("warning").count() == 1, "{told}");
+    }
+}
+
+#[test]
+fn a_server_that_is_set_to_nothing_is_the_one_by_default() {
+    let mut command = maos(&["status", "--json"]);
+    let output = command.env("MAOS_SERVER", "").env("MAOS_SERVER_CA", "").output().unwrap();
+    assert!(!shown(&output).contains("BAD_URL"), "{}", shown(&output));
+    let output = maos(&["status", "--server", "", "--json"]).output().unwrap();
+    assert_eq!(document(&output)["error_code"], "BAD_URL");
+}
+
+#[test]
+fn wrong_arguments_are_one_document_with_json() {
+    for (words, error, hint) in [
+        ("run --json", "the following required arguments were not provided: <FILE>", "`--help`"),
+        ("run --json --bogus x", "unexpected argument '--bogus' found", "'-- --bogus'"),
+        (
+            "task results xyz --json",
+            "invalid value 'xyz' for '<ID>': an id is a UUID",
+            "`maos task list` shows",
+        ),
+        ("task --json", "'maos task' requires a subcommand", "`--help`"),
+        ("--server http://x doctor --json", "this command talks to no server", "`--help`"),
+        ("task submit --name a --param a=1 --param a=2 --json", "--param names `a` twice", "leave"),
+    ] {
+        let words: Vec<&str> = words.split_whitespace().collect();
+        let output = maos(&words).output().unwrap();
+        let told = document(&output);
+        assert_eq!(output.status.code(), Some(2), "{told}");
+        assert!(told["error"].as_str().unwrap().starts_with(error), "{told}");
+        assert!(told["hints"].to_string().contains(hint), "{told}");
+        assert!(told["error_code"].is_string() && told["details"].is_object(), "{told}");
+        assert!(!output.stderr.is_empty());
+    }
+    let output = maos(&["worker", "exec", "--bogus", "--", "sh", "--json"]).output().unwrap();
+    assert!(output.stdout.is_empty(), "that --json is another program's: {}", shown(&output));
+    let output = maos(&["run", "--help", "--json"]).output().unwrap();
+    assert!(output.status.success() && shown(&output).contains("Usage: maos run"));
+}
+
+#[test]
 fn what_is_no_data_directory_and_no_backup_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let run = |arguments: &[&str]| shown(&maos(arguments).current_dir(&folder).output().unwrap());

@@ -108,9 +108,44 @@ fn nothing_to_list_says_how_to_begin() {
     exit 0
     -- out
     -- err
-    no agents here
+    no agent matches
     hint: ask for less: `maos agent list` without filters shows all that serve
     ");
+}
+
+#[test]
+fn a_list_in_which_nothing_is_found_says_so() {
+    let page = |page: u64, total: u64| {
+        json!({
+            "items": [], "page": page, "page_size": 20, "total_items": total,
+            "total_pages": total.div_ceil(20), "has_next": false, "has_previous": page > 1
+        })
+    };
+    let server = Server::new(&[
+        ("GET /api/v1/tasks?search=nothing", 200, page(1, 0)),
+        ("GET /api/v1/tasks?page=9", 200, page(9, 30)),
+        ("GET /api/v1/agents?page=9", 200, page(9, 3)),
+        ("GET /api/v1/tasks?cursor=x", 200, page(1, 0)),
+    ]);
+    let told = |words: &str| {
+        let words: Vec<&str> = words.split_whitespace().collect();
+        let output = server.maos(&words);
+        assert!(output.stdout.is_empty() && output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert_snapshot!(told("task list --search nothing"), @r"
+    no task matches
+    hint: ask for less: `maos task list` shows all
+    ");
+    assert_snapshot!(told("task list --page 9"), @r"
+    there is no page 9
+    hint: --page 2 shows the last one
+    ");
+    assert_snapshot!(told("agent list --page 9"), @r"
+    there is no page 9
+    hint: --page 1 shows the last one
+    ");
+    assert_snapshot!(told("task list --cursor x"), @"no more tasks match behind this cursor");
 }
 
 #[test]
@@ -246,6 +281,34 @@ fn why_names_each_blocker_with_its_remedy() {
        unblock    wait for its end
     -- err
     ");
+}
+
+#[test]
+fn why_of_a_task_that_has_ended_does_not_contradict_itself() {
+    let stopping = json!({
+        "kind": "stopping", "message": "an earlier attempt still holds its slot",
+        "since": "2026-01-01T00:00:00Z", "held_by": [id(50)], "unblock": "its end"
+    });
+    let explain = |n, blockers| {
+        let line = format!("GET /api/v1/tasks/{}/explain", id(n));
+        let ended = json!({"task_id": id(n), "status": "cancelled", "waiting": false});
+        (line, with(ended, json!({ "blockers": blockers })))
+    };
+    let answers = [explain(1, json!([stopping])), explain(2, json!([]))];
+    let script: Vec<_> = answers.iter().map(|(line, b)| (line.as_str(), 200, b.clone())).collect();
+    let server = Server::new(&script);
+    assert_snapshot!(shown(&server.maos(&["task", "why", &id(1)])), @r"
+    exit 0
+    -- out
+    cancelled: it has ended; what is left of it is on its way out
+    1. an earlier attempt still holds its slot (stopping)
+       since      2026-01-01T00:00:00Z
+       held by    01900000-0000-7000-8000-000000000050
+       unblock    its end
+    -- err
+    ");
+    let told = shown(&server.maos(&["task", "why", &id(2)]));
+    assert!(told.contains("cancelled: it has ended and waits for nothing\n-- err"), "{told}");
 }
 
 #[test]

@@ -1,12 +1,18 @@
 //! `maos run`: to the end, over a kill, and what it prints.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::house::{PATIENCE, eventually, folder};
+use crate::house::{PATIENCE, eventually, folder, marked};
+
+/// Less than the time that a program has to heed its signal.
+const AT_ONCE: Duration = Duration::from_secs(3);
 
 fn maos(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_maos"));
@@ -59,6 +65,37 @@ fn a_run_that_was_killed_is_taken_up_where_it_stopped() {
     let marks = fs::read_to_string(path("marks")).unwrap();
     assert_eq!(marks, "ran\n", "what had completed does not run again");
     assert!(!data.exists(), "a finished run leaves nothing behind");
+}
+
+#[test]
+fn a_second_interrupt_ends_what_ignores_the_first() {
+    let folder = folder(&[("deaf", "trap '' TERM; : > \"$MARK\"; while :; do sleep 0.05; done")]);
+    let mark = folder.path().join("mark");
+    let toml = fs::read_to_string(folder.path().join("maos.toml")).unwrap();
+    let environment = format!("environment = {{ MARK = {:?} }}\n", mark.display().to_string());
+    fs::write(folder.path().join("maos.toml"), format!("{toml}{environment}")).unwrap();
+    let task = json!({"name": "d", "required_capabilities": ["deaf"]});
+    fs::write(folder.path().join("d.json"), task.to_string()).unwrap();
+    let mut command = maos(folder.path(), &["run", "d.json", "--json"]);
+    let mut run = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let interrupt = |run: &Child| {
+        let pid = Pid::from_raw(run.id().try_into().unwrap()).unwrap();
+        kill_process(pid, Signal::INT).unwrap();
+    };
+    eventually("the program", PATIENCE, || mark.exists());
+    interrupt(&run);
+    let mut told = BufReader::new(run.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(told.any(|line| line.contains("interrupt once more to end them at once")));
+    let waited = Instant::now();
+    interrupt(&run);
+    // Read to the end, so that it never waits for a reader.
+    let told: Vec<String> = told.collect();
+    let output = run.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{told:?}");
+    assert!(waited.elapsed() < AT_ONCE, "{told:?}");
+    assert_eq!(document(&output)["task"]["status"], "cancelled");
+    let marker = format!("MARK={}", mark.display());
+    eventually("the end of the program", PATIENCE, || marked(&marker).is_empty());
 }
 
 #[test]

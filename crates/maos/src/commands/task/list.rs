@@ -3,7 +3,7 @@
 use clap::Args;
 use maos_api::client::Client;
 use maos_api::listing::TaskQuery;
-use maos_api::task::{Page, Priority, TaskStatus};
+use maos_api::task::{Page, Priority, Task, TaskStatus};
 use maos_api::time::UtcTime;
 use uuid::Uuid;
 
@@ -67,6 +67,25 @@ impl List {
     }
 }
 
+/// Why there is nothing to show, and what would show something.
+fn nothing(page: &Page<Task>, query: &TaskQuery) -> String {
+    let all = TaskQuery { page: query.page, page_size: query.page_size, ..TaskQuery::default() };
+    if page.next_cursor.is_some() {
+        // A page with a bound on what it looks at.
+        return "no task matches so far".to_owned();
+    }
+    if query.cursor.is_some() {
+        return "no more tasks match behind this cursor".to_owned();
+    }
+    if let Some(text) = super::behind_the_last(page) {
+        return text;
+    }
+    match *query == all {
+        true => "no tasks here\nhint: `maos task submit --name hello --action noop`".to_owned(),
+        false => "no task matches\nhint: ask for less: `maos task list` shows all".to_owned(),
+    }
+}
+
 pub(super) async fn run(client: &Client, json: bool, wanted: &List) -> anyhow::Result<()> {
     let page = client.tasks(&wanted.query()).await?;
     if json {
@@ -76,7 +95,7 @@ pub(super) async fn run(client: &Client, json: bool, wanted: &List) -> anyhow::R
         words::say(&format!("warning: {warning}"));
     }
     if page.items.is_empty() {
-        words::say("no tasks here\nhint: `maos task submit --name hello --action noop`");
+        words::say(&nothing(&page, &wanted.query()));
     } else {
         let screen = Screen::stdout();
         let rows: Vec<[String; 5]> = page

@@ -127,6 +127,13 @@ pub(crate) fn say_page<T>(page: &Page<T>, thing: &str) {
     }
 }
 
+/// What to say of a page that is behind the last one; `None` if it is not.
+pub(crate) fn behind_the_last<T>(page: &Page<T>) -> Option<String> {
+    let Page { page, total_pages: last, .. } = page;
+    (*last > 0 && page > last)
+        .then(|| format!("there is no page {page}\nhint: --page {last} shows the last one"))
+}
+
 fn message(message: &str, raw: &[u8], json: bool) -> anyhow::Result<()> {
     Ok(if json { words::print_raw(raw) } else { words::print(&words::harmless(message)) }?)
 }

@@ -55,10 +55,12 @@ pub(super) fn explanation(explanation: &Explanation, raw: &[u8], json: bool) -> 
     }
     let status = Screen::stdout().task_status(explanation.status);
     let mut text = format!("{status}: ");
-    text.push_str(match (explanation.waiting, explanation.status.is_terminal()) {
-        (true, _) => "it waits for",
-        (false, true) => "it has ended and waits for nothing",
-        (false, false) => "it waits for nothing",
+    let is_free = explanation.blockers.is_empty();
+    text.push_str(match (explanation.waiting, explanation.status.is_terminal(), is_free) {
+        (true, _, _) => "it waits for",
+        (false, true, true) => "it has ended and waits for nothing",
+        (false, true, false) => "it has ended; what is left of it is on its way out",
+        (false, false, _) => "it waits for nothing",
     });
     text.push_str(&waiting::listed(&explanation.blockers));
     Ok(words::print(&text)?)

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::{show, watch};
 use crate::submissions::{self, Submissions};
-use crate::values::{assignment, one_of};
+use crate::values::{assignment, once, one_of};
 use crate::{failure, words};
 
 /// What the command line said.
@@ -188,7 +188,7 @@ fn from_flags(submit: &Submit) -> anyhow::Result<Vec<u8>> {
         name: submit.name.clone().unwrap_or_default(),
         description: submit.description.clone(),
         priority: submit.priority,
-        parameters: submit.parameters.iter().cloned().collect(),
+        parameters: once(&submit.parameters, "--param")?,
         timeout_seconds: submit.timeout,
         max_retries: submit.max_retries,
         tags: submit.tags.clone(),
