@@ -1,6 +1,5 @@
 //! Programs as agents: what they answer, and that nothing of them is ever left.
 
-
 use serde_json::{Value, json};
 
 use crate::house::{GONE_WITHIN, House, PATIENCE, eventually, folder, marked};
