@@ -11,6 +11,7 @@ mod progress;
 mod remote;
 mod settings;
 mod submissions;
+mod turn;
 mod values;
 mod waiting;
 mod words;

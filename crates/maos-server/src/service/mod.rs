@@ -71,7 +71,7 @@ pub use logs::{Followed, Follower};
 pub(crate) use outcomes::OUTCOME_BYTES_MAX;
 pub(crate) use start::{Reign, start_under};
 pub use start::{Server, Setup, StartError, start};
-pub use tasks::{ACCEPTED, Snapshot, SubmitOptions};
+pub use tasks::{Snapshot, SubmitOptions};
 
 /// Answers requests. Cheap to clone.
 #[derive(Clone)]

@@ -29,7 +29,7 @@ use crate::store::Pin;
 use maos_core::rejection::Rejection;
 
 /// The message of an envelope whose submission was accepted just now, and not before.
-pub const ACCEPTED: &str = "task accepted";
+const ACCEPTED: &str = "task accepted";
 
 /// The last sign of progress of each running attempt.
 pub(super) type ProgressBoard = Arc<Mutex<HashMap<TaskId, Progress>>>;

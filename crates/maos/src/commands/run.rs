@@ -1,7 +1,7 @@
 //! `maos run FILE`: submissions to their end, with no server.
 //!
 //! An unfinished run is taken up where it stopped: its data directory is named after the file's
-//! content, and every submission has an idempotency key of its own.
+//! content, and every submission has an idempotency key of its own (`crates/maos/src/turn.rs`).
 
 use std::fs;
 use std::io::IsTerminal;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use maos_api::task::{Task, TaskStatus};
 use maos_server::blobs;
-use maos_server::config::{self, Layers, Level};
+use maos_server::config::{self, Config, Layers, Level};
 use maos_server::service::{Server, SubmitOptions};
 use maos_server::{host, service, telemetry};
 use uuid::Uuid;
@@ -22,6 +22,7 @@ use super::serve::Signals;
 use super::task;
 use crate::progress::Board;
 use crate::submissions::{self, Submissions};
+use crate::turn::Turn;
 use crate::waiting::{self, Told};
 use crate::{settings, words};
 
@@ -44,30 +45,7 @@ pub(crate) fn run(arguments: &Run) -> anyhow::Result<ExitCode> {
     let content = submissions::content(&arguments.file)?;
     let Submissions { bodies: submissions, is_list } =
         submissions::read(&arguments.file, &content)?;
-    let folder = match arguments.file.parent() {
-        Some(parent) if parent != Path::new("") => parent.to_owned(),
-        _ => PathBuf::from("."),
-    };
-    let layers = Layers {
-        file: config::file_in(&folder, arguments.config.as_deref()),
-        environment: std::env::vars().collect(),
-        flags: Vec::new(),
-    };
-    let (mut config, _) = settings::load(&layers)?;
-    if !config.commands.is_empty() {
-        let names: Vec<&str> = config.commands.keys().map(String::as_str).collect();
-        let file = layers.file.as_deref().unwrap_or(Path::new("the environment"));
-        words::say(&format!("`{}` defines the commands {}", file.display(), names.join(", ")));
-    }
-    if !config.http_agents.is_empty() {
-        let names: Vec<&str> = config.http_agents.keys().map(String::as_str).collect();
-        let file = layers.file.as_deref().unwrap_or(Path::new("the environment"));
-        words::say(&format!("`{}` defines the HTTP agents {}", file.display(), names.join(", ")));
-    }
-    if config.log.level == Level::Info {
-        config.log.level = Level::Warning;
-    }
-    telemetry::start(&config.log, &[])?;
+    let mut config = configuration(arguments)?;
     let named = arguments.data_dir.clone();
     let is_own = named.is_none();
     let named = named.unwrap_or_else(|| run_folder(&content));
@@ -77,6 +55,7 @@ pub(crate) fn run(arguments: &Run) -> anyhow::Result<ExitCode> {
         // A bucket belongs to one data directory, and a run has one of its own.
         config.blobs = config::Blobs::default();
     }
+    let turn = Turn::of(&content, &data_dir)?;
     let root = std::env::current_dir().context("the working directory cannot be read")?;
     let program = std::env::current_exe().context("this program's path cannot be read")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -85,7 +64,7 @@ pub(crate) fn run(arguments: &Run) -> anyhow::Result<ExitCode> {
         let server = service::start(config, host::setup(program, data_dir.clone(), root)).await?;
         let checked = check(&server, &submissions, is_list.then_some(&arguments.file));
         let ran = match checked {
-            Ok(()) => to_their_end(&server, &submissions, &content, &mut interrupts).await,
+            Ok(()) => to_their_end(&server, &submissions, &turn, &mut interrupts).await,
             Err(_) => Ok(Vec::new()),
         };
         end(server, &mut interrupts).await;
@@ -99,16 +78,46 @@ pub(crate) fn run(arguments: &Run) -> anyhow::Result<ExitCode> {
     checked?;
     let tasks = ran?;
     let completed = tasks.iter().all(|task| task.status == TaskStatus::Completed);
-    if is_own && tasks.iter().all(|task| task.status.is_terminal()) {
-        // A finished run starts anew next time.
-        tidy_up(&data_dir);
-    }
     if arguments.json {
         print_json(&tasks, is_list)?;
     } else {
         print_results(&tasks)?;
     }
+    // A finished run starts anew next time.
+    if tasks.iter().all(|task| task.status.is_terminal()) {
+        match is_own {
+            true => tidy_up(&data_dir),
+            false => turn.end()?,
+        }
+    }
     Ok(if completed { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// What holds for this run; says which commands and URLs that defines.
+fn configuration(arguments: &Run) -> anyhow::Result<Config> {
+    let folder = match arguments.file.parent() {
+        Some(parent) if parent != Path::new("") => parent.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    let layers = Layers {
+        file: config::file_in(&folder, arguments.config.as_deref()),
+        environment: std::env::vars().collect(),
+        flags: Vec::new(),
+    };
+    let (mut config, _) = settings::load(&layers)?;
+    let commands: Vec<&str> = config.commands.keys().map(String::as_str).collect();
+    let urls: Vec<&str> = config.http_agents.keys().map(String::as_str).collect();
+    for (what, names) in [("commands", commands), ("HTTP agents", urls)] {
+        if !names.is_empty() {
+            let file = layers.file.as_deref().unwrap_or(Path::new("the environment"));
+            words::say(&format!("`{}` defines the {what} {}", file.display(), names.join(", ")));
+        }
+    }
+    if config.log.level == Level::Info {
+        config.log.level = Level::Warning;
+    }
+    telemetry::start(&config.log, &[])?;
+    Ok(config)
 }
 
 /// Removes the folder of a run, and those above it if they are empty now. Not to be able to is no
@@ -143,13 +152,13 @@ fn run_folder(content: &[u8]) -> PathBuf {
 async fn to_their_end(
     server: &Server,
     submissions: &[Vec<u8>],
-    content: &[u8],
+    turn: &Turn,
     interrupts: &mut Interrupts,
 ) -> anyhow::Result<Vec<Task>> {
     let service = &server.service;
     let mut ids = Vec::new();
     for (index, body) in submissions.iter().enumerate() {
-        ids.push(submit(server, body, content, index).await?);
+        ids.push(submit(server, body, turn.key(index)).await?);
     }
     let mut board = Board::new(std::io::stderr().is_terminal());
     let mut watcher = Watcher::new();
@@ -269,28 +278,15 @@ async fn a_pool_may_help(server: &Server) -> bool {
     pools.map_or(true, |list| list.items.iter().any(|pool| pool.waiting > 0))
 }
 
-/// Submits, or takes up what an interrupted run left; what has ended already starts anew.
-async fn submit(
-    server: &Server,
-    body: &[u8],
-    content: &[u8],
-    index: usize,
-) -> anyhow::Result<Uuid> {
-    let hash = blake3::hash(content).to_hex();
-    for turn in 0.. {
-        let key = format!("run-{}-{index}-{turn}", &hash[..32]);
-        let options = SubmitOptions { idempotency_key: Some(key), ..SubmitOptions::default() };
-        let submitted = server.service.submit(body, options).await;
-        let envelope = submitted.map_err(words::api_error)?;
-        if envelope.task.status.is_terminal() && envelope.message != service::ACCEPTED {
-            continue;
-        }
-        for warning in &envelope.warnings {
-            words::say(&format!("warning: {warning}"));
-        }
-        return Ok(envelope.task.id);
+/// Submits, or takes up what an interrupted run left.
+async fn submit(server: &Server, body: &[u8], key: String) -> anyhow::Result<Uuid> {
+    let options = SubmitOptions { idempotency_key: Some(key), ..SubmitOptions::default() };
+    let submitted = server.service.submit(body, options).await;
+    let envelope = submitted.map_err(words::api_error)?;
+    for warning in &envelope.warnings {
+        words::say(&format!("warning: {warning}"));
     }
-    bail!("this run was started too often in one data directory")
+    Ok(envelope.task.id)
 }
 
 async fn wait_all(server: &Server, ids: &[Uuid]) -> anyhow::Result<()> {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::house::{PATIENCE, eventually, folder, marked};
+use crate::house::{House, PATIENCE, eventually, folder, marked};
 
 /// Less than the time that a program has to heed its signal.
 const AT_ONCE: Duration = Duration::from_secs(3);
@@ -27,10 +27,9 @@ fn document(output: &Output) -> Value {
     })
 }
 
-#[test]
-fn a_run_that_was_killed_is_taken_up_where_it_stopped() {
-    // The first step leaves a mark each time it runs; the second says that it runs, and waits for
-    // somebody to open a gate.
+/// Two programs: the first step leaves a mark each time it runs; the second says that it runs, and
+/// waits for somebody to open a gate.
+fn two_steps() -> tempfile::TempDir {
     let folder = folder(&[
         ("first", "echo ran >> \"$MARKS\"; echo 1"),
         ("second", ": > \"$MARKS.second\"; while ! [ -e \"$GATE\" ]; do sleep 0.05; done; echo 2"),
@@ -48,7 +47,13 @@ fn a_run_that_was_killed_is_taken_up_where_it_stopped() {
     let plan = json!({"name": "two", "decomposition_strategy": "sequential",
         "parameters": {"steps": [step("first"), step("second")]}});
     fs::write(path("plan.json"), plan.to_string()).unwrap();
+    folder
+}
 
+#[test]
+fn a_run_that_was_killed_is_taken_up_where_it_stopped() {
+    let folder = two_steps();
+    let path = |name: &str| folder.path().join(name).display().to_string();
     let mut first =
         maos(folder.path(), &["run", "plan.json"]).stderr(Stdio::null()).spawn().unwrap();
     // The second step starts when the end of the first one is durable.
@@ -65,6 +70,31 @@ fn a_run_that_was_killed_is_taken_up_where_it_stopped() {
     let marks = fs::read_to_string(path("marks")).unwrap();
     assert_eq!(marks, "ran\n", "what had completed does not run again");
     assert!(!data.exists(), "a finished run leaves nothing behind");
+}
+
+#[test]
+fn a_run_whose_tasks_have_ended_meanwhile_is_taken_up_as_well() {
+    let folder = two_steps();
+    let path = |name: &str| folder.path().join(name);
+    let run = ["run", "plan.json", "--json", "--data-dir", "data"];
+    let mut first = maos(folder.path(), &run).stderr(Stdio::null()).spawn().unwrap();
+    eventually("the second step", PATIENCE, || path("marks.second").exists());
+    first.kill().unwrap();
+    first.wait().unwrap();
+    fs::write(path("gate"), "").unwrap();
+    let mut house = House::open(folder.path());
+    eventually("its end", PATIENCE, || {
+        house.call("GET", "/api/v1/tasks?status=completed", "")["total_items"] == json!(3)
+    });
+    house.kill();
+    let marks = |wanted: &str, why: &str| {
+        let output = maos(folder.path(), &run).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(document(&output)["task"]["result"], json!(2));
+        assert_eq!(fs::read_to_string(path("marks")).unwrap(), wanted, "{why}");
+    };
+    marks("ran\n", "it had completed, nobody had been told");
+    marks("ran\nran\n", "a finished run starts anew");
 }
 
 #[test]
