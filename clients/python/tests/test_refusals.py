@@ -66,23 +66,35 @@ def test_a_result_that_is_no_json_fails_its_task_for_good_and_nothing_else(serve
     work(server, worker, use)
 
 
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise KeyboardInterrupt
+
+
+class Stop(BaseException):
+    pass
+
+
+RAISED: dict[str, BaseException] = {
+    "exit": SystemExit(3),
+    "interrupt": KeyboardInterrupt(),
+    "generator": GeneratorExit(),
+    "of its own": Stop("enough"),
+    "stop": StopIteration(1),
+    "mute": Mute(),
+    "text": ValueError("a\0\ud800" + "x" * 100_000),
+}
+
+
+def raises(how: str) -> None:
+    raise RAISED[how]
+
+
 def test_what_ends_a_program_ends_only_its_task(server: Server) -> None:
     worker = Worker()
 
-    class Mute(Exception):
-        def __str__(self) -> str:
-            raise RuntimeError
-
-    def raises(how: str) -> None:
-        raised: dict[str, BaseException] = {
-            "exit": SystemExit(3),
-            "stop": StopIteration(1),
-            "mute": Mute(),
-            "text": ValueError("a\0\ud800" + "x" * 100_000),
-        }
-        raise raised[how]
-
     worker.task(capabilities=["threads"])(raises)
+    worker.task(capabilities=["processes"], processes=True)(raises)
 
     @worker.task(capabilities=["loop"])
     async def in_the_loop(how: str) -> None:
@@ -91,8 +103,8 @@ def test_what_ends_a_program_ends_only_its_task(server: Server) -> None:
         raises(how)
 
     async def use(client: MAOSClient) -> None:
-        for capability in ("threads", "loop"):
-            for how in ("exit", "stop", "mute", "text"):
+        for capability in ("threads", "loop", "processes"):
+            for how in RAISED:
                 task = await run(client, capability, how=how)
                 assert task["status"] == "failed" and task["attempt"] == 1, task
 

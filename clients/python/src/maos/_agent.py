@@ -338,15 +338,19 @@ class Agent:
             arguments = self.takes.arguments(task)
             if self.is_coroutine:
                 return completed(await self.function(**arguments))
-        except (Exception, SystemExit) as error:
+            if self.in_processes:
+                there = (attempt, self.function, arguments, task.note)
+                return await self.loop.run_in_executor(self.executor, self.processes.run, *there)
+            run = contextvars.copy_context().run
+            here = (outcome_of, self.function, arguments)
+            return await self.loop.run_in_executor(self.executor, run, *here)
+        except asyncio.CancelledError:
+            raise
+        # In a task of the loop an interrupt or an exit would end the loop, and all else would be
+        # forgotten with the task.
+        except BaseException as error:
             _log.debug("task %s failed", task.id, exc_info=True)
             return failed(error)
-        if self.in_processes:
-            there = (attempt, self.function, arguments, task.note)
-            return await self.loop.run_in_executor(self.executor, self.processes.run, *there)
-        run = contextvars.copy_context().run
-        here = (outcome_of, self.function, arguments)
-        return await self.loop.run_in_executor(self.executor, run, *here)
 
     def _outcome(self, attempt: Attempt, members: bytes, is_substitute: bool) -> Outcome:
         head = encoded({"task_id": attempt[0], "attempt": attempt[1]})[:-1]

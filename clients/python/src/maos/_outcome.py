@@ -40,8 +40,8 @@ def outcome_of(function: Callable[..., Any], arguments: Mapping[str, Any]) -> by
     """Call a function, and return the members of the outcome that this makes."""
     try:
         return completed(function(**arguments))
-    # Also `sys.exit()` is only this function's own end.
-    except (Exception, SystemExit) as error:
+    # Whatever it is, also `sys.exit()`: it is only this function's own end.
+    except BaseException as error:
         return failed(error)
 
 
@@ -85,5 +85,5 @@ def said(error: BaseException) -> str:
     """Return what an exception says, which may fail like all else in it."""
     try:
         return str(error)
-    except Exception:
+    except BaseException:
         return "it cannot say why"

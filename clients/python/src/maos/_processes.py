@@ -42,7 +42,7 @@ class Processes:
         """Call a function there and wait; `note` gets what it logs. Returns its outcome."""
         try:
             process = self._take(key)
-        except OSError as error:
+        except BaseException as error:
             return failed(error)
         try:
             outcome = process.call(function, arguments, note)
@@ -110,7 +110,7 @@ class _Process:
                 note(*told)
         except (EOFError, OSError):
             return None
-        except Exception as error:
+        except BaseException as error:
             # The function cannot be sent there: nothing was.
             return failed(Failed(f"{_NOT_THERE}: {type(error).__name__}: {error}", permanent=True))
 
@@ -167,7 +167,8 @@ def _next(pipe: Connection[Any, Any]) -> bytes:
         function, arguments = pipe.recv()
     except (EOFError, OSError):
         raise
-    except Exception as error:
+    # To read a function imports its module, which may do and raise anything.
+    except BaseException as error:
         return failed(Failed(f"{_NOT_THERE}: {type(error).__name__}: {error}", permanent=True))
     return outcome_of(function, arguments)
 
