@@ -110,3 +110,18 @@ def test_messages_are_sent_read_and_acknowledged(server: Server) -> None:
             assert page["items"][0]["body"] == {"n": 1}
 
     asyncio.run(use())
+
+
+def test_a_text_in_the_place_of_a_list_is_not_taken_apart() -> None:
+    async def use() -> None:
+        async with MAOSClient("http://127.0.0.1:1", retries=0) as client:
+            with pytest.raises(TypeError, match=r'`capabilities` .* `\["monitoring"\]`'):
+                await client.create_agent("x", "monitoring")
+            with pytest.raises(TypeError, match=r'`tags` .* `\["abc"\]`'):
+                await client.create_agent("x", ["monitoring"], tags="abc")
+            with pytest.raises(TypeError, match=r'`tags` .* `\["abc"\]`'):
+                await client.submit_task("x", tags="abc")
+            with pytest.raises(TypeError, match=r'`task_ids` .* `\["abc"\]`'):
+                await client.bulk("cancel", "abc")
+
+    asyncio.run(use())

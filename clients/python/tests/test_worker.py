@@ -54,6 +54,32 @@ def test_a_worker_says_how_long_it_may_be_silent(server: Server) -> None:
     work(server, worker, use)
 
 
+def test_a_decorator_without_parentheses_serves_plain_tasks(server: Server) -> None:
+    worker = Worker()
+
+    @worker.task
+    def plain(n: int) -> int:
+        return n + 1
+
+    async def use(client: MAOSClient) -> None:
+        accepted = await client.submit_task("n", parameters={"n": 1})
+        assert (await client.wait_for(accepted["task"]["id"], 30))["result"] == 2
+
+    assert plain(1) == 2
+    work(server, worker, use)
+
+
+def test_what_a_function_is_registered_with_is_checked_at_once() -> None:
+    worker = Worker()
+    with pytest.raises(TypeError, match=r'`capabilities` .* `\["greeting"\]`'):
+        worker.task(capabilities="greeting")
+    for concurrency in (0, -1):
+        with pytest.raises(ValueError, match=f"at least 1, found {concurrency}"):
+            worker.task(concurrency=concurrency)
+        with pytest.raises(ValueError, match=f"at least 1, found {concurrency}"):
+            Worker(concurrency=concurrency)
+
+
 def square(n: int) -> dict[str, int]:
     return {"n": n * n, "process": os.getpid()}
 

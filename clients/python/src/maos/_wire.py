@@ -175,6 +175,13 @@ def given(**fields: Any) -> JSON:
     return {name: value for name, value in fields.items() if value is not None}
 
 
+def listed(name: str, values: Sequence[str]) -> list[str]:
+    """Return a list of texts; a text in its place, whose letters would be taken, is refused."""
+    if isinstance(values, str):
+        raise TypeError(f"`{name}` must be a list such as `{json.dumps([values])}`, found a text")
+    return list(values)
+
+
 def query(filters: Mapping[str, Any]) -> dict[str, str]:
     def text(value: Union[str, int, bool, Sequence[str]]) -> str:
         if isinstance(value, bool):

@@ -28,6 +28,7 @@ from ._wire import (
     artifact_path,
     escaped,
     given,
+    listed,
     query,
     read_body,
     server_sent,
@@ -79,7 +80,7 @@ class MAOSClient(Wider):
             resource_requirements=resource_requirements,
             timeout_seconds=timeout_seconds,
             max_retries=max_retries,
-            tags=None if tags is None else list(tags),
+            tags=None if tags is None else listed("tags", tags),
             metadata=metadata,
             decomposition_strategy=decomposition_strategy,
             **more,
@@ -163,7 +164,7 @@ class MAOSClient(Wider):
         self, operation: str, task_ids: Sequence[str], reason: Optional[str] = None
     ) -> JSON:
         """Do `cancel`, `retry` or `delete` to each of many tasks."""
-        body = given(operation=operation, task_ids=list(task_ids), reason=reason)
+        body = given(operation=operation, task_ids=listed("task_ids", task_ids), reason=reason)
         return await self._call("POST", "/api/v1/tasks/bulk", body=body)
 
     async def get_plan(self, plan_id: str) -> JSON:
@@ -292,11 +293,11 @@ class MAOSClient(Wider):
         """Create an agent. `more` are further fields, such as `runtime` or `id`."""
         body = given(
             agent_type=agent_type,
-            capabilities=list(capabilities),
+            capabilities=listed("capabilities", capabilities),
             configuration=configuration,
             max_concurrent_tasks=max_concurrent_tasks,
             resource_limits=resource_limits,
-            tags=None if tags is None else list(tags),
+            tags=None if tags is None else listed("tags", tags),
             **more,
         )
         return await self._call("POST", "/api/v1/agents", body=body, again=False)
