@@ -125,3 +125,19 @@ def test_a_text_in_the_place_of_a_list_is_not_taken_apart() -> None:
                 await client.bulk("cancel", "abc")
 
     asyncio.run(use())
+
+
+@pytest.mark.parametrize(
+    ("address", "hint"),
+    [
+        ("127.0.0.1:8741", "http://127.0.0.1:8741"),
+        ("foo://server:1/", "http://server:1"),
+        ("localhost", "http://localhost"),
+        ("", "http://127.0.0.1:8000"),
+        ("http://", "http://127.0.0.1:8000"),
+        ("http://server:port", "http://127.0.0.1:8000"),
+    ],
+)
+def test_an_address_that_is_none_is_refused_at_once(address: str, hint: str) -> None:
+    with pytest.raises(ValueError, match=f"`{address}` is no address(.|\n)*hint: .*`{hint}`"):
+        MAOSClient(address)

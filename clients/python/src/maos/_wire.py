@@ -27,6 +27,7 @@ RETRY_STATUSES = (429, 503)
 PAUSE_FIRST_SECONDS = 0.2
 PAUSE_MAX_SECONDS = 5.0
 PIECE_BYTES = 1 << 18
+_SUCH_AS = "hint: write it such as `http://127.0.0.1:8000`"
 
 
 class MAOSError(aiohttp.ClientResponseError):
@@ -51,6 +52,10 @@ class MAOSError(aiohttp.ClientResponseError):
         self.request_id = response.headers.get("x-request-id", "")
 
 
+class Misused(ValueError):
+    """What the caller gave cannot work; the text says what would."""
+
+
 class Wire:
     """A server, and the session with it."""
 
@@ -60,8 +65,8 @@ class Wire:
         timeout_seconds: float = 30.0,
         retries: int = 3,
     ) -> None:
-        """Note where the server is; nothing is sent yet."""
-        self._base = base_url.rstrip("/")
+        """Note where the server is; nothing is sent yet. An address that is none is `Misused`."""
+        self._base = _address(base_url)
         self._timeout_seconds = timeout_seconds
         self._retries = retries
         self._session: Optional[aiohttp.ClientSession] = None
@@ -155,6 +160,20 @@ class Wire:
             await asyncio.sleep(pause * random.uniform(1, 2))
             pause = min(pause * 2, PAUSE_MAX_SECONDS)
         raise AssertionError("the last attempt returns or raises")
+
+
+def _address(base_url: str) -> str:
+    scheme, found, rest = base_url.partition("://")
+    rest = rest.rstrip("/")
+    host = rest if found else scheme.rstrip("/")
+    try:
+        if found and scheme.lower() in ("http", "https") and URL(f"{scheme}://{rest}").host:
+            return f"{scheme}://{rest}"
+    # Such as a port that is no number.
+    except ValueError as error:
+        raise Misused(f"`{base_url}` is no address of a server: {error}\n{_SUCH_AS}") from error
+    such_as = f"hint: write `http://{host}`" if host else _SUCH_AS
+    raise Misused(f"`{base_url}` is no address of a server: it must begin with http\n{such_as}")
 
 
 def _pieces(content: Content) -> Union[bytes, AsyncIterator[bytes]]:
