@@ -76,11 +76,31 @@ class Agent:
 
     # ---- the conversation -----------------------------------------------------------------------
 
-    async def serve(self, client: MAOSClient, stop: Stop, grace_seconds: float) -> int:
-        """Work until it is to stop; return of how many attempts the server was not told."""
+    async def enter(self, client: MAOSClient, stop: Stop) -> bool:
+        """Register it, and say so; raises `MAOSError` if the server refuses it.
+
+        Asked to stop before, it waits no longer for a server that is away, and says no.
+        """
+        self.client = client
+        if await self._unless_asked_to_stop(stop, self._register()):
+            return True
+        _log.warning("`%s` was stopped before it was registered", self.agent_type)
+        return False
+
+    async def leave(self) -> None:
+        """End its service at the server, unless it is to stay the same agent over restarts."""
+        if self.keeps_id:
+            return
+        with contextlib.suppress(aiohttp.ClientError, asyncio.TimeoutError):
+            await asyncio.wait_for(self.client.terminate_agent(self.id), _LEAVE_SECONDS)
+
+    async def serve(self, stop: Stop, grace_seconds: float) -> int:
+        """Work until it is to stop; return of how many attempts the server was not told.
+
+        It is registered already.
+        """
         self.loop = asyncio.get_running_loop()
         self.thread = threading.get_ident()
-        self.client = client
         self.wake = asyncio.Event()
         self.news = self.drains = self.gives_up = self.gave_up = self.ended = False
         self.fault: Optional[BaseException] = None
@@ -89,17 +109,12 @@ class Agent:
         self.polls: set[asyncio.Task[None]] = set()
         stopping = asyncio.create_task(self._drain(stop, grace_seconds))
         try:
-            if not await self._unless_asked_to_stop(stop, self._register()):
-                _log.warning("`%s` was stopped before it was registered", self.agent_type)
-                return 0
             await self._converse()
             untold = 0 if self.ended else self._left()
             for poll in self.polls:
                 poll.cancel()
-            if not (untold or self.ended or self.keeps_id):
-                with contextlib.suppress(aiohttp.ClientError, asyncio.TimeoutError):
-                    leave = client.terminate_agent(self.id)
-                    await asyncio.wait_for(leave, _LEAVE_SECONDS)
+            if not (untold or self.ended):
+                await self.leave()
             return untold
         finally:
             stopping.cancel()
@@ -210,6 +225,7 @@ class Agent:
                 return
             except MAOSError as error:
                 if error.status not in (429, 503):
+                    error.message = f"`{self.agent_type}` was not registered: {error.message}"
                     raise
                 _log.warning("not registered yet: %s", error.message)
             except (aiohttp.ClientError, asyncio.TimeoutError) as error:

@@ -15,7 +15,7 @@ from typing import Any, Optional, TypeVar, Union, overload
 from ._agent import Agent, Stop
 from ._outcome import Failed, Subtasks
 from ._task import Task, ToTask
-from ._wire import listed
+from ._wire import Misused, listed
 from .client import MAOSClient
 
 __all__ = ["Failed", "GaveUp", "Subtasks", "Task", "Worker"]
@@ -112,19 +112,20 @@ class Worker:
         """Work until `stop` is set, or a signal comes; what runs then is finished first.
 
         It gets `grace_seconds` for that, also if the server is away. Raises `GaveUp` if the server
-        could not be told of everything by then.
+        could not be told of everything by then, and `MAOSError` if it refuses a function: then the
+        others end, too.
         """
         if not self._agents:
-            raise ValueError("no function is registered: use @worker.task(...)")
+            raise Misused(
+                "no function is registered\n"
+                'hint: write `@worker.task(capabilities=["greeting"])` above one'
+            )
         stopping = _stop_on_signals() if stop is None else Stop(stop, asyncio.Event())
         handler = ToTask()
         logging.getLogger().addHandler(handler)
         try:
             async with MAOSClient(base_url or self._base_url) as client:
-                serving = [
-                    agent.serve(client, stopping, self._grace_seconds) for agent in self._agents
-                ]
-                untold = sum(await asyncio.gather(*serving))
+                untold = await self._serve_all(client, stopping)
         finally:
             logging.getLogger().removeHandler(handler)
         if untold:
@@ -132,6 +133,21 @@ class Worker:
                 f"stopped before the server was told of {untold} attempts: others get their tasks "
                 "once it misses this worker"
             )
+
+    async def _serve_all(self, client: MAOSClient, stop: Stop) -> int:
+        serving: dict[Agent, asyncio.Task[int]] = {}
+        try:
+            for agent in self._agents:
+                if await agent.enter(client, stop):
+                    serving[agent] = asyncio.create_task(agent.serve(stop, self._grace_seconds))
+            return sum(await asyncio.gather(*serving.values()))
+        except BaseException:
+            for run in serving.values():
+                run.cancel()
+            await asyncio.gather(*serving.values(), return_exceptions=True)
+            # Nobody serves them any more: they are not to stand there until they are missed.
+            await asyncio.gather(*(agent.leave() for agent in serving))
+            raise
 
 
 def _slots(concurrency: int) -> int:
