@@ -12,7 +12,6 @@ import contextlib
 import contextvars
 import inspect
 import logging
-import random
 import threading
 import time
 import uuid
@@ -22,6 +21,7 @@ from typing import Any, NamedTuple, Optional
 import aiohttp
 
 from ._outcome import Failed, completed, encoded, failed, outcome_of
+from ._pause import Pauses, retry_after
 from ._poll import Outbox, Outcome, Sent
 from ._processes import Processes
 from ._task import Attempt, Task, current
@@ -31,6 +31,7 @@ _log = logging.getLogger("maos.worker")
 
 _POLL_MS = 30_000
 _TASKS_MAX = 1_000
+_PAUSE_FIRST_SECONDS = 1.0
 _PAUSE_MAX_SECONDS = 30.0
 _ANSWER = aiohttp.ClientTimeout(total=90.0)
 _POLLS_MAX = 2
@@ -210,8 +211,9 @@ class Agent:
     # ---- requests -------------------------------------------------------------------------------
 
     async def _register(self) -> None:
-        pause = 1.0
+        pauses = Pauses(_PAUSE_FIRST_SECONDS, _PAUSE_MAX_SECONDS)
         while True:
+            asked_seconds = 0.0
             try:
                 await self.client.create_agent(
                     self.agent_type,
@@ -227,10 +229,11 @@ class Agent:
                 if error.status not in (429, 503):
                     error.message = f"`{self.agent_type}` was not registered: {error.message}"
                     raise
+                asked_seconds = retry_after(error.headers)
                 _log.warning("not registered yet: %s", error.message)
             except (aiohttp.ClientError, asyncio.TimeoutError) as error:
                 _log.warning("the server is not there yet: %s", error or "no answer")
-            pause = await _wait(pause)
+            await asyncio.sleep(pauses.next(asked_seconds))
 
     async def _poll(self) -> None:
         sent = self.outbox.take()
@@ -261,8 +264,9 @@ class Agent:
     async def _told(self, sent: Sent, told: set[Attempt]) -> Optional[dict[str, Any]]:
         """Send a poll until it is answered; `None` when it makes no sense any more."""
         body = self._body(sent, told)
-        pause = 1.0
+        pauses = Pauses(_PAUSE_FIRST_SECONDS, _PAUSE_MAX_SECONDS)
         while True:
+            asked_seconds = 0.0
             try:
                 return await self.client.poll(self.id, body, _ANSWER)
             except MAOSError as error:
@@ -275,9 +279,10 @@ class Agent:
                     continue
                 if not await self._go_on_after(error):
                     return None
+                asked_seconds = retry_after(error.headers)
             except (aiohttp.ClientError, asyncio.TimeoutError, ValueError) as error:
                 _log.warning("the server is away: %s", error or "no answer")
-            pause = await _wait(pause)
+            await asyncio.sleep(pauses.next(asked_seconds))
 
     def _correct(self, sent: Sent, error: MAOSError) -> None:
         """Take out of a poll what the server refused: the rest goes out again."""
@@ -402,9 +407,3 @@ class _Takes:
             if name not in arguments:
                 raise Failed(f"`parameters.{name}` is missing", permanent=True)
         return arguments
-
-
-async def _wait(pause: float) -> float:
-    """Wait about so long, and say how long to wait the next time. Chance keeps workers apart."""
-    await asyncio.sleep(pause * random.uniform(1, 2))
-    return min(pause * 2, _PAUSE_MAX_SECONDS)

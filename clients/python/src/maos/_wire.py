@@ -1,14 +1,13 @@
 """How the client talks: one session, each request until it is answered or refused.
 
-What may pass by itself (429, 503, a broken connection) is tried again with a growing pause, if that
-is harmless.
+What may pass by itself (429, 503, a broken connection) is tried again with a growing pause, and not
+before the server's `Retry-After`, if that is harmless.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import random
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,8 @@ from urllib.parse import quote
 
 import aiohttp
 from yarl import URL
+
+from ._pause import Pauses, retry_after
 
 JSON = dict[str, Any]
 Content = Union[bytes, Path]
@@ -138,9 +139,10 @@ class Wire:
         if media_type is not None:
             headers["content-type"] = media_type
         url = URL(self._base + path, encoded=True)
-        pause = PAUSE_FIRST_SECONDS
+        pauses = Pauses(PAUSE_FIRST_SECONDS, PAUSE_MAX_SECONDS)
         for attempt in range(self._retries + 1):
             last = attempt == self._retries
+            asked_seconds = 0.0
             try:
                 async with self._open().request(
                     method,
@@ -154,11 +156,11 @@ class Wire:
                         return json.loads(await response.read())
                     if last or response.status not in RETRY_STATUSES:
                         raise MAOSError(response, await read_body(response))
+                    asked_seconds = retry_after(response.headers)
             except aiohttp.ClientConnectionError:
                 if last or not again:
                     raise
-            await asyncio.sleep(pause * random.uniform(1, 2))
-            pause = min(pause * 2, PAUSE_MAX_SECONDS)
+            await asyncio.sleep(pauses.next(asked_seconds))
         raise AssertionError("the last attempt returns or raises")
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional, cast
@@ -16,6 +15,7 @@ from typing import Any, Optional, cast
 import aiohttp
 from yarl import URL
 
+from ._pause import Pauses, retry_after
 from ._wider import Wider
 from ._wire import (
     JSON,
@@ -254,8 +254,9 @@ class MAOSClient(Wider):
 
         A broken connection is taken up again behind the last event that was seen.
         """
-        pause = PAUSE_FIRST_SECONDS
+        pauses = Pauses(PAUSE_FIRST_SECONDS, PAUSE_MAX_SECONDS)
         while True:
+            asked_seconds = 0.0
             headers = {"last-event-id": last_event_id} if last_event_id else {}
             try:
                 async with self._open().get(
@@ -268,15 +269,15 @@ class MAOSClient(Wider):
                         raise MAOSError(response, await read_body(response))
                     async for event in server_sent(response):
                         last_event_id = event.get("id") or last_event_id
-                        pause = PAUSE_FIRST_SECONDS
+                        pauses.reset()
                         yield event
             except MAOSError as error:
                 if error.status not in RETRY_STATUSES:
                     raise
+                asked_seconds = retry_after(error.headers)
             except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError):
                 pass
-            await asyncio.sleep(pause * random.uniform(1, 2))
-            pause = min(pause * 2, PAUSE_MAX_SECONDS)
+            await asyncio.sleep(pauses.next(asked_seconds))
 
     # ---- agents ---------------------------------------------------------------------------------
 
