@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import aiohttp
 import pytest
 from conftest import Server
 
-from maos import MAOSClient, MAOSError
+from maos import MAOSClient, MAOSError, _wire
+from maos._pause import Pauses
 
 
 def test_every_method_of_the_documents(server: Server) -> None:
@@ -141,3 +143,57 @@ def test_a_text_in_the_place_of_a_list_is_not_taken_apart() -> None:
 def test_an_address_that_is_none_is_refused_at_once(address: str, hint: str) -> None:
     with pytest.raises(ValueError, match=f"`{address}` is no address(.|\n)*hint: .*`{hint}`"):
         MAOSClient(address)
+
+
+def test_a_server_that_is_away_for_long_is_waited_for(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = 0
+
+    class Impatient(Pauses):
+        """Counts what could not be sent, and waits for nothing."""
+
+        def next(self, asked_seconds: float = 0.0) -> float:
+            nonlocal failures
+            failures += 1
+            return 0.01
+
+    monkeypatch.setattr(_wire, "Pauses", Impatient)
+    work = {"parameters": {"n": 1}, "required_capabilities": ["mine"]}
+
+    async def lines(client: MAOSClient, task_id: str) -> list[str]:
+        return [item["line"] async for item in client.follow_logs(task_id)]
+
+    async def use() -> None:
+        async with MAOSClient(server.url) as client, MAOSClient(server.url, retries=0) as other:
+            agent = (await client.create_agent("m", ["mine"], runtime="worker"))["agent"]["id"]
+            running = asyncio.create_task(other.run_task("n", **work))
+            while not (page := await client.list_tasks(status="running"))["items"]:
+                await asyncio.sleep(0.01)
+            task_id = page["items"][0]["id"]
+            waiting = asyncio.create_task(client.wait_for(task_id, 60))
+            following = asyncio.create_task(lines(client, task_id))
+            server.kill()
+            while failures < 50:
+                await asyncio.sleep(0.01)
+            assert not (running.done() or waiting.done() or following.done())
+            server.process = (await asyncio.to_thread(server.again)).process
+            log = {"task_id": task_id, "attempt": 1, "line": "back"}
+            outcome = {"task_id": task_id, "attempt": 1, "status": "completed", "result": 7}
+            poll = {"incarnation": 1, "max_tasks": 1, "logs": [log], "outcomes": [outcome]}
+            await client.poll(agent, json.dumps(poll).encode())
+            assert (await waiting)["result"] == 7 == await asyncio.wait_for(running, 60)
+            assert await asyncio.wait_for(following, 60) == ["back"]
+
+    asyncio.run(use())
+
+
+def test_a_task_is_not_waited_for_at_a_server_that_never_was_there() -> None:
+    async def use() -> None:
+        async with MAOSClient("http://127.0.0.1:1", retries=0) as client:
+            with pytest.raises(aiohttp.ClientConnectionError):
+                await client.run_task("n")
+            with pytest.raises(asyncio.TimeoutError):
+                await client.wait_for("01a20795-57e5-7721-88cd-0741d7d34689", 0.05)
+
+    asyncio.run(use())

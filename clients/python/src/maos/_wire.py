@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Optional, TypeVar, Union
@@ -25,6 +25,8 @@ Content = Union[bytes, Path]
 Self = TypeVar("Self", bound="Wire")
 
 RETRY_STATUSES = (429, 503)
+# What says that the server is away: it may come back.
+PASSING = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, asyncio.TimeoutError)
 PAUSE_FIRST_SECONDS = 0.2
 PAUSE_MAX_SECONDS = 5.0
 PIECE_BYTES = 1 << 18
@@ -71,6 +73,8 @@ class Wire:
         self._timeout_seconds = timeout_seconds
         self._retries = retries
         self._session: Optional[aiohttp.ClientSession] = None
+        # Whether there was a connection to this server at any time.
+        self.was_reached = False
 
     async def __aenter__(self: Self) -> Self:
         """Open the session."""
@@ -124,6 +128,21 @@ class Wire:
         answer: JSON = await asyncio.wait_for(asked, self._timeout_seconds + waits)
         return answer
 
+    async def _until_answered(self, ask: Callable[[], Awaitable[JSON]]) -> JSON:
+        """Ask what is harmless to ask again, as long as the server is away or busy."""
+        pauses = Pauses(PAUSE_FIRST_SECONDS, PAUSE_MAX_SECONDS)
+        while True:
+            asked_seconds = 0.0
+            try:
+                return await ask()
+            except MAOSError as error:
+                if error.status not in RETRY_STATUSES:
+                    raise
+                asked_seconds = retry_after(error.headers)
+            except PASSING:
+                pass
+            await asyncio.sleep(pauses.next(asked_seconds))
+
     async def _send(
         self,
         method: str,
@@ -152,12 +171,14 @@ class Wire:
                     headers=headers,
                     timeout=aiohttp.ClientTimeout(total=None),
                 ) as response:
+                    self.was_reached = True
                     if response.status in accepted:
                         return json.loads(await response.read())
                     if last or response.status not in RETRY_STATUSES:
                         raise MAOSError(response, await read_body(response))
                     asked_seconds = retry_after(response.headers)
-            except aiohttp.ClientConnectionError:
+            except aiohttp.ClientConnectionError as error:
+                self.was_reached |= not isinstance(error, aiohttp.ClientConnectorError)
                 if last or not again:
                     raise
             await asyncio.sleep(pauses.next(asked_seconds))

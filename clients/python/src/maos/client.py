@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Optional, cast
 
@@ -19,6 +21,7 @@ from ._pause import Pauses, retry_after
 from ._wider import Wider
 from ._wire import (
     JSON,
+    PASSING,
     PAUSE_FIRST_SECONDS,
     PAUSE_MAX_SECONDS,
     PIECE_BYTES,
@@ -101,14 +104,17 @@ class MAOSClient(Wider):
         return await self._call("GET", f"/api/v1/tasks/{escaped(task_id)}", query=query)
 
     async def wait_for(self, task_id: str, timeout_seconds: Optional[float] = None) -> JSON:
-        """Wait until a task has ended, and return it.
+        """Wait until a task has ended, and return it; also for a server that is away meanwhile.
 
         Raises `asyncio.TimeoutError` when that takes longer than `timeout_seconds`.
         """
 
+        def look() -> Awaitable[JSON]:
+            return self.get_task(task_id, _WAIT_MAX_SECONDS)
+
         async def ended() -> JSON:
             while True:
-                task: JSON = (await self.get_task(task_id, _WAIT_MAX_SECONDS))["task"]
+                task: JSON = (await self._until_answered(look))["task"]
                 if task["completed_at"] is not None:
                     return task
 
@@ -117,11 +123,25 @@ class MAOSClient(Wider):
     async def run_task(
         self, name: str, *, idempotency_key: Optional[str] = None, **fields: Any
     ) -> Any:
-        """Submit a task, wait for its end, and return its result; `RuntimeError` if it fails."""
+        """Submit a task, wait for its end, and return its result; `RuntimeError` if it fails.
+
+        A server that is away meanwhile is waited for. One that this client has never reached is an
+        `aiohttp.ClientConnectionError`, as with every other method.
+        """
         # One request for both: who submits hears of the end as soon as it is there.
         wait = {"wait_seconds": str(_WAIT_MAX_SECONDS)}
         submission = given(name=name, **fields)
-        answer = await self._submit("/api/v1/tasks", submission, idempotency_key, wait)
+        key = uuid.uuid4().hex if idempotency_key is None else idempotency_key
+
+        def submit() -> Awaitable[JSON]:
+            return self._submit("/api/v1/tasks", submission, key, wait)
+
+        try:
+            answer = await submit()
+        except PASSING:
+            if not self.was_reached:
+                raise
+            answer = await self._until_answered(submit)
         task: JSON = answer["task"]
         if task["completed_at"] is None:
             task = await self.wait_for(task["id"])
@@ -198,10 +218,11 @@ class MAOSClient(Wider):
     ) -> AsyncIterator[JSON]:
         """Get the lines of a task as they come, until it has ended.
 
-        A broken connection is taken up again behind the last line.
+        A broken connection is taken up again behind the last line, as soon as the server is back.
         """
         while True:
-            page = await self.task_logs(task_id, offset, 1_000, level, _WAIT_MAX_SECONDS)
+            ask = partial(self.task_logs, task_id, offset, 1_000, level, _WAIT_MAX_SECONDS)
+            page = await self._until_answered(ask)
             for item in page["items"]:
                 yield item
             offset = page["next_offset"]
