@@ -197,3 +197,32 @@ def test_a_task_is_not_waited_for_at_a_server_that_never_was_there() -> None:
                 await client.wait_for("01a20795-57e5-7721-88cd-0741d7d34689", 0.05)
 
     asyncio.run(use())
+
+
+def test_every_fault_of_a_submission_is_in_the_message(server: Server) -> None:
+    async def use() -> None:
+        async with MAOSClient(server.url) as client:
+            with pytest.raises(MAOSError) as refused:
+                await client.submit_task("", priority="urgent", timeout_seconds=-1)
+            lines = str(refused.value).splitlines()
+            assert lines[0].startswith("422 VALIDATION_FAILED: 3 fields are not valid"), lines
+            assert lines[1:] == [
+                "`name` must not be blank",
+                "`priority` must be one of `low`, `medium`, `high`, `critical`, found `urgent`",
+                "`timeout_seconds` must be 1 to 3600, found -1",
+            ]
+            with pytest.raises(MAOSError) as refused:
+                await client.submit_task("")
+            assert refused.value.message == "`name` must not be blank"
+            with pytest.raises(MAOSError) as refused:
+                await client.bulk("cancel", [f"no id {n}" for n in range(12)])
+            assert refused.value.message.count("\n") <= 11, refused.value.message
+
+    asyncio.run(use())
+
+
+def test_of_many_faults_ten_are_in_the_message() -> None:
+    message = _wire._with_faults("12 fields\nhint: x", {f"f{n}": "is bad" for n in range(12)})
+    lines = message.splitlines()
+    assert lines[:3] == ["12 fields", "hint: x", "`f0` is bad"]
+    assert lines[11:] == ["`f9` is bad", "and 2 more in `details`"]

@@ -30,29 +30,47 @@ PASSING = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, asyncio.Ti
 PAUSE_FIRST_SECONDS = 0.2
 PAUSE_MAX_SECONDS = 5.0
 PIECE_BYTES = 1 << 18
+_FAULTS_MAX = 10
 _SUCH_AS = "hint: write it such as `http://127.0.0.1:8000`"
 
 
 class MAOSError(aiohttp.ClientResponseError):
     """The server refused a request, and says why.
 
-    `message` is for people, `error_code` and `details` are for programs; `request_id` finds the
-    request in the server's log.
+    `message` is for people, with each fault of a field on a line of its own, `error_code` and
+    `details` are for programs; `request_id` finds the request in the server's log.
     """
 
     def __init__(self, response: aiohttp.ClientResponse, body: Mapping[str, Any]) -> None:
         """Take what the server said."""
-        message = str(body.get("error") or response.reason or "the server gave no reason")
+        said = str(body.get("error") or response.reason or "the server gave no reason")
+        details: JSON = dict(body.get("details") or {})
         super().__init__(
             response.request_info,
             response.history,
             status=response.status,
-            message=message,
+            message=_with_faults(said, details.get("fields")),
             headers=response.headers,
         )
         self.error_code = str(body.get("error_code", ""))
-        self.details: JSON = dict(body.get("details") or {})
+        self.details = details
         self.request_id = response.headers.get("x-request-id", "")
+
+    def __str__(self) -> str:
+        """Return the message as it is; that of the base has it on one line, in quotes."""
+        return f"{self.status} {self.error_code}: {self.message}"
+
+
+def _with_faults(said: str, fields: Any) -> str:
+    """Add the faults of several fields: the server names one, but only counts many."""
+    if not isinstance(fields, dict) or len(fields) < 2:
+        return said
+    faults = [f"`{field}` {fault}" for field, fault in fields.items()]
+    more = len(faults) - _FAULTS_MAX
+    # That hint is for those who see the whole answer.
+    lines = [line for line in said.splitlines() if not line.startswith("hint: details.fields")]
+    lines += faults[:_FAULTS_MAX] + ([f"and {more} more in `details`"] if more > 0 else [])
+    return "\n".join(lines)
 
 
 class Misused(ValueError):
