@@ -244,6 +244,36 @@ def test_lines_are_followed_while_a_function_works(server: Server) -> None:
     work(server, worker, use)
 
 
+def explain() -> None:
+    try:
+        raise KeyError("inner")
+    except KeyError:
+        logging.getLogger("mine").exception("it went\nwrong")
+
+
+def test_a_text_of_several_lines_is_several_lines_of_the_log(server: Server) -> None:
+    worker = Worker()
+
+    @worker.task(capabilities=["telling"])
+    def tell(task: Task) -> None:
+        task.log("a\r\n\nb\n", "debug")
+        task.log("")
+        explain()
+
+    worker.task(capabilities=["apart"], processes=True)(explain)
+
+    async def use(client: MAOSClient) -> None:
+        for capability, before in (("telling", ["a", "", "b", ""]), ("apart", [])):
+            task = await run(client, capability)
+            items = (await client.task_logs(task["id"]))["items"]
+            lines = [item["line"] for item in items]
+            known = [*before, "it went", "wrong", "Traceback (most recent call last):"]
+            assert lines[: len(known)] == known, lines
+            assert lines[-1] == "KeyError: 'inner'" and items[-1]["level"] == "error", lines
+
+    work(server, worker, use)
+
+
 def test_files_are_kept_by_functions_of_both_kinds(server: Server, tmp_path: Path) -> None:
     worker = Worker()
     large = tmp_path / "large"

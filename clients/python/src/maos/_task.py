@@ -60,7 +60,7 @@ class Task:
         self._agent.tell_progress(encoded(sign))
 
     def log(self, line: str, level: str = "info", time_seconds: Optional[float] = None) -> None:
-        """Add a line to the task's log. `logging` inside of the function does the same.
+        """Add a line to the task's log, or several. `logging` inside of the function does the same.
 
         `level` is debug, info, warning or error; another one is a `ValueError`. What no text may
         hold (NUL, lone surrogates) is replaced.
@@ -74,9 +74,9 @@ class Task:
             "attempt": self.attempt,
             "time": moment.isoformat(),
             "level": level,
-            "line": clean(str(line), _LINE_CHARS_MAX),
         }
-        self._agent.tell_line(entry)
+        for each in str(line).splitlines() or [""]:
+            self._agent.tell_line({**entry, "line": clean(each, _LINE_CHARS_MAX)})
 
     def artifact(
         self, name: str, content: Content, media_type: str = "application/octet-stream"
