@@ -274,6 +274,39 @@ def test_a_text_of_several_lines_is_several_lines_of_the_log(server: Server) -> 
     work(server, worker, use)
 
 
+def divide(by: int) -> float:
+    if by < 0:
+        raise Failed("`by` must be positive", permanent=True)
+    return 1 / by
+
+
+def test_the_traceback_of_what_a_function_raises_is_in_its_tasks_log(server: Server) -> None:
+    worker = Worker()
+
+    @worker.task(capabilities=["loop"])
+    async def in_the_loop(by: int) -> float:
+        return divide(by)
+
+    worker.task(capabilities=["threads"])(divide)
+    worker.task(capabilities=["processes"], processes=True)(divide)
+
+    async def use(client: MAOSClient) -> None:
+        for capability in ("loop", "threads", "processes"):
+            task = await run(client, capability, by=0)
+            assert task["error"] == "ZeroDivisionError: division by zero", task
+            items = (await client.task_logs(task["id"]))["items"]
+            lines = [item["line"] for item in items]
+            assert {item["level"] for item in items} == {"error"}
+            assert lines[0] == "Traceback (most recent call last):", lines
+            assert lines[-1] == "ZeroDivisionError: division by zero", lines
+            assert "test_worker.py" in lines[1] and "    return 1 / by" in lines, lines
+            assert not any("_outcome.py" in line or "_agent.py" in line for line in lines), lines
+            task = await run(client, capability, by=-1)
+            assert (await client.task_logs(task["id"]))["items"] == []
+
+    work(server, worker, use)
+
+
 def test_files_are_kept_by_functions_of_both_kinds(server: Server, tmp_path: Path) -> None:
     worker = Worker()
     large = tmp_path / "large"

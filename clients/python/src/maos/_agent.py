@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Optional
 
 import aiohttp
 
-from ._outcome import Failed, completed, encoded, failed, outcome_of
+from ._outcome import Failed, completed, encoded, failed, outcome_of, raised
 from ._pause import Pauses, retry_after
 from ._poll import Outbox, Outcome, Sent
 from ._processes import Processes
@@ -363,15 +363,14 @@ class Agent:
                 there = (attempt, self.function, arguments, task.note)
                 return await self.loop.run_in_executor(self.executor, self.processes.run, *there)
             run = contextvars.copy_context().run
-            here = (outcome_of, self.function, arguments)
+            here = (outcome_of, self.function, arguments, task.note)
             return await self.loop.run_in_executor(self.executor, run, *here)
         except asyncio.CancelledError:
             raise
         # In a task of the loop an interrupt or an exit would end the loop, and all else would be
         # forgotten with the task.
         except BaseException as error:
-            _log.debug("task %s failed", task.id, exc_info=True)
-            return failed(error)
+            return raised(error, task.note)
 
     def _outcome(self, attempt: Attempt, members: bytes, is_substitute: bool) -> Outcome:
         head = encoded({"task_id": attempt[0], "attempt": attempt[1]})[:-1]
