@@ -13,7 +13,7 @@ from typing import Any, Callable
 import pytest
 from conftest import Server
 
-from maos import Failed, MAOSClient, MAOSError, Subtasks, Task, Worker
+from maos import Failed, MAOSClient, MAOSError, Subtasks, Task, Worker, _agent
 
 
 def work(server: Server, worker: Worker, use: Callable[[MAOSClient], Awaitable[None]]) -> None:
@@ -303,6 +303,75 @@ def test_the_traceback_of_what_a_function_raises_is_in_its_tasks_log(server: Ser
             assert not any("_outcome.py" in line or "_agent.py" in line for line in lines), lines
             task = await run(client, capability, by=-1)
             assert (await client.task_logs(task["id"]))["items"] == []
+
+    work(server, worker, use)
+
+
+def test_lines_and_messages_of_progress_keep_their_order(server: Server) -> None:
+    worker = Worker()
+
+    @worker.task(capabilities=["telling"])
+    def tell(task: Task) -> None:
+        for n in range(5):
+            logging.getLogger("mine").warning("line %d", n)
+            task.progress(n / 5, f"sign {n}")
+
+    async def use(client: MAOSClient) -> None:
+        task = await run(client, "telling")
+        lines = [item["line"] for item in (await client.task_logs(task["id"]))["items"]]
+        assert lines == [f"{what} {n}" for n in range(5) for what in ("line", "sign")]
+
+    work(server, worker, use)
+
+
+def test_every_poll_brings_what_waits_when_the_server_is_back(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_agent, "_PAUSE_FIRST_SECONDS", 0.1)
+    worker = Worker()
+    goes_on = threading.Event()
+    polls: list[tuple[bytes, bool]] = []
+    send = MAOSClient.poll
+
+    async def noted(self: MAOSClient, agent_id: str, body: bytes, *more: Any) -> Any:
+        try:
+            answer = await send(self, agent_id, body, *more)
+        except BaseException:
+            polls.append((body, False))
+            raise
+        polls.append((body, True))
+        return answer
+
+    monkeypatch.setattr(MAOSClient, "poll", noted)
+
+    @worker.task(capabilities=["waiting"])
+    def wait() -> str:
+        assert goes_on.wait(30)
+        return "the outcome"
+
+    async def failures(since: int, count: int) -> None:
+        while len([arrived for _, arrived in polls[since:] if not arrived]) < count:
+            await asyncio.sleep(0.01)
+
+    async def use(client: MAOSClient) -> None:
+        accepted = await client.submit_task("n", required_capabilities=["waiting"])
+        while not worker._agents[0].holding:
+            await asyncio.sleep(0.01)
+        server.kill()
+        await failures(0, 2)
+        goes_on.set()
+        while not worker._agents[0].outbox.outcomes and not worker._agents[0].telling:
+            await asyncio.sleep(0.01)
+        # At the most one poll was on its way then.
+        since = len(polls) + 1
+        await failures(since, 2)
+        server.process = (await asyncio.to_thread(server.again)).process
+        task = await client.wait_for(accepted["task"]["id"], 30)
+        assert task["result"] == "the outcome"
+        while not any(arrived for _, arrived in polls[since:]):
+            await asyncio.sleep(0.01)
+        until = next(at for at, (_, arrived) in enumerate(polls) if arrived and at >= since)
+        assert all(b"the outcome" in body for body, _ in polls[since : until + 1])
 
     work(server, worker, use)
 

@@ -34,7 +34,6 @@ _TASKS_MAX = 1_000
 _PAUSE_FIRST_SECONDS = 1.0
 _PAUSE_MAX_SECONDS = 30.0
 _ANSWER = aiohttp.ClientTimeout(total=90.0)
-_POLLS_MAX = 2
 # What is left of the grace time for telling the server what was given up, and for taking leave.
 _TELL_SECONDS = 2.0
 _LEAVE_SECONDS = 5.0
@@ -57,6 +56,7 @@ class Agent:
         capabilities: list[str],
         slots: int,
         agent_id: Optional[str],
+        heartbeat_timeout: Optional[int] = None,
     ) -> None:
         """Note it; nothing is sent before `serve`."""
         self.function = function
@@ -68,10 +68,11 @@ class Agent:
         self.keeps_id = agent_id is not None
         self.id = agent_id or str(uuid.uuid4())
         self.in_processes = False
-        self.heartbeat_timeout: Optional[int] = None
+        self.heartbeat_timeout = heartbeat_timeout
         self.incarnation = time.time_ns() // 1_000_000
         self.holding: dict[Attempt, tuple[Task, asyncio.Task[None]]] = {}
         self.outbox = Outbox()
+        self.pauses = Pauses(_PAUSE_FIRST_SECONDS, _PAUSE_MAX_SECONDS)
         # Whose outcome is on its way: held until the server has said that it has it.
         self.telling: set[Attempt] = set()
 
@@ -108,6 +109,9 @@ class Agent:
         self.executor = concurrent.futures.ThreadPoolExecutor(self.slots, self.agent_type)
         self.processes = Processes()
         self.polls: set[asyncio.Task[None]] = set()
+        self.tells: Optional[asyncio.Task[None]] = None
+        self.rest: Optional[asyncio.TimerHandle] = None
+        self.registers = False
         stopping = asyncio.create_task(self._drain(stop, grace_seconds))
         try:
             await self._converse()
@@ -119,6 +123,7 @@ class Agent:
             return untold
         finally:
             stopping.cancel()
+            self._end_rest()
             for poll in self.polls:
                 poll.cancel()
             for _, run in self.holding.values():
@@ -128,12 +133,7 @@ class Agent:
 
     async def _converse(self) -> None:
         while not self._is_done():
-            if not self.polls or (self.news and len(self.polls) < _POLLS_MAX):
-                # A newer poll has the older one answered at once: so news never wait for it.
-                self.news = False
-                poll = asyncio.create_task(self._poll())
-                self.polls.add(poll)
-                poll.add_done_callback(self._polled)
+            self._begin_poll()
             self.wake.clear()
             await self.wake.wait()
             # What becomes ready in the same moment goes with the same poll.
@@ -141,11 +141,41 @@ class Agent:
             if self.fault is not None:
                 raise self.fault
 
+    def _begin_poll(self) -> None:
+        """Have one poll that waits, and at most one beside it that tells.
+
+        The server answers the older one at once: so news never wait for it. There is never a second
+        one that tells, because it might overtake the first.
+        """
+        if self.rest is not None or self.registers:
+            return
+        tells = self.news and self.tells is None
+        if not (tells or not self.polls):
+            return
+        poll = asyncio.create_task(self._poll(tells))
+        if tells:
+            self.tells = poll
+        self.polls.add(poll)
+        poll.add_done_callback(self._polled)
+
     def _polled(self, poll: asyncio.Task[None]) -> None:
         self.polls.discard(poll)
+        if poll is self.tells:
+            self.tells = None
         if not poll.cancelled():
-            self.fault = poll.exception()
+            self.fault = self.fault or poll.exception()
         self.wake.set()
+
+    def _begin_rest(self, asked_seconds: float) -> None:
+        """Send nothing for a while: the server is away. What waits goes with the next poll."""
+        if self.rest is None:
+            self.rest = self.loop.call_later(self.pauses.next(asked_seconds), self._end_rest)
+
+    def _end_rest(self) -> None:
+        if self.rest is not None:
+            self.rest.cancel()
+            self.rest = None
+            self.wake.set()
 
     async def _unless_asked_to_stop(self, stop: Stop, first: Coroutine[Any, Any, None]) -> bool:
         doing, asked = asyncio.create_task(first), asyncio.create_task(stop.asked.wait())
@@ -168,6 +198,7 @@ class Agent:
     async def _drain(self, stop: Stop, grace_seconds: float) -> None:
         await stop.asked.wait()
         self.drains = self.news = True
+        self._end_rest()
         self.wake.set()
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(stop.urgent.wait(), grace_seconds)
@@ -177,23 +208,29 @@ class Agent:
         for attempt, (_, run) in list(self.holding.items()):
             self.processes.end(attempt)
             run.cancel()
+        self._end_rest()
         await asyncio.sleep(_TELL_SECONDS)
         self.gave_up = True
         self.wake.set()
 
     # ---- what goes with the next poll -----------------------------------------------------------
 
-    def tell_progress(self, sign: bytes) -> None:
+    def tell_progress(self, attempt: Attempt, sign: dict[str, Any]) -> None:
         """Have a sign of progress go with the next poll; from any thread."""
-        self._hand_over(self.outbox.progress.append, sign)
+        self._hand_over(self.outbox.add_sign, attempt, sign)
 
-    def tell_line(self, entry: dict[str, Any]) -> None:
+    def tell_line(self, attempt: Attempt, entry: dict[str, Any]) -> None:
         """Have a line of log go with the next poll; from any thread."""
-        self._hand_over(self.outbox.add_line, entry)
+        self._hand_over(self.outbox.add_line, attempt, entry)
 
-    def _hand_over(self, take: Callable[[Any], None], given: Any) -> None:
+    def _hand_over(
+        self,
+        take: Callable[[Attempt, dict[str, Any]], None],
+        attempt: Attempt,
+        entry: dict[str, Any],
+    ) -> None:
         def hand_over() -> None:
-            take(given)
+            take(attempt, entry)
             self._has_news()
 
         # In order before the outcome, which may go with a poll at once.
@@ -211,7 +248,6 @@ class Agent:
     # ---- requests -------------------------------------------------------------------------------
 
     async def _register(self) -> None:
-        pauses = Pauses(_PAUSE_FIRST_SECONDS, _PAUSE_MAX_SECONDS)
         while True:
             asked_seconds = 0.0
             try:
@@ -223,6 +259,7 @@ class Agent:
                     id=self.id,
                     heartbeat_timeout=self.heartbeat_timeout,
                 )
+                self.pauses.reset()
                 _log.info("`%s` serves %s", self.agent_type, ", ".join(self.capabilities))
                 return
             except MAOSError as error:
@@ -233,26 +270,38 @@ class Agent:
                 _log.warning("not registered yet: %s", error.message)
             except (aiohttp.ClientError, asyncio.TimeoutError) as error:
                 _log.warning("the server is not there yet: %s", error or "no answer")
-            await asyncio.sleep(pauses.next(asked_seconds))
+            await asyncio.sleep(self.pauses.next(asked_seconds))
 
-    async def _poll(self) -> None:
-        sent = self.outbox.take()
-        self.news = not self.outbox.is_empty()
-        told = {outcome.attempt for outcome in sent.outcomes}
-        self.telling |= told
+    async def _poll(self, tells: bool) -> None:
+        sent = Sent([], [], [])
+        if tells:
+            self.news = False
+            sent = self.outbox.take()
         try:
-            answer = await self._told(sent, told)
-            if answer is not None:
-                self._take(answer)
+            answer = await self._told(sent, tells)
+        except MAOSError as error:
+            self.outbox.put_back(sent)
+            await self._go_on_after(error)
+        except (aiohttp.ClientError, asyncio.TimeoutError, ValueError) as error:
+            self.outbox.put_back(sent)
+            _log.warning("the server is away: %s", error or "no answer")
+            self._begin_rest(0.0)
+        else:
+            self.pauses.reset()
+            self._take(answer)
         finally:
-            self.telling -= told
+            if tells:
+                self.telling.clear()
+                self.news = self.news or not self.outbox.is_empty()
 
-    def _body(self, sent: Sent, told: set[Attempt]) -> bytes:
+    def _body(self, sent: Sent, tells: bool) -> bytes:
         free = 0 if self.drains else self.slots - len(self.holding)
+        told = {outcome.attempt for outcome in sent.outcomes}
         waiting = {outcome.attempt for outcome in self.outbox.outcomes}
         held = (self.holding.keys() | self.telling | waiting) - told
-        # The last outcomes of a worker that ends are not to wait for what comes next.
-        waits = bool(held) or not self.drains
+        # One that tells is answered at once, for the next one that does. The last outcomes of a
+        # worker that ends are not to wait for what comes next, either.
+        waits = not tells and (bool(held) or not self.drains)
         fields = {
             "incarnation": self.incarnation,
             "max_tasks": max(0, min(free, _TASKS_MAX)),
@@ -261,28 +310,17 @@ class Agent:
         }
         return sent.body(encoded(fields))
 
-    async def _told(self, sent: Sent, told: set[Attempt]) -> Optional[dict[str, Any]]:
-        """Send a poll until it is answered; `None` when it makes no sense any more."""
-        body = self._body(sent, told)
-        pauses = Pauses(_PAUSE_FIRST_SECONDS, _PAUSE_MAX_SECONDS)
+    async def _told(self, sent: Sent, tells: bool) -> dict[str, Any]:
+        """Send a poll, without what the server refuses of it, and return the answer."""
         while True:
-            asked_seconds = 0.0
+            if tells:
+                self.telling = {outcome.attempt for outcome in sent.outcomes}
             try:
-                return await self.client.poll(self.id, body, _ANSWER)
+                return await self.client.poll(self.id, self._body(sent, tells), _ANSWER)
             except MAOSError as error:
-                if error.status in (400, 413, 415, 422) and not sent.is_empty():
-                    self._correct(sent, error)
-                    now = {outcome.attempt for outcome in sent.outcomes}
-                    self.telling -= told - now
-                    told &= now
-                    body = self._body(sent, told)
-                    continue
-                if not await self._go_on_after(error):
-                    return None
-                asked_seconds = retry_after(error.headers)
-            except (aiohttp.ClientError, asyncio.TimeoutError, ValueError) as error:
-                _log.warning("the server is away: %s", error or "no answer")
-            await asyncio.sleep(pauses.next(asked_seconds))
+                if error.status not in (400, 413, 415, 422) or sent.is_empty():
+                    raise
+                self._correct(sent, error)
 
     def _correct(self, sent: Sent, error: MAOSError) -> None:
         """Take out of a poll what the server refused: the rest goes out again."""
@@ -297,24 +335,32 @@ class Agent:
                 refusal = Failed(f"its outcome was refused: {error.message}", permanent=True)
                 self.outbox.outcomes.append(self._outcome(dropped.attempt, failed(refusal), True))
 
-    async def _go_on_after(self, error: MAOSError) -> bool:
-        """Say whether the same poll is worth another try."""
+    async def _go_on_after(self, error: MAOSError) -> None:
         if error.error_code in ("AGENT_LOST", "AGENT_NOT_FOUND"):
-            _log.warning("%s: what it ran is given up", error.message)
-            for attempt, (task, run) in self.holding.items():
-                task.cancelled.set()
-                self.processes.end(attempt)
-                run.cancel()
-            self.holding.clear()
-            self.outbox.outcomes.clear()
-            await self._register()
-            return False
-        if error.error_code in ("AGENT_ENDED", "STALE_INCARNATION", "NOT_A_WORKER"):
+            # Both polls may hear of it.
+            if not self.registers:
+                _log.warning("%s: what it ran is given up", error.message)
+                await self._begin_anew()
+        elif error.error_code in ("AGENT_ENDED", "STALE_INCARNATION", "NOT_A_WORKER"):
             _log.warning("%s", error.message)
             self.ended = True
-            return False
-        _log.warning("the server refuses polls: %s", error.message)
-        return True
+        else:
+            _log.warning("the server refuses polls: %s", error.message)
+            self._begin_rest(retry_after(error.headers))
+
+    async def _begin_anew(self) -> None:
+        self.registers = True
+        for attempt, (task, run) in self.holding.items():
+            task.cancelled.set()
+            self.processes.end(attempt)
+            run.cancel()
+        self.holding.clear()
+        self.outbox.outcomes.clear()
+        self.telling.clear()
+        try:
+            await self._register()
+        finally:
+            self.registers = False
 
     def _take(self, answer: dict[str, Any]) -> None:
         ended = self.telling | {outcome.attempt for outcome in self.outbox.outcomes}

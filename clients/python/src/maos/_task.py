@@ -10,7 +10,7 @@ import time
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Optional
 
-from ._outcome import clean, encoded
+from ._outcome import clean
 from .client import Content
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Task:
             sign["fraction"] = part
         if message is not None:
             sign["message"] = clean(str(message), _LINE_CHARS_MAX)
-        self._agent.tell_progress(encoded(sign))
+        self._agent.tell_progress((self.id, self.attempt), sign)
 
     def log(self, line: str, level: str = "info", time_seconds: Optional[float] = None) -> None:
         """Add a line to the task's log, or several. `logging` inside of the function does the same.
@@ -76,7 +76,8 @@ class Task:
             "level": level,
         }
         for each in str(line).splitlines() or [""]:
-            self._agent.tell_line({**entry, "line": clean(each, _LINE_CHARS_MAX)})
+            line_entry = {**entry, "line": clean(each, _LINE_CHARS_MAX)}
+            self._agent.tell_line((self.id, self.attempt), line_entry)
 
     def artifact(
         self, name: str, content: Content, media_type: str = "application/octet-stream"

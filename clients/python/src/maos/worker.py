@@ -91,9 +91,9 @@ class Worker:
         slots = self._concurrency if concurrency is None else _slots(concurrency)
 
         def register(function: Function) -> Function:
-            agent = Agent(function, agent_type or function.__name__, names, slots, agent_id)
+            kind = agent_type or function.__name__
+            agent = Agent(function, kind, names, slots, agent_id, heartbeat_timeout)
             agent.in_processes = processes
-            agent.heartbeat_timeout = heartbeat_timeout
             self._agents.append(agent)
             return function
 
