@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from conftest import Server
+from test_worker import run, work
 
-from maos import MAOSClient, _wire
+from maos import MAOSClient, Worker, _wire
 from maos._pause import Pauses, retry_after
 
 
@@ -82,3 +84,37 @@ def test_the_client_waits_as_the_server_asks(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(_wire, "Pauses", Noted)
     asyncio.run(use())
     assert len(waited) == 1 and 4.0 <= waited[0] <= 5.0
+
+
+def test_the_pauses_of_a_worker_stay_below_a_third_of_its_lease(server: Server) -> None:
+    (server.folder / "maos.toml").write_text("[api]\nworker_timeout = 10\n")
+    server.kill()
+    server.process = server.again().process
+    worker = Worker()
+
+    @worker.task(capabilities=["usual"])
+    def usual() -> int:
+        return 1
+
+    @worker.task(capabilities=["short"], heartbeat_timeout=6)
+    def short() -> int:
+        return 1
+
+    @worker.task(capabilities=["long"], heartbeat_timeout=6_000)
+    def long() -> int:
+        return 1
+
+    # What it asked for holds before the first answer, too.
+    bounds = [agent.pauses.seconds_max for agent in worker._agents]
+    assert bounds == [30.0, 2.0, 30.0]
+
+    async def use(client: MAOSClient) -> None:
+        for capability in ("usual", "short", "long"):
+            await run(client, capability)
+
+    work(server, worker, use)
+    usual_agent, *_ = worker._agents
+    bounds = [agent.pauses.seconds_max for agent in worker._agents]
+    assert bounds == [10 / 3, 2.0, 30.0]
+    pauses = [usual_agent.pauses.next() for _ in range(100)]
+    assert max(pauses) <= 10 / 3 and max(pauses) - min(pauses[5:]) > 1.0

@@ -33,6 +33,7 @@ _POLL_MS = 30_000
 _TASKS_MAX = 1_000
 _PAUSE_FIRST_SECONDS = 1.0
 _PAUSE_MAX_SECONDS = 30.0
+_PAUSES_PER_LEASE = 3
 _ANSWER = aiohttp.ClientTimeout(total=90.0)
 # What is left of the grace time for telling the server what was given up, and for taking leave.
 _TELL_SECONDS = 2.0
@@ -73,6 +74,7 @@ class Agent:
         self.holding: dict[Attempt, tuple[Task, asyncio.Task[None]]] = {}
         self.outbox = Outbox()
         self.pauses = Pauses(_PAUSE_FIRST_SECONDS, _PAUSE_MAX_SECONDS)
+        self._bound_pauses(heartbeat_timeout)
         # Whose outcome is on its way: held until the server has said that it has it.
         self.telling: set[Attempt] = set()
 
@@ -176,6 +178,11 @@ class Agent:
             self.rest.cancel()
             self.rest = None
             self.wake.set()
+
+    def _bound_pauses(self, lease_seconds: Optional[int]) -> None:
+        """Keep pauses well below the silence after which the server takes this for lost."""
+        if lease_seconds is not None:
+            self.pauses.seconds_max = min(_PAUSE_MAX_SECONDS, lease_seconds / _PAUSES_PER_LEASE)
 
     async def _unless_asked_to_stop(self, stop: Stop, first: Coroutine[Any, Any, None]) -> bool:
         doing, asked = asyncio.create_task(first), asyncio.create_task(stop.asked.wait())
@@ -288,6 +295,7 @@ class Agent:
             self._begin_rest(0.0)
         else:
             self.pauses.reset()
+            self._bound_pauses(answer["lease_seconds"])
             self._take(answer)
         finally:
             if tells:
