@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -226,3 +227,29 @@ def test_of_many_faults_ten_are_in_the_message() -> None:
     lines = message.splitlines()
     assert lines[:3] == ["12 fields", "hint: x", "`f0` is bad"]
     assert lines[11:] == ["`f9` is bad", "and 2 more in `details`"]
+
+
+def test_what_can_be_no_file_is_refused_before_it_is_sent(tmp_path: Path) -> None:
+    async def use() -> None:
+        # Nothing is sent: there is no server.
+        async with MAOSClient("http://127.0.0.1:1") as client:
+            with pytest.raises(FileNotFoundError, match="none"):
+                await client.put_artifact("id", "name", tmp_path / "none")
+            with pytest.raises(IsADirectoryError):
+                await client.put_artifact("id", "name", tmp_path)
+            for wrong in ("text", None, 7):
+                with pytest.raises(TypeError, match=r"must be bytes or a `Path`(.|\n)*encode"):
+                    await client.put_artifact("id", "name", wrong)  # type: ignore[arg-type]
+
+    asyncio.run(use())
+
+
+def test_bytes_of_every_kind_are_kept(server: Server) -> None:
+    async def use() -> None:
+        async with MAOSClient(server.url) as client:
+            task_id = (await client.submit_task("n"))["task"]["id"]
+            for content in (b"text", bytearray(b"text"), memoryview(b"no text")[3:]):
+                await client.put_artifact(task_id, "name", content)
+                assert await client.get_artifact(task_id, "name") == b"text"
+
+    asyncio.run(use())

@@ -85,7 +85,7 @@ class Task:
         """Keep a file with the task: bytes, or the `Path` of a file. It is durable on return.
 
         For functions that are not coroutines; those await `keep_artifact`. Raises `MAOSError` when
-        this attempt is not the running one any more.
+        this attempt is not the running one any more, `TypeError` and `OSError` as `put_artifact`.
         """
         kept = self.keep_artifact(name, content, media_type)
         return asyncio.run_coroutine_threadsafe(kept, self._agent.loop).result()

@@ -21,7 +21,7 @@ from yarl import URL
 from ._pause import Pauses, retry_after
 
 JSON = dict[str, Any]
-Content = Union[bytes, Path]
+Content = Union[bytes, bytearray, memoryview, Path]
 Self = TypeVar("Self", bound="Wire")
 
 RETRY_STATUSES = (429, 503)
@@ -217,7 +217,23 @@ def _address(base_url: str) -> str:
     raise Misused(f"`{base_url}` is no address of a server: it must begin with http\n{such_as}")
 
 
-def _pieces(content: Content) -> Union[bytes, AsyncIterator[bytes]]:
+def sendable(content: Content) -> Union[bytes, Path]:
+    """Return what can be sent of a file; raises `TypeError`, or the `OSError` of opening it.
+
+    Within a request an error of a file is taken for one of the connection.
+    """
+    if isinstance(content, (bytes, bytearray, memoryview)):
+        return bytes(content)
+    if isinstance(content, Path):
+        content.open("rb").close()
+        return content
+    raise TypeError(
+        f"`content` must be bytes or a `Path`, found `{type(content).__name__}`\n"
+        "hint: write `text.encode()` for a text, `Path(name)` for a file"
+    )
+
+
+def _pieces(content: Union[bytes, Path]) -> Union[bytes, AsyncIterator[bytes]]:
     """Return what is sent of a file: itself, or its pieces as they are read."""
     if isinstance(content, bytes):
         return content

@@ -34,6 +34,7 @@ from ._wire import (
     listed,
     query,
     read_body,
+    sendable,
     server_sent,
 )
 
@@ -243,7 +244,9 @@ class MAOSClient(Wider):
 
         `content` is bytes, or the `Path` of a file, which is never whole in memory. With an
         `attempt` it is refused unless just that one runs. There is no bound on the time it takes.
+        A text is a `TypeError`, and a file that cannot be read the `OSError` of opening it.
         """
+        content = sendable(content)
         query = None if attempt is None else {"attempt": str(attempt)}
         sent = self._send(
             "PUT", artifact_path(task_id, name), content, query, None, True, (200,), media_type
