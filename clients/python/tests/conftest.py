@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,12 +17,14 @@ BINARY = os.environ.get("MAOS_BINARY", str(ROOT / "target/debug/maos"))
 class Server:
     """A `maos serve`."""
 
-    def __init__(self, folder: Path, port: int = 0) -> None:
+    def __init__(
+        self, folder: Path, port: int = 0, command: Sequence[str] = (BINARY, "serve")
+    ) -> None:
         """Start it and wait until it says where it listens."""
         self.folder = folder
-        arguments = ["serve", "--port", str(port), "--data-dir", str(folder / "data")]
+        arguments = ["--port", str(port), "--data-dir", str(folder / "data")]
         self.process = subprocess.Popen(
-            [BINARY, *arguments], cwd=folder, stderr=subprocess.PIPE, text=True
+            [*command, *arguments], cwd=folder, stderr=subprocess.PIPE, text=True
         )
         assert self.process.stderr is not None
         for line in self.process.stderr:

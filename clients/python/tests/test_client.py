@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from pathlib import Path
 
 import aiohttp
 import pytest
 from conftest import Server
 
-from maos import MAOSClient, MAOSError
+from maos import MAOSClient, MAOSError, _wire
+from maos._pause import Pauses
 
 
 def test_every_method_of_the_documents(server: Server) -> None:
@@ -108,5 +111,145 @@ def test_messages_are_sent_read_and_acknowledged(server: Server) -> None:
             assert page["items"] == [] and page["acknowledged"] == 0
             page = await client.read_messages("topic:t", offset=0)
             assert page["items"][0]["body"] == {"n": 1}
+
+    asyncio.run(use())
+
+
+def test_a_text_in_the_place_of_a_list_is_not_taken_apart() -> None:
+    async def use() -> None:
+        async with MAOSClient("http://127.0.0.1:1", retries=0) as client:
+            with pytest.raises(TypeError, match=r'`capabilities` .* `\["monitoring"\]`'):
+                await client.create_agent("x", "monitoring")
+            with pytest.raises(TypeError, match=r'`tags` .* `\["abc"\]`'):
+                await client.create_agent("x", ["monitoring"], tags="abc")
+            with pytest.raises(TypeError, match=r'`tags` .* `\["abc"\]`'):
+                await client.submit_task("x", tags="abc")
+            with pytest.raises(TypeError, match=r'`task_ids` .* `\["abc"\]`'):
+                await client.bulk("cancel", "abc")
+
+    asyncio.run(use())
+
+
+@pytest.mark.parametrize(
+    ("address", "hint"),
+    [
+        ("127.0.0.1:8741", "http://127.0.0.1:8741"),
+        ("foo://server:1/", "http://server:1"),
+        ("localhost", "http://localhost"),
+        ("", "http://127.0.0.1:8000"),
+        ("http://", "http://127.0.0.1:8000"),
+        ("http://server:port", "http://127.0.0.1:8000"),
+    ],
+)
+def test_an_address_that_is_none_is_refused_at_once(address: str, hint: str) -> None:
+    with pytest.raises(ValueError, match=f"`{address}` is no address(.|\n)*hint: .*`{hint}`"):
+        MAOSClient(address)
+
+
+def test_a_server_that_is_away_for_long_is_waited_for(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = 0
+
+    class Impatient(Pauses):
+        """Counts what could not be sent, and waits for nothing."""
+
+        def next(self, asked_seconds: float = 0.0) -> float:
+            nonlocal failures
+            failures += 1
+            return 0.01
+
+    monkeypatch.setattr(_wire, "Pauses", Impatient)
+    work = {"parameters": {"n": 1}, "required_capabilities": ["mine"]}
+
+    async def lines(client: MAOSClient, task_id: str) -> list[str]:
+        return [item["line"] async for item in client.follow_logs(task_id)]
+
+    async def use() -> None:
+        async with MAOSClient(server.url) as client, MAOSClient(server.url, retries=0) as other:
+            agent = (await client.create_agent("m", ["mine"], runtime="worker"))["agent"]["id"]
+            running = asyncio.create_task(other.run_task("n", **work))
+            while not (page := await client.list_tasks(status="running"))["items"]:
+                await asyncio.sleep(0.01)
+            task_id = page["items"][0]["id"]
+            waiting = asyncio.create_task(client.wait_for(task_id, 60))
+            following = asyncio.create_task(lines(client, task_id))
+            server.kill()
+            while failures < 50:
+                await asyncio.sleep(0.01)
+            assert not (running.done() or waiting.done() or following.done())
+            server.process = (await asyncio.to_thread(server.again)).process
+            log = {"task_id": task_id, "attempt": 1, "line": "back"}
+            outcome = {"task_id": task_id, "attempt": 1, "status": "completed", "result": 7}
+            poll = {"incarnation": 1, "max_tasks": 1, "logs": [log], "outcomes": [outcome]}
+            await client.poll(agent, json.dumps(poll).encode())
+            assert (await waiting)["result"] == 7 == await asyncio.wait_for(running, 60)
+            assert await asyncio.wait_for(following, 60) == ["back"]
+
+    asyncio.run(use())
+
+
+def test_a_task_is_not_waited_for_at_a_server_that_never_was_there() -> None:
+    async def use() -> None:
+        async with MAOSClient("http://127.0.0.1:1", retries=0) as client:
+            with pytest.raises(aiohttp.ClientConnectionError):
+                await client.run_task("n")
+            with pytest.raises(asyncio.TimeoutError):
+                await client.wait_for("01a20795-57e5-7721-88cd-0741d7d34689", 0.05)
+
+    asyncio.run(use())
+
+
+def test_every_fault_of_a_submission_is_in_the_message(server: Server) -> None:
+    async def use() -> None:
+        async with MAOSClient(server.url) as client:
+            with pytest.raises(MAOSError) as refused:
+                await client.submit_task("", priority="urgent", timeout_seconds=-1)
+            lines = str(refused.value).splitlines()
+            assert lines[0].startswith("422 VALIDATION_FAILED: 3 fields are not valid"), lines
+            assert lines[1:] == [
+                "`name` must not be blank",
+                "`priority` must be one of `low`, `medium`, `high`, `critical`, found `urgent`",
+                "`timeout_seconds` must be 1 to 3600, found -1",
+            ]
+            with pytest.raises(MAOSError) as refused:
+                await client.submit_task("")
+            assert refused.value.message == "`name` must not be blank"
+            with pytest.raises(MAOSError) as refused:
+                await client.bulk("cancel", [f"no id {n}" for n in range(12)])
+            assert refused.value.message.count("\n") <= 11, refused.value.message
+
+    asyncio.run(use())
+
+
+def test_of_many_faults_ten_are_in_the_message() -> None:
+    message = _wire._with_faults("12 fields\nhint: x", {f"f{n}": "is bad" for n in range(12)})
+    lines = message.splitlines()
+    assert lines[:3] == ["12 fields", "hint: x", "`f0` is bad"]
+    assert lines[11:] == ["`f9` is bad", "and 2 more in `details`"]
+
+
+def test_what_can_be_no_file_is_refused_before_it_is_sent(tmp_path: Path) -> None:
+    async def use() -> None:
+        # Nothing is sent: there is no server.
+        async with MAOSClient("http://127.0.0.1:1") as client:
+            with pytest.raises(FileNotFoundError, match="none"):
+                await client.put_artifact("id", "name", tmp_path / "none")
+            with pytest.raises(IsADirectoryError):
+                await client.put_artifact("id", "name", tmp_path)
+            for wrong in ("text", None, 7):
+                with pytest.raises(TypeError, match=r"must be bytes or a `Path`(.|\n)*encode"):
+                    await client.put_artifact("id", "name", wrong)  # type: ignore[arg-type]
+
+    asyncio.run(use())
+
+
+def test_bytes_of_every_kind_are_kept(server: Server) -> None:
+    async def use() -> None:
+        async with MAOSClient(server.url) as client:
+            task_id = (await client.submit_task("n"))["task"]["id"]
+            for content in (b"text", bytearray(b"text"), memoryview(b"no text")[3:]):
+                await client.put_artifact(task_id, "name", content)
+                assert await client.get_artifact(task_id, "name") == b"text"
 
     asyncio.run(use())

@@ -21,9 +21,11 @@ from maos import MAOSClient, Worker
 def gone(process: int) -> bool:
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+        stat = Path(f"/proc/{process}/stat").read_text()
+    # It may go between the two.
+    except (ProcessLookupError, FileNotFoundError):
         return True
-    return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    return stat.rsplit(")", 1)[1].split()[0] == "Z"
 
 
 def wait_until_gone(process: int) -> None:

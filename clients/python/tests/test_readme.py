@@ -4,35 +4,99 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-from conftest import Server
+import pytest
+from conftest import BINARY, ROOT, Server
+
+TEXT = (ROOT / "clients/python/README.md").read_text()
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", TEXT, re.DOTALL)
+INSTALL_SECONDS = 240
+# What pip says when there is no registry, and not when the package is at fault.
+NO_REGISTRY = re.compile("Could not find a version|connection broken|ConnectionError|timed out")
 
 
-def test_the_quick_start_does_what_it_says(server: Server, tmp_path: Path) -> None:
-    text = (Path(__file__).parents[1] / "README.md").read_text()
-    blocks = re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL)
-    files = [body for language, body in blocks if language == "python"]
-    for body in files:
-        name = re.match(r"# (\S+)\n", body)
-        assert name
-        # The server of this test has another port.
-        (tmp_path / name[1]).write_text(body.replace("http://127.0.0.1:8000", server.url))
-    command = re.search(r"`maos-worker (\S+)`", text)
-    assert command
+def environment(**more: str) -> dict[str, str]:
+    # The package is to be the one that was installed, wherever this test has its own from.
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return {**kept, **more}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """What a clone has after the build, as far as the quick start needs it."""
+    unwanted = shutil.ignore_patterns("build", "*.egg-info", ".*", "__pycache__", "tests")
+    shutil.copytree(ROOT / "clients/python", tmp_path / "clients/python", ignore=unwanted)
+    built = tmp_path / "target/release/maos"
+    built.parent.mkdir(parents=True)
+    built.symlink_to(Path(BINARY).resolve())
+    return tmp_path
+
+
+@pytest.fixture
+def installed(project: Path) -> Path:
+    """The first block, without what builds the server; skips where there is no registry."""
+    build, *lines = BLOCKS[0][1].splitlines()
+    assert build == "cargo build --release"
+    done = subprocess.run(
+        ["sh", "-e", "-c", "\n".join(lines)],
+        cwd=project,
+        env=environment(PIP_RETRIES="1", PIP_TIMEOUT="15", PIP_DISABLE_PIP_VERSION_CHECK="1"),
+        capture_output=True,
+        text=True,
+        timeout=INSTALL_SECONDS,
+    )
+    said = done.stdout + done.stderr
+    if done.returncode != 0 and NO_REGISTRY.search(said):
+        pytest.skip("there is no registry of packages to install from")
+    assert done.returncode == 0, said
+    return project / ".venv/bin"
+
+
+@pytest.fixture
+def started(project: Path) -> Iterator[Server]:
+    """The second block, on a free port."""
+    server = Server(project, command=shlex.split(BLOCKS[1][1]))
+    yield server
+    server.kill()
+
+
+def asks_and_is_answered(server: Server, folder: Path, programs: Path) -> None:
+    for language, body in BLOCKS:
+        if language == "python":
+            name = re.match(r"# (\S+)\n", body)
+            assert name
+            # The server of this test has another port.
+            (folder / name[1]).write_text(body.replace("http://127.0.0.1:8000", server.url))
+    run, ask = re.search(r"`maos-worker (\S+)`", TEXT), re.search(r"`python3 (\S+)`", TEXT)
+    assert run and ask
     worker = subprocess.Popen(
-        [str(Path(sys.executable).parent / "maos-worker"), command[1]],
-        cwd=tmp_path,
-        env={**os.environ, "MAOS_SERVER": server.url},
+        [str(programs / "maos-worker"), run[1]],
+        cwd=folder,
+        env=environment(MAOS_SERVER=server.url),
     )
     try:
+        command = [str(programs / "python3"), ask[1]]
         asked = subprocess.run(
-            [sys.executable, "ask.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+            command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=60
         )
     finally:
         worker.terminate()
         assert worker.wait(30) == 0
-    expected = next(body for language, body in blocks if language == "text")
+    expected = next(body for language, body in BLOCKS if language == "text")
     assert (asked.returncode, asked.stdout) == (0, expected), asked.stderr
+
+
+def test_the_quick_start_does_what_it_says(server: Server, tmp_path: Path) -> None:
+    asks_and_is_answered(server, tmp_path, Path(sys.executable).parent)
+
+
+def test_the_quick_start_installs_what_it_needs(
+    installed: Path, started: Server, project: Path
+) -> None:
+    asks_and_is_answered(started, project, installed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -66,23 +67,35 @@ def test_a_result_that_is_no_json_fails_its_task_for_good_and_nothing_else(serve
     work(server, worker, use)
 
 
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise KeyboardInterrupt
+
+
+class Stop(BaseException):
+    pass
+
+
+RAISED: dict[str, BaseException] = {
+    "exit": SystemExit(3),
+    "interrupt": KeyboardInterrupt(),
+    "generator": GeneratorExit(),
+    "of its own": Stop("enough"),
+    "stop": StopIteration(1),
+    "mute": Mute(),
+    "text": ValueError("a\0\ud800" + "x" * 100_000),
+}
+
+
+def raises(how: str) -> None:
+    raise RAISED[how]
+
+
 def test_what_ends_a_program_ends_only_its_task(server: Server) -> None:
     worker = Worker()
 
-    class Mute(Exception):
-        def __str__(self) -> str:
-            raise RuntimeError
-
-    def raises(how: str) -> None:
-        raised: dict[str, BaseException] = {
-            "exit": SystemExit(3),
-            "stop": StopIteration(1),
-            "mute": Mute(),
-            "text": ValueError("a\0\ud800" + "x" * 100_000),
-        }
-        raise raised[how]
-
     worker.task(capabilities=["threads"])(raises)
+    worker.task(capabilities=["processes"], processes=True)(raises)
 
     @worker.task(capabilities=["loop"])
     async def in_the_loop(how: str) -> None:
@@ -91,8 +104,8 @@ def test_what_ends_a_program_ends_only_its_task(server: Server) -> None:
         raises(how)
 
     async def use(client: MAOSClient) -> None:
-        for capability in ("threads", "loop"):
-            for how in ("exit", "stop", "mute", "text"):
+        for capability in ("threads", "loop", "processes"):
+            for how in RAISED:
                 task = await run(client, capability, how=how)
                 assert task["status"] == "failed" and task["attempt"] == 1, task
 
@@ -136,8 +149,9 @@ def test_what_the_server_refuses_is_dropped_and_the_rest_arrives(
     async def tell(task: Task, bad: bool) -> str:
         if bad:
             agent = task._agent
-            agent.tell_progress(b'{"task_id":"x","attempt":0}')
-            agent.tell_line({"task_id": task.id, "attempt": 1, "level": "fatal", "line": ""})
+            here = (task.id, task.attempt)
+            agent.tell_progress(here, {"task_id": "x", "attempt": 0})
+            agent.tell_line(here, {"task_id": task.id, "attempt": 1, "level": "fatal", "line": ""})
         for n in range(5):
             task.log(f"line {n}")
             task.progress(n / 5)
@@ -166,7 +180,7 @@ def test_a_poll_without_names_is_halved_until_one_entry_is_left() -> None:
     outbox = Outbox()
     for n in range(4):
         outbox.outcomes.append(Outcome((str(n), 1), b"%d" % n, False))
-        outbox.add_line({"line": n})
+        outbox.add_line(("x", 1), {"line": n})
     sent = outbox.take()
     dropped = []
     for _ in range(3):
@@ -179,6 +193,52 @@ def test_a_poll_without_names_is_halved_until_one_entry_is_left() -> None:
     ]
     assert len(outbox.outcomes) == 4 and [len(sent.lines), len(outbox.lines)] == [2, 0]
     assert sent.body(b"{}").endswith(b'"logs":[{"line":1},{"line":3}]}')
+
+
+def test_what_an_attempt_says_goes_in_order_and_its_outcome_last() -> None:
+    outbox = Outbox()
+    one, other = ("one", 1), ("other", 1)
+    for n in range(3):
+        outbox.add_line(one, {"line": n})
+        outbox.add_sign(one, {"message": n})
+        outbox.add_sign(one, {"fraction": n})
+        outbox.add_sign(other, {"message": n})
+    for attempt in (one, other):
+        outbox.outcomes.append(Outcome(attempt, b"{}", False))
+    told: list[Any] = []
+    polls = 0
+    while not outbox.is_empty():
+        sent = outbox.take()
+        if polls == 1:
+            # It did not arrive.
+            outbox.put_back(sent)
+            sent = outbox.take()
+        for said in [*sent.progress, *sent.lines]:
+            told.append((said.attempt, json.loads(said.body)))
+        told += [(outcome.attempt, "ended") for outcome in sent.outcomes]
+        polls += 1
+    words = [[("line", n), ("message", n)] for n in range(3)]
+    said_by_one = [entry for attempt, entry in told if attempt == one and "fraction" not in entry]
+    assert said_by_one == [*({name: n} for pair in words for name, n in pair), "ended"]
+    assert [entry for attempt, entry in told if attempt == other] == [
+        *({"message": n} for n in range(3)),
+        "ended",
+    ]
+    assert polls == 4
+
+
+def test_a_flood_does_not_go_in_order_but_in_few_polls() -> None:
+    outbox = Outbox()
+    for n in range(15_000):
+        outbox.add_line(("one", 1), {"line": n})
+        outbox.add_sign(("one", 1), {"message": n})
+    assert len(outbox.progress) == 10_000
+    assert json.loads(outbox.lines[-1].body)["line"].startswith("lines are left out")
+    polls = 0
+    while not outbox.is_empty():
+        outbox.take()
+        polls += 1
+    assert polls < 520
 
 
 def test_large_outcomes_go_in_several_polls() -> None:

@@ -13,7 +13,7 @@ from typing import Any, Callable
 import pytest
 from conftest import Server
 
-from maos import Failed, MAOSClient, MAOSError, Subtasks, Task, Worker
+from maos import Failed, MAOSClient, MAOSError, Subtasks, Task, Worker, _agent
 
 
 def work(server: Server, worker: Worker, use: Callable[[MAOSClient], Awaitable[None]]) -> None:
@@ -52,6 +52,32 @@ def test_a_worker_says_how_long_it_may_be_silent(server: Server) -> None:
         assert agent["agent"]["heartbeat_timeout"] == 600
 
     work(server, worker, use)
+
+
+def test_a_decorator_without_parentheses_serves_plain_tasks(server: Server) -> None:
+    worker = Worker()
+
+    @worker.task
+    def plain(n: int) -> int:
+        return n + 1
+
+    async def use(client: MAOSClient) -> None:
+        accepted = await client.submit_task("n", parameters={"n": 1})
+        assert (await client.wait_for(accepted["task"]["id"], 30))["result"] == 2
+
+    assert plain(1) == 2
+    work(server, worker, use)
+
+
+def test_what_a_function_is_registered_with_is_checked_at_once() -> None:
+    worker = Worker()
+    with pytest.raises(TypeError, match=r'`capabilities` .* `\["greeting"\]`'):
+        worker.task(capabilities="greeting")
+    for concurrency in (0, -1):
+        with pytest.raises(ValueError, match=f"at least 1, found {concurrency}"):
+            worker.task(concurrency=concurrency)
+        with pytest.raises(ValueError, match=f"at least 1, found {concurrency}"):
+            Worker(concurrency=concurrency)
 
 
 def square(n: int) -> dict[str, int]:
@@ -214,6 +240,138 @@ def test_lines_are_followed_while_a_function_works(server: Server) -> None:
             heard.set()
             lines.append((item["offset"], item["level"], item["line"]))
         assert lines == [(0, "debug", "first"), (1, "error", "second")]
+
+    work(server, worker, use)
+
+
+def explain() -> None:
+    try:
+        raise KeyError("inner")
+    except KeyError:
+        logging.getLogger("mine").exception("it went\nwrong")
+
+
+def test_a_text_of_several_lines_is_several_lines_of_the_log(server: Server) -> None:
+    worker = Worker()
+
+    @worker.task(capabilities=["telling"])
+    def tell(task: Task) -> None:
+        task.log("a\r\n\nb\n", "debug")
+        task.log("")
+        explain()
+
+    worker.task(capabilities=["apart"], processes=True)(explain)
+
+    async def use(client: MAOSClient) -> None:
+        for capability, before in (("telling", ["a", "", "b", ""]), ("apart", [])):
+            task = await run(client, capability)
+            items = (await client.task_logs(task["id"]))["items"]
+            lines = [item["line"] for item in items]
+            known = [*before, "it went", "wrong", "Traceback (most recent call last):"]
+            assert lines[: len(known)] == known, lines
+            assert lines[-1] == "KeyError: 'inner'" and items[-1]["level"] == "error", lines
+
+    work(server, worker, use)
+
+
+def divide(by: int) -> float:
+    if by < 0:
+        raise Failed("`by` must be positive", permanent=True)
+    return 1 / by
+
+
+def test_the_traceback_of_what_a_function_raises_is_in_its_tasks_log(server: Server) -> None:
+    worker = Worker()
+
+    @worker.task(capabilities=["loop"])
+    async def in_the_loop(by: int) -> float:
+        return divide(by)
+
+    worker.task(capabilities=["threads"])(divide)
+    worker.task(capabilities=["processes"], processes=True)(divide)
+
+    async def use(client: MAOSClient) -> None:
+        for capability in ("loop", "threads", "processes"):
+            task = await run(client, capability, by=0)
+            assert task["error"] == "ZeroDivisionError: division by zero", task
+            items = (await client.task_logs(task["id"]))["items"]
+            lines = [item["line"] for item in items]
+            assert {item["level"] for item in items} == {"error"}
+            assert lines[0] == "Traceback (most recent call last):", lines
+            assert lines[-1] == "ZeroDivisionError: division by zero", lines
+            assert "test_worker.py" in lines[1] and "    return 1 / by" in lines, lines
+            assert not any("_outcome.py" in line or "_agent.py" in line for line in lines), lines
+            task = await run(client, capability, by=-1)
+            assert (await client.task_logs(task["id"]))["items"] == []
+
+    work(server, worker, use)
+
+
+def test_lines_and_messages_of_progress_keep_their_order(server: Server) -> None:
+    worker = Worker()
+
+    @worker.task(capabilities=["telling"])
+    def tell(task: Task) -> None:
+        for n in range(5):
+            logging.getLogger("mine").warning("line %d", n)
+            task.progress(n / 5, f"sign {n}")
+
+    async def use(client: MAOSClient) -> None:
+        task = await run(client, "telling")
+        lines = [item["line"] for item in (await client.task_logs(task["id"]))["items"]]
+        assert lines == [f"{what} {n}" for n in range(5) for what in ("line", "sign")]
+
+    work(server, worker, use)
+
+
+def test_every_poll_brings_what_waits_when_the_server_is_back(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_agent, "_PAUSE_FIRST_SECONDS", 0.1)
+    worker = Worker()
+    goes_on = threading.Event()
+    polls: list[tuple[bytes, bool]] = []
+    send = MAOSClient.poll
+
+    async def noted(self: MAOSClient, agent_id: str, body: bytes, *more: Any) -> Any:
+        try:
+            answer = await send(self, agent_id, body, *more)
+        except BaseException:
+            polls.append((body, False))
+            raise
+        polls.append((body, True))
+        return answer
+
+    monkeypatch.setattr(MAOSClient, "poll", noted)
+
+    @worker.task(capabilities=["waiting"])
+    def wait() -> str:
+        assert goes_on.wait(30)
+        return "the outcome"
+
+    async def failures(since: int, count: int) -> None:
+        while len([arrived for _, arrived in polls[since:] if not arrived]) < count:
+            await asyncio.sleep(0.01)
+
+    async def use(client: MAOSClient) -> None:
+        accepted = await client.submit_task("n", required_capabilities=["waiting"])
+        while not worker._agents[0].holding:
+            await asyncio.sleep(0.01)
+        server.kill()
+        await failures(0, 2)
+        goes_on.set()
+        while not worker._agents[0].outbox.outcomes and not worker._agents[0].telling:
+            await asyncio.sleep(0.01)
+        # At the most one poll was on its way then.
+        since = len(polls) + 1
+        await failures(since, 2)
+        server.process = (await asyncio.to_thread(server.again)).process
+        task = await client.wait_for(accepted["task"]["id"], 30)
+        assert task["result"] == "the outcome"
+        while not any(arrived for _, arrived in polls[since:]):
+            await asyncio.sleep(0.01)
+        until = next(at for at, (_, arrived) in enumerate(polls) if arrived and at >= since)
+        assert all(b"the outcome" in body for body, _ in polls[since : until + 1])
 
     work(server, worker, use)
 

@@ -12,7 +12,6 @@ import contextlib
 import contextvars
 import inspect
 import logging
-import random
 import threading
 import time
 import uuid
@@ -21,7 +20,8 @@ from typing import Any, NamedTuple, Optional
 
 import aiohttp
 
-from ._outcome import Failed, completed, encoded, failed, outcome_of
+from ._outcome import Failed, completed, encoded, failed, outcome_of, raised
+from ._pause import Pauses, retry_after
 from ._poll import Outbox, Outcome, Sent
 from ._processes import Processes
 from ._task import Attempt, Task, current
@@ -31,9 +31,10 @@ _log = logging.getLogger("maos.worker")
 
 _POLL_MS = 30_000
 _TASKS_MAX = 1_000
+_PAUSE_FIRST_SECONDS = 1.0
 _PAUSE_MAX_SECONDS = 30.0
+_PAUSES_PER_LEASE = 3
 _ANSWER = aiohttp.ClientTimeout(total=90.0)
-_POLLS_MAX = 2
 # What is left of the grace time for telling the server what was given up, and for taking leave.
 _TELL_SECONDS = 2.0
 _LEAVE_SECONDS = 5.0
@@ -56,6 +57,7 @@ class Agent:
         capabilities: list[str],
         slots: int,
         agent_id: Optional[str],
+        heartbeat_timeout: Optional[int] = None,
     ) -> None:
         """Note it; nothing is sent before `serve`."""
         self.function = function
@@ -67,42 +69,63 @@ class Agent:
         self.keeps_id = agent_id is not None
         self.id = agent_id or str(uuid.uuid4())
         self.in_processes = False
-        self.heartbeat_timeout: Optional[int] = None
+        self.heartbeat_timeout = heartbeat_timeout
         self.incarnation = time.time_ns() // 1_000_000
         self.holding: dict[Attempt, tuple[Task, asyncio.Task[None]]] = {}
         self.outbox = Outbox()
+        self.pauses = Pauses(_PAUSE_FIRST_SECONDS, _PAUSE_MAX_SECONDS)
+        self._bound_pauses(heartbeat_timeout)
         # Whose outcome is on its way: held until the server has said that it has it.
         self.telling: set[Attempt] = set()
 
     # ---- the conversation -----------------------------------------------------------------------
 
-    async def serve(self, client: MAOSClient, stop: Stop, grace_seconds: float) -> int:
-        """Work until it is to stop; return of how many attempts the server was not told."""
+    async def enter(self, client: MAOSClient, stop: Stop) -> bool:
+        """Register it, and say so; raises `MAOSError` if the server refuses it.
+
+        Asked to stop before, it waits no longer for a server that is away, and says no.
+        """
+        self.client = client
+        if await self._unless_asked_to_stop(stop, self._register()):
+            return True
+        _log.warning("`%s` was stopped before it was registered", self.agent_type)
+        return False
+
+    async def leave(self) -> None:
+        """End its service at the server, unless it is to stay the same agent over restarts."""
+        if self.keeps_id:
+            return
+        with contextlib.suppress(aiohttp.ClientError, asyncio.TimeoutError):
+            await asyncio.wait_for(self.client.terminate_agent(self.id), _LEAVE_SECONDS)
+
+    async def serve(self, stop: Stop, grace_seconds: float) -> int:
+        """Work until it is to stop; return of how many attempts the server was not told.
+
+        It is registered already.
+        """
         self.loop = asyncio.get_running_loop()
         self.thread = threading.get_ident()
-        self.client = client
         self.wake = asyncio.Event()
         self.news = self.drains = self.gives_up = self.gave_up = self.ended = False
         self.fault: Optional[BaseException] = None
         self.executor = concurrent.futures.ThreadPoolExecutor(self.slots, self.agent_type)
         self.processes = Processes()
         self.polls: set[asyncio.Task[None]] = set()
+        self.tells: Optional[asyncio.Task[None]] = None
+        self.rest: Optional[asyncio.TimerHandle] = None
+        self.registers = False
         stopping = asyncio.create_task(self._drain(stop, grace_seconds))
         try:
-            if not await self._unless_asked_to_stop(stop, self._register()):
-                _log.warning("`%s` was stopped before it was registered", self.agent_type)
-                return 0
             await self._converse()
             untold = 0 if self.ended else self._left()
             for poll in self.polls:
                 poll.cancel()
-            if not (untold or self.ended or self.keeps_id):
-                with contextlib.suppress(aiohttp.ClientError, asyncio.TimeoutError):
-                    leave = client.terminate_agent(self.id)
-                    await asyncio.wait_for(leave, _LEAVE_SECONDS)
+            if not (untold or self.ended):
+                await self.leave()
             return untold
         finally:
             stopping.cancel()
+            self._end_rest()
             for poll in self.polls:
                 poll.cancel()
             for _, run in self.holding.values():
@@ -112,12 +135,7 @@ class Agent:
 
     async def _converse(self) -> None:
         while not self._is_done():
-            if not self.polls or (self.news and len(self.polls) < _POLLS_MAX):
-                # A newer poll has the older one answered at once: so news never wait for it.
-                self.news = False
-                poll = asyncio.create_task(self._poll())
-                self.polls.add(poll)
-                poll.add_done_callback(self._polled)
+            self._begin_poll()
             self.wake.clear()
             await self.wake.wait()
             # What becomes ready in the same moment goes with the same poll.
@@ -125,11 +143,46 @@ class Agent:
             if self.fault is not None:
                 raise self.fault
 
+    def _begin_poll(self) -> None:
+        """Have one poll that waits, and at most one beside it that tells.
+
+        The server answers the older one at once: so news never wait for it. There is never a second
+        one that tells, because it might overtake the first.
+        """
+        if self.rest is not None or self.registers:
+            return
+        tells = self.news and self.tells is None
+        if not (tells or not self.polls):
+            return
+        poll = asyncio.create_task(self._poll(tells))
+        if tells:
+            self.tells = poll
+        self.polls.add(poll)
+        poll.add_done_callback(self._polled)
+
     def _polled(self, poll: asyncio.Task[None]) -> None:
         self.polls.discard(poll)
+        if poll is self.tells:
+            self.tells = None
         if not poll.cancelled():
-            self.fault = poll.exception()
+            self.fault = self.fault or poll.exception()
         self.wake.set()
+
+    def _begin_rest(self, asked_seconds: float) -> None:
+        """Send nothing for a while: the server is away. What waits goes with the next poll."""
+        if self.rest is None:
+            self.rest = self.loop.call_later(self.pauses.next(asked_seconds), self._end_rest)
+
+    def _end_rest(self) -> None:
+        if self.rest is not None:
+            self.rest.cancel()
+            self.rest = None
+            self.wake.set()
+
+    def _bound_pauses(self, lease_seconds: Optional[int]) -> None:
+        """Keep pauses well below the silence after which the server takes this for lost."""
+        if lease_seconds is not None:
+            self.pauses.seconds_max = min(_PAUSE_MAX_SECONDS, lease_seconds / _PAUSES_PER_LEASE)
 
     async def _unless_asked_to_stop(self, stop: Stop, first: Coroutine[Any, Any, None]) -> bool:
         doing, asked = asyncio.create_task(first), asyncio.create_task(stop.asked.wait())
@@ -152,6 +205,7 @@ class Agent:
     async def _drain(self, stop: Stop, grace_seconds: float) -> None:
         await stop.asked.wait()
         self.drains = self.news = True
+        self._end_rest()
         self.wake.set()
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(stop.urgent.wait(), grace_seconds)
@@ -161,23 +215,29 @@ class Agent:
         for attempt, (_, run) in list(self.holding.items()):
             self.processes.end(attempt)
             run.cancel()
+        self._end_rest()
         await asyncio.sleep(_TELL_SECONDS)
         self.gave_up = True
         self.wake.set()
 
     # ---- what goes with the next poll -----------------------------------------------------------
 
-    def tell_progress(self, sign: bytes) -> None:
+    def tell_progress(self, attempt: Attempt, sign: dict[str, Any]) -> None:
         """Have a sign of progress go with the next poll; from any thread."""
-        self._hand_over(self.outbox.progress.append, sign)
+        self._hand_over(self.outbox.add_sign, attempt, sign)
 
-    def tell_line(self, entry: dict[str, Any]) -> None:
+    def tell_line(self, attempt: Attempt, entry: dict[str, Any]) -> None:
         """Have a line of log go with the next poll; from any thread."""
-        self._hand_over(self.outbox.add_line, entry)
+        self._hand_over(self.outbox.add_line, attempt, entry)
 
-    def _hand_over(self, take: Callable[[Any], None], given: Any) -> None:
+    def _hand_over(
+        self,
+        take: Callable[[Attempt, dict[str, Any]], None],
+        attempt: Attempt,
+        entry: dict[str, Any],
+    ) -> None:
         def hand_over() -> None:
-            take(given)
+            take(attempt, entry)
             self._has_news()
 
         # In order before the outcome, which may go with a poll at once.
@@ -195,8 +255,8 @@ class Agent:
     # ---- requests -------------------------------------------------------------------------------
 
     async def _register(self) -> None:
-        pause = 1.0
         while True:
+            asked_seconds = 0.0
             try:
                 await self.client.create_agent(
                     self.agent_type,
@@ -206,34 +266,50 @@ class Agent:
                     id=self.id,
                     heartbeat_timeout=self.heartbeat_timeout,
                 )
+                self.pauses.reset()
                 _log.info("`%s` serves %s", self.agent_type, ", ".join(self.capabilities))
                 return
             except MAOSError as error:
                 if error.status not in (429, 503):
+                    error.message = f"`{self.agent_type}` was not registered: {error.message}"
                     raise
+                asked_seconds = retry_after(error.headers)
                 _log.warning("not registered yet: %s", error.message)
             except (aiohttp.ClientError, asyncio.TimeoutError) as error:
                 _log.warning("the server is not there yet: %s", error or "no answer")
-            pause = await _wait(pause)
+            await asyncio.sleep(self.pauses.next(asked_seconds))
 
-    async def _poll(self) -> None:
-        sent = self.outbox.take()
-        self.news = not self.outbox.is_empty()
-        told = {outcome.attempt for outcome in sent.outcomes}
-        self.telling |= told
+    async def _poll(self, tells: bool) -> None:
+        sent = Sent([], [], [])
+        if tells:
+            self.news = False
+            sent = self.outbox.take()
         try:
-            answer = await self._told(sent, told)
-            if answer is not None:
-                self._take(answer)
+            answer = await self._told(sent, tells)
+        except MAOSError as error:
+            self.outbox.put_back(sent)
+            await self._go_on_after(error)
+        except (aiohttp.ClientError, asyncio.TimeoutError, ValueError) as error:
+            self.outbox.put_back(sent)
+            _log.warning("the server is away: %s", error or "no answer")
+            self._begin_rest(0.0)
+        else:
+            self.pauses.reset()
+            self._bound_pauses(answer["lease_seconds"])
+            self._take(answer)
         finally:
-            self.telling -= told
+            if tells:
+                self.telling.clear()
+                self.news = self.news or not self.outbox.is_empty()
 
-    def _body(self, sent: Sent, told: set[Attempt]) -> bytes:
+    def _body(self, sent: Sent, tells: bool) -> bytes:
         free = 0 if self.drains else self.slots - len(self.holding)
+        told = {outcome.attempt for outcome in sent.outcomes}
         waiting = {outcome.attempt for outcome in self.outbox.outcomes}
         held = (self.holding.keys() | self.telling | waiting) - told
-        # The last outcomes of a worker that ends are not to wait for what comes next.
-        waits = bool(held) or not self.drains
+        # One that tells is answered at once, for the next one that does. The last outcomes of a
+        # worker that ends are not to wait for what comes next, either.
+        waits = not tells and (bool(held) or not self.drains)
         fields = {
             "incarnation": self.incarnation,
             "max_tasks": max(0, min(free, _TASKS_MAX)),
@@ -242,26 +318,17 @@ class Agent:
         }
         return sent.body(encoded(fields))
 
-    async def _told(self, sent: Sent, told: set[Attempt]) -> Optional[dict[str, Any]]:
-        """Send a poll until it is answered; `None` when it makes no sense any more."""
-        body = self._body(sent, told)
-        pause = 1.0
+    async def _told(self, sent: Sent, tells: bool) -> dict[str, Any]:
+        """Send a poll, without what the server refuses of it, and return the answer."""
         while True:
+            if tells:
+                self.telling = {outcome.attempt for outcome in sent.outcomes}
             try:
-                return await self.client.poll(self.id, body, _ANSWER)
+                return await self.client.poll(self.id, self._body(sent, tells), _ANSWER)
             except MAOSError as error:
-                if error.status in (400, 413, 415, 422) and not sent.is_empty():
-                    self._correct(sent, error)
-                    now = {outcome.attempt for outcome in sent.outcomes}
-                    self.telling -= told - now
-                    told &= now
-                    body = self._body(sent, told)
-                    continue
-                if not await self._go_on_after(error):
-                    return None
-            except (aiohttp.ClientError, asyncio.TimeoutError, ValueError) as error:
-                _log.warning("the server is away: %s", error or "no answer")
-            pause = await _wait(pause)
+                if error.status not in (400, 413, 415, 422) or sent.is_empty():
+                    raise
+                self._correct(sent, error)
 
     def _correct(self, sent: Sent, error: MAOSError) -> None:
         """Take out of a poll what the server refused: the rest goes out again."""
@@ -276,24 +343,32 @@ class Agent:
                 refusal = Failed(f"its outcome was refused: {error.message}", permanent=True)
                 self.outbox.outcomes.append(self._outcome(dropped.attempt, failed(refusal), True))
 
-    async def _go_on_after(self, error: MAOSError) -> bool:
-        """Say whether the same poll is worth another try."""
+    async def _go_on_after(self, error: MAOSError) -> None:
         if error.error_code in ("AGENT_LOST", "AGENT_NOT_FOUND"):
-            _log.warning("%s: what it ran is given up", error.message)
-            for attempt, (task, run) in self.holding.items():
-                task.cancelled.set()
-                self.processes.end(attempt)
-                run.cancel()
-            self.holding.clear()
-            self.outbox.outcomes.clear()
-            await self._register()
-            return False
-        if error.error_code in ("AGENT_ENDED", "STALE_INCARNATION", "NOT_A_WORKER"):
+            # Both polls may hear of it.
+            if not self.registers:
+                _log.warning("%s: what it ran is given up", error.message)
+                await self._begin_anew()
+        elif error.error_code in ("AGENT_ENDED", "STALE_INCARNATION", "NOT_A_WORKER"):
             _log.warning("%s", error.message)
             self.ended = True
-            return False
-        _log.warning("the server refuses polls: %s", error.message)
-        return True
+        else:
+            _log.warning("the server refuses polls: %s", error.message)
+            self._begin_rest(retry_after(error.headers))
+
+    async def _begin_anew(self) -> None:
+        self.registers = True
+        for attempt, (task, run) in self.holding.items():
+            task.cancelled.set()
+            self.processes.end(attempt)
+            run.cancel()
+        self.holding.clear()
+        self.outbox.outcomes.clear()
+        self.telling.clear()
+        try:
+            await self._register()
+        finally:
+            self.registers = False
 
     def _take(self, answer: dict[str, Any]) -> None:
         ended = self.telling | {outcome.attempt for outcome in self.outbox.outcomes}
@@ -338,15 +413,18 @@ class Agent:
             arguments = self.takes.arguments(task)
             if self.is_coroutine:
                 return completed(await self.function(**arguments))
-        except (Exception, SystemExit) as error:
-            _log.debug("task %s failed", task.id, exc_info=True)
-            return failed(error)
-        if self.in_processes:
-            there = (attempt, self.function, arguments, task.note)
-            return await self.loop.run_in_executor(self.executor, self.processes.run, *there)
-        run = contextvars.copy_context().run
-        here = (outcome_of, self.function, arguments)
-        return await self.loop.run_in_executor(self.executor, run, *here)
+            if self.in_processes:
+                there = (attempt, self.function, arguments, task.note)
+                return await self.loop.run_in_executor(self.executor, self.processes.run, *there)
+            run = contextvars.copy_context().run
+            here = (outcome_of, self.function, arguments, task.note)
+            return await self.loop.run_in_executor(self.executor, run, *here)
+        except asyncio.CancelledError:
+            raise
+        # In a task of the loop an interrupt or an exit would end the loop, and all else would be
+        # forgotten with the task.
+        except BaseException as error:
+            return raised(error, task.note)
 
     def _outcome(self, attempt: Attempt, members: bytes, is_substitute: bool) -> Outcome:
         head = encoded({"task_id": attempt[0], "attempt": attempt[1]})[:-1]
@@ -382,9 +460,3 @@ class _Takes:
             if name not in arguments:
                 raise Failed(f"`parameters.{name}` is missing", permanent=True)
         return arguments
-
-
-async def _wait(pause: float) -> float:
-    """Wait about so long, and say how long to wait the next time. Chance keeps workers apart."""
-    await asyncio.sleep(pause * random.uniform(1, 2))
-    return min(pause * 2, _PAUSE_MAX_SECONDS)

@@ -8,7 +8,9 @@ import logging
 import os
 import sys
 import threading
+from typing import NoReturn, Optional
 
+from ._wire import MAOSError, Misused
 from .worker import GaveUp, Worker
 
 _THREAD_SECONDS = 0.5
@@ -24,19 +26,45 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     sys.path.insert(0, os.getcwd())
-    module, _, name = arguments.worker.partition(":")
-    try:
-        worker = getattr(importlib.import_module(module), name or "worker")
-    except (ImportError, AttributeError) as error:
-        parser.error(f"`{arguments.worker}` cannot be had: {error}")
-    if not isinstance(worker, Worker):
-        parser.error(f"`{arguments.worker}` is no maos.Worker")
+    worker = _worker(arguments.worker)
     try:
         worker.run(arguments.url or os.environ.get("MAOS_SERVER"))
         _end(0)
     except GaveUp as error:
         logging.getLogger("maos.worker").error("%s", error)
         _end(1)
+    except Misused as error:
+        _refuse(str(error))
+    except MAOSError as error:
+        _refuse(error.message, "change what is said in its `@worker.task(...)`")
+
+
+def _worker(named: str) -> Worker:
+    module, _, name = named.partition(":")
+    name = name or "worker"
+    try:
+        there = importlib.import_module(module)
+    # The module is the user's, and may do anything.
+    except Exception as error:
+        hint = f'`{os.path.basename(sys.executable)} -c "import {module}"` says more'
+        if isinstance(error, ModuleNotFoundError) and error.name == module:
+            hint = f"start in the folder that holds `{module}.py`"
+        _refuse(f"`{module}` cannot be imported: {type(error).__name__}: {error}", hint)
+    worker = getattr(there, name, None)
+    if not isinstance(worker, Worker):
+        found = [key for key, value in vars(there).items() if isinstance(value, Worker)]
+        write = f"`{module}:{found[0]}`" if found else f"`{name} = Worker()` in `{module}`"
+        what = "is no maos.Worker" if hasattr(there, name) else "is not there"
+        _refuse(f"`{name}` of `{module}` {what}", f"write {write}")
+    return worker
+
+
+def _refuse(why: str, hint: Optional[str] = None) -> NoReturn:
+    """Say what is wrong and what would help, and end the program."""
+    if hint and "\nhint: " not in why:
+        why = f"{why}\nhint: {hint}"
+    print(f"error: {why}", file=sys.stderr)
+    sys.exit(1)
 
 
 def _end(code: int) -> None:

@@ -7,11 +7,18 @@ hold, or the reason why it cannot.
 from __future__ import annotations
 
 import json
+import logging
+import os
+import time
+import traceback
 from collections.abc import Mapping
 from typing import Any, Callable
 
 RESULT_BYTES_MAX = 16 << 20
+# Takes lines for the log of a task, with the number of their level and their time in seconds.
+Note = Callable[[str, int, float], None]
 _ERROR_CHARS_MAX = 10_000
+_HERE = os.path.dirname(__file__) + os.sep
 
 
 class Failed(Exception):
@@ -36,13 +43,24 @@ class Subtasks:
         self.entries = list(entries)
 
 
-def outcome_of(function: Callable[..., Any], arguments: Mapping[str, Any]) -> bytes:
-    """Call a function, and return the members of the outcome that this makes."""
+def outcome_of(function: Callable[..., Any], arguments: Mapping[str, Any], note: Note) -> bytes:
+    """Call a function, and return the members of the outcome that this makes.
+
+    `note` gets the traceback of what it raises.
+    """
     try:
         return completed(function(**arguments))
-    # Also `sys.exit()` is only this function's own end.
-    except (Exception, SystemExit) as error:
-        return failed(error)
+    # Whatever it is, also `sys.exit()`: it is only this function's own end.
+    except BaseException as error:
+        return raised(error, note)
+
+
+def raised(error: BaseException, note: Note) -> bytes:
+    """Return the outcome of a function that raised this, and note where."""
+    # A failure with a reason for people needs none, unless something else is behind it.
+    if not isinstance(error, Failed) or error.__cause__ is not None:
+        note(_where(error), logging.ERROR, time.time())
+    return failed(error)
 
 
 def completed(returned: Any) -> bytes:
@@ -69,6 +87,17 @@ def failed(error: BaseException) -> bytes:
     return encoded(fields)[1:-1]
 
 
+def _where(error: BaseException) -> str:
+    """Return the traceback, from the function on."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_HERE):
+        frames = frames.tb_next
+    try:
+        return "".join(traceback.format_exception(type(error), error, frames))
+    except BaseException:
+        return f"{type(error).__name__}: it cannot say where"
+
+
 def encoded(value: Any) -> bytes:
     """Return a value as JSON that any reader takes; a `ValueError` or `TypeError` says why not."""
     text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
@@ -85,5 +114,5 @@ def said(error: BaseException) -> str:
     """Return what an exception says, which may fail like all else in it."""
     try:
         return str(error)
-    except Exception:
+    except BaseException:
         return "it cannot say why"

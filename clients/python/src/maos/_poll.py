@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
+from itertools import chain, count
 from typing import Any, NamedTuple, Union
 
 from ._outcome import encoded
@@ -14,6 +15,10 @@ _LINES_MAX = 10_000
 _SIGNS_MAX = 10_000
 # The server takes 64 MiB; one outcome may have 16.
 _BYTES_MAX = 32 << 20
+_SAID_BYTES_MAX = 16 << 20
+# The server keeps the words of a poll's signs before its lines. So words that came behind a line
+# go with the next poll, unless that would take too many of them.
+_IN_ORDER_MAX = 1_000
 
 
 class Outcome(NamedTuple):
@@ -25,46 +30,103 @@ class Outcome(NamedTuple):
     is_substitute: bool
 
 
+class Said(NamedTuple):
+    """A line of log or a sign of progress, as it goes into a poll."""
+
+    # In the order of arrival, of lines and signs together.
+    place: int
+    attempt: Attempt
+    body: bytes
+    # It has words, which become a line of the log.
+    is_line: bool
+
+
 class Outbox:
     """What the server was not told yet. It is used by the loop alone."""
 
     def __init__(self) -> None:
         """Hold nothing yet."""
         self.outcomes: deque[Outcome] = deque()
-        # While the server is away the last signs are as good as all.
-        self.progress: deque[bytes] = deque(maxlen=_SIGNS_MAX)
-        self.lines: deque[bytes] = deque()
+        self.progress: deque[Said] = deque()
+        self.lines: deque[Said] = deque()
+        self._places = count()
+        self._leaves_out = False
 
-    def add_line(self, entry: dict[str, Any]) -> None:
+    def add_line(self, attempt: Attempt, entry: dict[str, Any]) -> None:
         """Take a line of log, as long as there is room."""
-        if len(self.lines) == _LINES_MAX:
+        if len(self.lines) < _LINES_MAX:
+            self._leaves_out = False
+        elif self._leaves_out:
+            return
+        else:
+            self._leaves_out = True
             missing = "lines are left out from here on: the server does not keep up"
             entry = {**entry, "level": "warning", "line": missing}
-        if len(self.lines) <= _LINES_MAX:
-            self.lines.append(encoded(entry))
+        self.lines.append(Said(next(self._places), attempt, encoded(entry), True))
+
+    def add_sign(self, attempt: Attempt, sign: dict[str, Any]) -> None:
+        """Take a sign of progress: while the server is away the last ones are as good as all."""
+        if len(self.progress) >= _SIGNS_MAX:
+            self.progress.popleft()
+        said = Said(next(self._places), attempt, encoded(sign), "message" in sign)
+        self.progress.append(said)
 
     def is_empty(self) -> bool:
         """Say whether nothing waits."""
         return not (self.outcomes or self.progress or self.lines)
 
     def take(self) -> Sent:
-        """Return what the next poll may hold."""
-        room = _BYTES_MAX
-        outcomes: list[Outcome] = []
-        while self.outcomes and len(outcomes) < _ENTRIES_MAX:
-            room -= len(self.outcomes[0].body)
-            if room < 0:
+        """Return what the next poll may hold: of an attempt its outcome last, and alone in order.
+
+        What is taken at once is stored by the server as signs, lines, outcomes.
+        """
+        progress, lines = self._said()
+        return Sent(self._ended(), progress, lines)
+
+    def put_back(self, sent: Sent) -> None:
+        """Take back what a poll held that did not arrive: it goes with the next."""
+        self.outcomes.extendleft(reversed(sent.outcomes))
+        self.progress.extendleft(reversed(sent.progress))
+        self.lines.extendleft(reversed(sent.lines))
+
+    def _said(self) -> tuple[list[Said], list[Said]]:
+        progress: list[Said] = []
+        lines: list[Said] = []
+        talked: set[Attempt] = set()
+        in_order = len(self.progress) + len(self.lines) <= _IN_ORDER_MAX
+        room = _SAID_BYTES_MAX
+        while waiting := [each for each in (self.progress, self.lines) if each]:
+            first = min(waiting, key=lambda each: each[0].place)
+            here, most = (lines, _LINES_MAX) if first is self.lines else (progress, _ENTRIES_MAX)
+            room -= len(first[0].body)
+            if len(here) == most or room < 0:
                 break
-            outcomes.append(self.outcomes.popleft())
-        progress, room = _some(self.progress, _ENTRIES_MAX, room)
-        lines, _ = _some(self.lines, _LINES_MAX, room)
-        return Sent(outcomes, progress, lines)
+            if here is lines:
+                talked.add(first[0].attempt)
+            elif in_order and first[0].is_line and first[0].attempt in talked:
+                break
+            here.append(first.popleft())
+        return progress, lines
+
+    def _ended(self) -> list[Outcome]:
+        taken: list[Outcome] = []
+        left: list[Outcome] = []
+        talking = {said.attempt for said in chain(self.progress, self.lines)}
+        room = _BYTES_MAX
+        while self.outcomes and len(taken) < _ENTRIES_MAX:
+            outcome = self.outcomes.popleft()
+            fits = len(outcome.body) <= room and outcome.attempt not in talking
+            (taken if fits else left).append(outcome)
+            if fits:
+                room -= len(outcome.body)
+        self.outcomes.extendleft(reversed(left))
+        return taken
 
 
 class Sent:
     """What one poll holds of it."""
 
-    def __init__(self, outcomes: list[Outcome], progress: list[bytes], lines: list[bytes]) -> None:
+    def __init__(self, outcomes: list[Outcome], progress: list[Said], lines: list[Said]) -> None:
         """Take what was waiting."""
         self.outcomes, self.progress, self.lines = outcomes, progress, lines
 
@@ -78,9 +140,9 @@ class Sent:
         if self.outcomes:
             body += b',"outcomes":[' + b",".join([each.body for each in self.outcomes]) + b"]"
         if self.progress:
-            body += b',"progress":[' + b",".join(self.progress) + b"]"
+            body += b',"progress":[' + b",".join([each.body for each in self.progress]) + b"]"
         if self.lines:
-            body += b',"logs":[' + b",".join(self.lines) + b"]"
+            body += b',"logs":[' + b",".join([each.body for each in self.lines]) + b"]"
         return body + b"}"
 
     def correct(self, outbox: Outbox, fields: Mapping[str, Any]) -> Iterator[Union[Outcome, str]]:
@@ -116,14 +178,6 @@ def _put_back(here: list[Any], since: int, back: deque[Any]) -> None:
     del here[since:]
 
 
-def _some(waiting: deque[bytes], most: int, room: int) -> tuple[list[bytes], int]:
-    taken: list[bytes] = []
-    while waiting and len(taken) < most and room >= len(waiting[0]):
-        room -= len(waiting[0])
-        taken.append(waiting.popleft())
-    return taken, room
-
-
 def _index(field: str, kind: str) -> int:
     """Return the place that a field such as `progress[3].fraction` names, or one that is none."""
     name, _, rest = field.partition("[")
@@ -131,5 +185,5 @@ def _index(field: str, kind: str) -> int:
     return int(digits) if name == kind and digits.isdigit() else _LINES_MAX * 2
 
 
-def _dropped(kind: str, entry: Union[Outcome, bytes]) -> Union[Outcome, str]:
-    return entry if isinstance(entry, Outcome) else f"{kind}: {entry[:200]!r}"
+def _dropped(kind: str, entry: Union[Outcome, Said]) -> Union[Outcome, str]:
+    return entry if isinstance(entry, Outcome) else f"{kind}: {entry.body[:200]!r}"

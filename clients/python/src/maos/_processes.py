@@ -17,9 +17,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Callable, Optional
 
-from ._outcome import Failed, failed, outcome_of
+from ._outcome import Failed, Note, failed, outcome_of
 
-Note = Callable[[str, int, float], None]
 _END_SECONDS = 5.0
 _NOT_THERE = "it cannot run in a process of its own"
 # One at a time: a process that is forked while another one's pipe is open here would keep it open.
@@ -42,7 +41,7 @@ class Processes:
         """Call a function there and wait; `note` gets what it logs. Returns its outcome."""
         try:
             process = self._take(key)
-        except OSError as error:
+        except BaseException as error:
             return failed(error)
         try:
             outcome = process.call(function, arguments, note)
@@ -110,7 +109,7 @@ class _Process:
                 note(*told)
         except (EOFError, OSError):
             return None
-        except Exception as error:
+        except BaseException as error:
             # The function cannot be sent there: nothing was.
             return failed(Failed(f"{_NOT_THERE}: {type(error).__name__}: {error}", permanent=True))
 
@@ -131,10 +130,15 @@ class _ToParent(logging.Handler):
         super().__init__()
         self._pipe = pipe
 
+    def note(self, line: str, level_number: int, seconds: float) -> None:
+        """Send what belongs to the log; from any thread."""
+        with self.lock or contextlib.nullcontext():
+            self._pipe.send((line, level_number, seconds))
+
     def emit(self, record: logging.LogRecord) -> None:
         """Send one record."""
         try:
-            self._pipe.send((self.format(record), record.levelno, record.created))
+            self.note(self.format(record), record.levelno, record.created)
         except Exception:
             self.handleError(record)
 
@@ -157,19 +161,20 @@ def _serve(pipe: Connection[Any, Any], level: int) -> None:
     root.addHandler(handler)
     with contextlib.suppress(EOFError, OSError):
         while True:
-            outcome = _next(pipe)
+            outcome = _next(pipe, handler.note)
             with handler.lock or contextlib.nullcontext():
                 pipe.send(outcome)
 
 
-def _next(pipe: Connection[Any, Any]) -> bytes:
+def _next(pipe: Connection[Any, Any], note: Note) -> bytes:
     try:
         function, arguments = pipe.recv()
     except (EOFError, OSError):
         raise
-    except Exception as error:
+    # To read a function imports its module, which may do and raise anything.
+    except BaseException as error:
         return failed(Failed(f"{_NOT_THERE}: {type(error).__name__}: {error}", permanent=True))
-    return outcome_of(function, arguments)
+    return outcome_of(function, arguments, note)
 
 
 def _end_with(parent: BaseProcess) -> None:

@@ -10,7 +10,7 @@ import time
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Optional
 
-from ._outcome import clean, encoded
+from ._outcome import clean
 from .client import Content
 
 if TYPE_CHECKING:
@@ -57,10 +57,10 @@ class Task:
             sign["fraction"] = part
         if message is not None:
             sign["message"] = clean(str(message), _LINE_CHARS_MAX)
-        self._agent.tell_progress(encoded(sign))
+        self._agent.tell_progress((self.id, self.attempt), sign)
 
     def log(self, line: str, level: str = "info", time_seconds: Optional[float] = None) -> None:
-        """Add a line to the task's log. `logging` inside of the function does the same.
+        """Add a line to the task's log, or several. `logging` inside of the function does the same.
 
         `level` is debug, info, warning or error; another one is a `ValueError`. What no text may
         hold (NUL, lone surrogates) is replaced.
@@ -74,9 +74,10 @@ class Task:
             "attempt": self.attempt,
             "time": moment.isoformat(),
             "level": level,
-            "line": clean(str(line), _LINE_CHARS_MAX),
         }
-        self._agent.tell_line(entry)
+        for each in str(line).splitlines() or [""]:
+            line_entry = {**entry, "line": clean(each, _LINE_CHARS_MAX)}
+            self._agent.tell_line((self.id, self.attempt), line_entry)
 
     def artifact(
         self, name: str, content: Content, media_type: str = "application/octet-stream"
@@ -84,7 +85,7 @@ class Task:
         """Keep a file with the task: bytes, or the `Path` of a file. It is durable on return.
 
         For functions that are not coroutines; those await `keep_artifact`. Raises `MAOSError` when
-        this attempt is not the running one any more.
+        this attempt is not the running one any more, `TypeError` and `OSError` as `put_artifact`.
         """
         kept = self.keep_artifact(name, content, media_type)
         return asyncio.run_coroutine_threadsafe(kept, self._agent.loop).result()

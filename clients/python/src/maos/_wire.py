@@ -1,16 +1,15 @@
 """How the client talks: one session, each request until it is answered or refused.
 
-What may pass by itself (429, 503, a broken connection) is tried again with a growing pause, if that
-is harmless.
+What may pass by itself (429, 503, a broken connection) is tried again with a growing pause, and not
+before the server's `Retry-After`, if that is harmless.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import random
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Optional, TypeVar, Union
@@ -19,36 +18,63 @@ from urllib.parse import quote
 import aiohttp
 from yarl import URL
 
+from ._pause import Pauses, retry_after
+
 JSON = dict[str, Any]
-Content = Union[bytes, Path]
+Content = Union[bytes, bytearray, memoryview, Path]
 Self = TypeVar("Self", bound="Wire")
 
 RETRY_STATUSES = (429, 503)
+# What says that the server is away: it may come back.
+PASSING = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, asyncio.TimeoutError)
 PAUSE_FIRST_SECONDS = 0.2
 PAUSE_MAX_SECONDS = 5.0
 PIECE_BYTES = 1 << 18
+_FAULTS_MAX = 10
+_SUCH_AS = "hint: write it such as `http://127.0.0.1:8000`"
 
 
 class MAOSError(aiohttp.ClientResponseError):
     """The server refused a request, and says why.
 
-    `message` is for people, `error_code` and `details` are for programs; `request_id` finds the
-    request in the server's log.
+    `message` is for people, with each fault of a field on a line of its own, `error_code` and
+    `details` are for programs; `request_id` finds the request in the server's log.
     """
 
     def __init__(self, response: aiohttp.ClientResponse, body: Mapping[str, Any]) -> None:
         """Take what the server said."""
-        message = str(body.get("error") or response.reason or "the server gave no reason")
+        said = str(body.get("error") or response.reason or "the server gave no reason")
+        details: JSON = dict(body.get("details") or {})
         super().__init__(
             response.request_info,
             response.history,
             status=response.status,
-            message=message,
+            message=_with_faults(said, details.get("fields")),
             headers=response.headers,
         )
         self.error_code = str(body.get("error_code", ""))
-        self.details: JSON = dict(body.get("details") or {})
+        self.details = details
         self.request_id = response.headers.get("x-request-id", "")
+
+    def __str__(self) -> str:
+        """Return the message as it is; that of the base has it on one line, in quotes."""
+        return f"{self.status} {self.error_code}: {self.message}"
+
+
+def _with_faults(said: str, fields: Any) -> str:
+    """Add the faults of several fields: the server names one, but only counts many."""
+    if not isinstance(fields, dict) or len(fields) < 2:
+        return said
+    faults = [f"`{field}` {fault}" for field, fault in fields.items()]
+    more = len(faults) - _FAULTS_MAX
+    # That hint is for those who see the whole answer.
+    lines = [line for line in said.splitlines() if not line.startswith("hint: details.fields")]
+    lines += faults[:_FAULTS_MAX] + ([f"and {more} more in `details`"] if more > 0 else [])
+    return "\n".join(lines)
+
+
+class Misused(ValueError):
+    """What the caller gave cannot work; the text says what would."""
 
 
 class Wire:
@@ -60,11 +86,13 @@ class Wire:
         timeout_seconds: float = 30.0,
         retries: int = 3,
     ) -> None:
-        """Note where the server is; nothing is sent yet."""
-        self._base = base_url.rstrip("/")
+        """Note where the server is; nothing is sent yet. An address that is none is `Misused`."""
+        self._base = _address(base_url)
         self._timeout_seconds = timeout_seconds
         self._retries = retries
         self._session: Optional[aiohttp.ClientSession] = None
+        # Whether there was a connection to this server at any time.
+        self.was_reached = False
 
     async def __aenter__(self: Self) -> Self:
         """Open the session."""
@@ -118,6 +146,21 @@ class Wire:
         answer: JSON = await asyncio.wait_for(asked, self._timeout_seconds + waits)
         return answer
 
+    async def _until_answered(self, ask: Callable[[], Awaitable[JSON]]) -> JSON:
+        """Ask what is harmless to ask again, as long as the server is away or busy."""
+        pauses = Pauses(PAUSE_FIRST_SECONDS, PAUSE_MAX_SECONDS)
+        while True:
+            asked_seconds = 0.0
+            try:
+                return await ask()
+            except MAOSError as error:
+                if error.status not in RETRY_STATUSES:
+                    raise
+                asked_seconds = retry_after(error.headers)
+            except PASSING:
+                pass
+            await asyncio.sleep(pauses.next(asked_seconds))
+
     async def _send(
         self,
         method: str,
@@ -133,9 +176,10 @@ class Wire:
         if media_type is not None:
             headers["content-type"] = media_type
         url = URL(self._base + path, encoded=True)
-        pause = PAUSE_FIRST_SECONDS
+        pauses = Pauses(PAUSE_FIRST_SECONDS, PAUSE_MAX_SECONDS)
         for attempt in range(self._retries + 1):
             last = attempt == self._retries
+            asked_seconds = 0.0
             try:
                 async with self._open().request(
                     method,
@@ -145,19 +189,51 @@ class Wire:
                     headers=headers,
                     timeout=aiohttp.ClientTimeout(total=None),
                 ) as response:
+                    self.was_reached = True
                     if response.status in accepted:
                         return json.loads(await response.read())
                     if last or response.status not in RETRY_STATUSES:
                         raise MAOSError(response, await read_body(response))
-            except aiohttp.ClientConnectionError:
+                    asked_seconds = retry_after(response.headers)
+            except aiohttp.ClientConnectionError as error:
+                self.was_reached |= not isinstance(error, aiohttp.ClientConnectorError)
                 if last or not again:
                     raise
-            await asyncio.sleep(pause * random.uniform(1, 2))
-            pause = min(pause * 2, PAUSE_MAX_SECONDS)
+            await asyncio.sleep(pauses.next(asked_seconds))
         raise AssertionError("the last attempt returns or raises")
 
 
-def _pieces(content: Content) -> Union[bytes, AsyncIterator[bytes]]:
+def _address(base_url: str) -> str:
+    scheme, found, rest = base_url.partition("://")
+    rest = rest.rstrip("/")
+    host = rest if found else scheme.rstrip("/")
+    try:
+        if found and scheme.lower() in ("http", "https") and URL(f"{scheme}://{rest}").host:
+            return f"{scheme}://{rest}"
+    # Such as a port that is no number.
+    except ValueError as error:
+        raise Misused(f"`{base_url}` is no address of a server: {error}\n{_SUCH_AS}") from error
+    such_as = f"hint: write `http://{host}`" if host else _SUCH_AS
+    raise Misused(f"`{base_url}` is no address of a server: it must begin with http\n{such_as}")
+
+
+def sendable(content: Content) -> Union[bytes, Path]:
+    """Return what can be sent of a file; raises `TypeError`, or the `OSError` of opening it.
+
+    Within a request an error of a file is taken for one of the connection.
+    """
+    if isinstance(content, (bytes, bytearray, memoryview)):
+        return bytes(content)
+    if isinstance(content, Path):
+        content.open("rb").close()
+        return content
+    raise TypeError(
+        f"`content` must be bytes or a `Path`, found `{type(content).__name__}`\n"
+        "hint: write `text.encode()` for a text, `Path(name)` for a file"
+    )
+
+
+def _pieces(content: Union[bytes, Path]) -> Union[bytes, AsyncIterator[bytes]]:
     """Return what is sent of a file: itself, or its pieces as they are read."""
     if isinstance(content, bytes):
         return content
@@ -173,6 +249,13 @@ def _pieces(content: Content) -> Union[bytes, AsyncIterator[bytes]]:
 def given(**fields: Any) -> JSON:
     """Return the fields that were given."""
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def listed(name: str, values: Sequence[str]) -> list[str]:
+    """Return a list of texts; a text in its place, whose letters would be taken, is refused."""
+    if isinstance(values, str):
+        raise TypeError(f"`{name}` must be a list such as `{json.dumps([values])}`, found a text")
+    return list(values)
 
 
 def query(filters: Mapping[str, Any]) -> dict[str, str]:

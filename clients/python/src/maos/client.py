@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
-from collections.abc import AsyncIterator, Mapping, Sequence
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Optional, cast
 
 import aiohttp
 from yarl import URL
 
+from ._pause import Pauses, retry_after
 from ._wider import Wider
 from ._wire import (
     JSON,
+    PASSING,
     PAUSE_FIRST_SECONDS,
     PAUSE_MAX_SECONDS,
     PIECE_BYTES,
@@ -28,8 +31,10 @@ from ._wire import (
     artifact_path,
     escaped,
     given,
+    listed,
     query,
     read_body,
+    sendable,
     server_sent,
 )
 
@@ -79,7 +84,7 @@ class MAOSClient(Wider):
             resource_requirements=resource_requirements,
             timeout_seconds=timeout_seconds,
             max_retries=max_retries,
-            tags=None if tags is None else list(tags),
+            tags=None if tags is None else listed("tags", tags),
             metadata=metadata,
             decomposition_strategy=decomposition_strategy,
             **more,
@@ -100,14 +105,17 @@ class MAOSClient(Wider):
         return await self._call("GET", f"/api/v1/tasks/{escaped(task_id)}", query=query)
 
     async def wait_for(self, task_id: str, timeout_seconds: Optional[float] = None) -> JSON:
-        """Wait until a task has ended, and return it.
+        """Wait until a task has ended, and return it; also for a server that is away meanwhile.
 
         Raises `asyncio.TimeoutError` when that takes longer than `timeout_seconds`.
         """
 
+        def look() -> Awaitable[JSON]:
+            return self.get_task(task_id, _WAIT_MAX_SECONDS)
+
         async def ended() -> JSON:
             while True:
-                task: JSON = (await self.get_task(task_id, _WAIT_MAX_SECONDS))["task"]
+                task: JSON = (await self._until_answered(look))["task"]
                 if task["completed_at"] is not None:
                     return task
 
@@ -116,11 +124,25 @@ class MAOSClient(Wider):
     async def run_task(
         self, name: str, *, idempotency_key: Optional[str] = None, **fields: Any
     ) -> Any:
-        """Submit a task, wait for its end, and return its result; `RuntimeError` if it fails."""
+        """Submit a task, wait for its end, and return its result; `RuntimeError` if it fails.
+
+        A server that is away meanwhile is waited for. One that this client has never reached is an
+        `aiohttp.ClientConnectionError`, as with every other method.
+        """
         # One request for both: who submits hears of the end as soon as it is there.
         wait = {"wait_seconds": str(_WAIT_MAX_SECONDS)}
         submission = given(name=name, **fields)
-        answer = await self._submit("/api/v1/tasks", submission, idempotency_key, wait)
+        key = uuid.uuid4().hex if idempotency_key is None else idempotency_key
+
+        def submit() -> Awaitable[JSON]:
+            return self._submit("/api/v1/tasks", submission, key, wait)
+
+        try:
+            answer = await submit()
+        except PASSING:
+            if not self.was_reached:
+                raise
+            answer = await self._until_answered(submit)
         task: JSON = answer["task"]
         if task["completed_at"] is None:
             task = await self.wait_for(task["id"])
@@ -163,7 +185,7 @@ class MAOSClient(Wider):
         self, operation: str, task_ids: Sequence[str], reason: Optional[str] = None
     ) -> JSON:
         """Do `cancel`, `retry` or `delete` to each of many tasks."""
-        body = given(operation=operation, task_ids=list(task_ids), reason=reason)
+        body = given(operation=operation, task_ids=listed("task_ids", task_ids), reason=reason)
         return await self._call("POST", "/api/v1/tasks/bulk", body=body)
 
     async def get_plan(self, plan_id: str) -> JSON:
@@ -197,10 +219,11 @@ class MAOSClient(Wider):
     ) -> AsyncIterator[JSON]:
         """Get the lines of a task as they come, until it has ended.
 
-        A broken connection is taken up again behind the last line.
+        A broken connection is taken up again behind the last line, as soon as the server is back.
         """
         while True:
-            page = await self.task_logs(task_id, offset, 1_000, level, _WAIT_MAX_SECONDS)
+            ask = partial(self.task_logs, task_id, offset, 1_000, level, _WAIT_MAX_SECONDS)
+            page = await self._until_answered(ask)
             for item in page["items"]:
                 yield item
             offset = page["next_offset"]
@@ -221,7 +244,9 @@ class MAOSClient(Wider):
 
         `content` is bytes, or the `Path` of a file, which is never whole in memory. With an
         `attempt` it is refused unless just that one runs. There is no bound on the time it takes.
+        A text is a `TypeError`, and a file that cannot be read the `OSError` of opening it.
         """
+        content = sendable(content)
         query = None if attempt is None else {"attempt": str(attempt)}
         sent = self._send(
             "PUT", artifact_path(task_id, name), content, query, None, True, (200,), media_type
@@ -253,8 +278,9 @@ class MAOSClient(Wider):
 
         A broken connection is taken up again behind the last event that was seen.
         """
-        pause = PAUSE_FIRST_SECONDS
+        pauses = Pauses(PAUSE_FIRST_SECONDS, PAUSE_MAX_SECONDS)
         while True:
+            asked_seconds = 0.0
             headers = {"last-event-id": last_event_id} if last_event_id else {}
             try:
                 async with self._open().get(
@@ -267,15 +293,15 @@ class MAOSClient(Wider):
                         raise MAOSError(response, await read_body(response))
                     async for event in server_sent(response):
                         last_event_id = event.get("id") or last_event_id
-                        pause = PAUSE_FIRST_SECONDS
+                        pauses.reset()
                         yield event
             except MAOSError as error:
                 if error.status not in RETRY_STATUSES:
                     raise
+                asked_seconds = retry_after(error.headers)
             except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError):
                 pass
-            await asyncio.sleep(pause * random.uniform(1, 2))
-            pause = min(pause * 2, PAUSE_MAX_SECONDS)
+            await asyncio.sleep(pauses.next(asked_seconds))
 
     # ---- agents ---------------------------------------------------------------------------------
 
@@ -292,11 +318,11 @@ class MAOSClient(Wider):
         """Create an agent. `more` are further fields, such as `runtime` or `id`."""
         body = given(
             agent_type=agent_type,
-            capabilities=list(capabilities),
+            capabilities=listed("capabilities", capabilities),
             configuration=configuration,
             max_concurrent_tasks=max_concurrent_tasks,
             resource_limits=resource_limits,
-            tags=None if tags is None else list(tags),
+            tags=None if tags is None else listed("tags", tags),
             **more,
         )
         return await self._call("POST", "/api/v1/agents", body=body, again=False)

@@ -10,11 +10,12 @@ import asyncio
 import logging
 import signal
 from collections.abc import Callable, Sequence
-from typing import Any, Optional, TypeVar
+from typing import Any, Optional, TypeVar, Union, overload
 
 from ._agent import Agent, Stop
 from ._outcome import Failed, Subtasks
 from ._task import Task, ToTask
+from ._wire import Misused, listed
 from .client import MAOSClient
 
 __all__ = ["Failed", "GaveUp", "Subtasks", "Task", "Worker"]
@@ -48,34 +49,51 @@ class Worker:
     ) -> None:
         """Note where the server is; nothing is sent before `run`."""
         self._base_url = base_url
-        self._concurrency = concurrency
+        self._concurrency = _slots(concurrency)
         self._grace_seconds = grace_seconds
         self._agents: list[Agent] = []
 
+    @overload
+    def task(self, capabilities: Function) -> Function: ...
+
+    @overload
     def task(
         self,
-        capabilities: Sequence[str] = ("task_execution",),
+        capabilities: Sequence[str] = ...,
         agent_type: Optional[str] = None,
         concurrency: Optional[int] = None,
         agent_id: Optional[str] = None,
         processes: bool = False,
         heartbeat_timeout: Optional[int] = None,
-    ) -> Callable[[Function], Function]:
+    ) -> Callable[[Function], Function]: ...
+
+    def task(
+        self,
+        capabilities: Union[Sequence[str], Callable[..., Any]] = ("task_execution",),
+        agent_type: Optional[str] = None,
+        concurrency: Optional[int] = None,
+        agent_id: Optional[str] = None,
+        processes: bool = False,
+        heartbeat_timeout: Optional[int] = None,
+    ) -> Callable[..., Any]:
         """Make a function an agent with these capabilities.
 
         What the function returns is the task's result. It gets the task's parameters by name, and
         the `Task` itself if it has a parameter called `task`. With an `agent_id` (a UUID) it stays
         the same agent over restarts of this program. After `heartbeat_timeout` seconds of silence
-        the server takes it for lost, if it is not to be the server's own time.
+        the server takes it for lost, if it is not to be the server's own time. `@worker.task` alone
+        is as `@worker.task()`. A text in the place of the list is a `TypeError`, a `concurrency`
+        below 1 a `ValueError`.
         """
+        if callable(capabilities):
+            return self.task()(capabilities)
+        names = listed("capabilities", capabilities)
+        slots = self._concurrency if concurrency is None else _slots(concurrency)
 
         def register(function: Function) -> Function:
-            slots = concurrency or self._concurrency
-            agent = Agent(
-                function, agent_type or function.__name__, list(capabilities), slots, agent_id
-            )
+            kind = agent_type or function.__name__
+            agent = Agent(function, kind, names, slots, agent_id, heartbeat_timeout)
             agent.in_processes = processes
-            agent.heartbeat_timeout = heartbeat_timeout
             self._agents.append(agent)
             return function
 
@@ -94,19 +112,20 @@ class Worker:
         """Work until `stop` is set, or a signal comes; what runs then is finished first.
 
         It gets `grace_seconds` for that, also if the server is away. Raises `GaveUp` if the server
-        could not be told of everything by then.
+        could not be told of everything by then, and `MAOSError` if it refuses a function: then the
+        others end, too.
         """
         if not self._agents:
-            raise ValueError("no function is registered: use @worker.task(...)")
+            raise Misused(
+                "no function is registered\n"
+                'hint: write `@worker.task(capabilities=["greeting"])` above one'
+            )
         stopping = _stop_on_signals() if stop is None else Stop(stop, asyncio.Event())
         handler = ToTask()
         logging.getLogger().addHandler(handler)
         try:
             async with MAOSClient(base_url or self._base_url) as client:
-                serving = [
-                    agent.serve(client, stopping, self._grace_seconds) for agent in self._agents
-                ]
-                untold = sum(await asyncio.gather(*serving))
+                untold = await self._serve_all(client, stopping)
         finally:
             logging.getLogger().removeHandler(handler)
         if untold:
@@ -114,6 +133,27 @@ class Worker:
                 f"stopped before the server was told of {untold} attempts: others get their tasks "
                 "once it misses this worker"
             )
+
+    async def _serve_all(self, client: MAOSClient, stop: Stop) -> int:
+        serving: dict[Agent, asyncio.Task[int]] = {}
+        try:
+            for agent in self._agents:
+                if await agent.enter(client, stop):
+                    serving[agent] = asyncio.create_task(agent.serve(stop, self._grace_seconds))
+            return sum(await asyncio.gather(*serving.values()))
+        except BaseException:
+            for run in serving.values():
+                run.cancel()
+            await asyncio.gather(*serving.values(), return_exceptions=True)
+            # Nobody serves them any more: they are not to stand there until they are missed.
+            await asyncio.gather(*(agent.leave() for agent in serving))
+            raise
+
+
+def _slots(concurrency: int) -> int:
+    if concurrency < 1:
+        raise ValueError(f"`concurrency` must be at least 1, found {concurrency}")
+    return concurrency
 
 
 def _stop_on_signals() -> Stop:

@@ -4,8 +4,6 @@ use serde_json::{Value, json};
 
 use crate::house::{GONE_WITHIN, House, PATIENCE, eventually, folder, marked};
 
-/// What the issue of a dead server allows for.
-
 /// Starts children of every kind that is hard to find, then waits for ever. `$1` of each child
 /// marks it.
 const BREEDER: &str = "
