@@ -132,7 +132,7 @@ async fn health_monitoring(client: &Client) -> Done {
 async fn error_handling(client: &Client) -> Done {
     let nameless = TaskSubmission::default();
     match client.submit_task(&nameless).await {
-        Err(ClientError::Api { status, body }) => {
+        Err(ClientError::Api { status, body, .. }) => {
             println!("error handling: no name: {status}, {}: {}", body.error_code, body.error);
         }
         Err(other) => return Err(other),

@@ -74,7 +74,7 @@ fn spoken(told: &Told) -> String {
 }
 
 fn tell(error: &anyhow::Error) -> Told {
-    if let Some(ClientError::Api { status, body }) = error.downcast_ref::<ClientError>() {
+    if let Some(ClientError::Api { status, body, .. }) = error.downcast_ref::<ClientError>() {
         return refusal(&body.error, &body.error_code, *status, &body.details);
     }
     if let Some(ApiError { code, message, details }) = error.downcast_ref::<ApiError>() {

@@ -53,7 +53,7 @@ use crate::task::{CancelAnswer, TaskEnvelope, TaskPage, TaskResults, TaskSubmiss
 use crate::worker::{Poll, PollAnswer};
 
 use url::{Address, Query, escaped};
-use wire::{Exchange, Opened, Wire};
+use wire::{Exchange, Heard, Opened, Wire};
 
 pub use artifacts::Download;
 pub use content::Content;
@@ -158,6 +158,8 @@ pub enum ClientError {
         status: u16,
         /// What it said.
         body: Box<ErrorBody>,
+        /// When to ask again, if it says so.
+        retry_after: Option<Duration>,
     },
 }
 
@@ -490,11 +492,11 @@ impl Client {
     /// Any [`ClientError`].
     pub async fn detailed_health(&self) -> Result<Answer<DetailedHealth>, ClientError> {
         let exchange = Exchange::new(Method::GET, paths::HEALTH_DETAILED.to_owned());
-        let (status, raw) = self.wire.exchange(&exchange, self.patience).await?;
+        let heard = self.wire.exchange(&exchange, self.patience).await?;
         // Status 503 with the body of 200 is how this endpoint says that a component is down.
-        match serde_json::from_slice(&raw) {
-            Ok(value) if status == 200 || status == 503 => Ok(Answer { value, raw }),
-            Ok(_) | Err(_) => self.read_answer(status, raw),
+        match serde_json::from_slice(&heard.raw) {
+            Ok(value) if matches!(heard.status, 200 | 503) => Ok(Answer { value, raw: heard.raw }),
+            Ok(_) | Err(_) => self.read_answer(heard),
         }
     }
 
@@ -558,13 +560,14 @@ impl Client {
         let mut pauses = self.retries.pauses();
         loop {
             let answered = self.wire.exchange(&exchange, self.patience).await;
-            let fault = match answered.and_then(|(status, raw)| self.read_answer(status, raw)) {
+            let fault = match answered.and_then(|heard| self.read_answer(heard)) {
                 Ok(answer) => return Ok(answer),
                 Err(fault) => fault,
             };
             match pauses.next() {
                 Some(pause) if retry::worth_it(&fault, exchange.harmless) => {
-                    tokio::time::sleep(pause).await;
+                    let pause = pause.max(retry::asked_for(&fault));
+                    tokio::time::sleep(retry::spread(pause)).await;
                 }
                 Some(_) | None => return Err(fault),
             }
@@ -578,18 +581,15 @@ impl Client {
         if status == 200 {
             return Ok(opened);
         }
-        let raw = self.wire.rest(opened).await?;
-        Err(self.read_answer::<serde_json::Value>(status, raw).err().unwrap_or_else(|| {
+        let heard = self.wire.rest(opened).await?;
+        Err(self.read_answer::<serde_json::Value>(heard).err().unwrap_or_else(|| {
             let source = serde::de::Error::custom("another status than 200");
             ClientError::NotTheContract { url: self.url().to_owned(), status, source }
         }))
     }
 
-    fn read_answer<T: DeserializeOwned>(
-        &self,
-        status: u16,
-        raw: Bytes,
-    ) -> Result<Answer<T>, ClientError> {
+    fn read_answer<T: DeserializeOwned>(&self, heard: Heard) -> Result<Answer<T>, ClientError> {
+        let Heard { status, retry_after, raw } = heard;
         let not_ours = |source| {
             let url = self.url().to_owned();
             ClientError::NotTheContract { url, status, source }
@@ -599,7 +599,7 @@ impl Client {
             return Ok(Answer { value, raw });
         }
         let body = Box::new(serde_json::from_slice(&raw).map_err(not_ours)?);
-        Err(ClientError::Api { status, body })
+        Err(ClientError::Api { status, body, retry_after })
     }
 }
 

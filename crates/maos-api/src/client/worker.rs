@@ -28,7 +28,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hyper::body::Bytes;
@@ -39,7 +39,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::content::Content;
-use super::retry::{Retries, passes, spread};
+use super::retry::{Reconnecting, Retries, passes};
 use super::{Client, ClientError};
 use crate::agent::{AgentCreate, AgentRuntime};
 use crate::artifacts::Artifact;
@@ -52,9 +52,11 @@ use crate::worker::{
 
 /// How long a poll waits when there is nothing to tell.
 const WAIT_MS: u64 = 30_000;
-/// Pause before the server is asked again; doubled each time, and spread by chance.
-const PAUSE_FIRST: Duration = Duration::from_secs(1);
+/// Longest pause before the server is asked again.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Part of the lease that a pause may take: a server that comes back counts it anew, and the worker
+/// is heard within it although one more poll may fail.
+const PAUSES_IN_LEASE: u32 = 3;
 /// What is left after the grace time for telling the server what was stopped.
 const TELL_MAX: Duration = Duration::from_secs(2);
 /// For taking leave of the server, which finds out by itself if need be.
@@ -120,13 +122,18 @@ impl Files {
     }
 }
 
-/// Whether a worker reaches its server.
+/// How a worker stands with its server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Contact {
+    /// The server has taken it: it can be given tasks from now on.
+    Serving,
     /// Not any more, or not yet, and why; it goes on trying.
     Away(String),
     /// Again.
     Back,
+    /// The server had missed it for too long and gave what it held to others, so it was given up
+    /// here too; it serves again.
+    Lost,
 }
 
 /// Tells when an attempt is to stop.
@@ -223,8 +230,10 @@ pub struct Worker {
     slots: usize,
     /// Whether the agent stays when the worker ends.
     stays: bool,
-    /// Who is told when the server cannot be reached.
+    /// Who is told how it stands with the server.
     told: Option<mpsc::UnboundedSender<Contact>>,
+    /// Whether the server was not reached the last time.
+    away: AtomicBool,
 }
 
 /// How far a worker is with its end.
@@ -257,6 +266,7 @@ struct Sent {
     outcomes: usize,
     signs: usize,
     lines: usize,
+    pause_max: Duration,
 }
 
 /// Attempts that run, and outcomes that the server does not have yet.
@@ -266,6 +276,8 @@ struct Desk {
     names: HashMap<tokio::task::Id, AttemptRef>,
     stops: HashMap<AttemptRef, watch::Sender<bool>>,
     ended: Vec<(AttemptRef, Verdict, bool)>,
+    /// How long the worker may be silent, once that is known.
+    lease: Option<Duration>,
 }
 
 impl Worker {
@@ -288,10 +300,12 @@ impl Worker {
         let slots = usize::try_from(slots).unwrap_or(usize::MAX);
         // It tries again by itself, for as long as it takes.
         let client = Arc::new(client.with_retries(Retries::NONE));
-        Worker { client, agent, id, slots, stays: false, told: None }
+        let away = AtomicBool::new(false);
+        Worker { client, agent, id, slots, stays: false, told: None, away }
     }
 
-    /// Tells when the server cannot be reached, once each time, and when it can be again.
+    /// Tells when it serves, when the server cannot be reached, once each time, and when it can be
+    /// again.
     pub fn contacts(&mut self) -> mpsc::UnboundedReceiver<Contact> {
         let (told, contacts) = mpsc::unbounded_channel();
         self.told = Some(told);
@@ -333,15 +347,17 @@ impl Worker {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let incarnation = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
         let (sink, mut signs) = mpsc::unbounded_channel();
-        let mut desk = Desk::default();
+        let lease = self.agent.heartbeat_timeout.map(Duration::from_secs);
+        let mut desk = Desk { lease, ..Desk::default() };
         let mut untold = Untold::default();
         let waiting = Arc::new(AtomicUsize::new(0));
         let mut ending = Ending::No;
         tokio::pin!(stop);
         tokio::select! {
-            registered = self.register() => registered?,
+            registered = self.register(desk.pause_max()) => registered?,
             () = &mut stop => return Ok(()),
         }
+        self.tell(Contact::Serving);
         while ending == Ending::No || !desk.is_empty() {
             let poll = self.poll(incarnation, &desk, &untold, ending != Ending::No);
             let waits = !poll.wait.is_zero();
@@ -415,63 +431,70 @@ impl Worker {
             outcomes: poll.outcomes.len(),
             signs: poll.progress.len(),
             lines: poll.logs.len(),
+            pause_max: desk.pause_max(),
         }
     }
 
     /// Polls until there is an answer; `None` when all that was held is lost.
     async fn ask(&self, poll: &Sent) -> Result<Option<PollAnswer>, ClientError> {
-        let (mut pause, mut away) = (PAUSE_FIRST, false);
+        let mut pauses = Reconnecting::within(poll.pause_max);
         loop {
-            match self.client.poll_with(self.id, poll.body.clone(), poll.wait).await {
+            let error = match self.client.poll_with(self.id, poll.body.clone(), poll.wait).await {
                 Ok(answer) => {
-                    self.tell_back(away);
+                    self.tell_back();
                     return Ok(Some(answer.value));
                 }
-                Err(error) if passes(&error) => self.tell_away(&mut away, &error),
-                Err(error) => match code_of(&error) {
-                    Some("AGENT_LOST" | "AGENT_NOT_FOUND") => {
-                        self.register().await?;
-                        return Ok(None);
-                    }
-                    Some(_) | None => return Err(error),
-                },
+                Err(error) => error,
+            };
+            if passes(&error) {
+                self.tell_away(&error);
+                tokio::time::sleep(pauses.after(&error)).await;
+                continue;
             }
-            tokio::time::sleep(spread(pause)).await;
-            pause = (pause * 2).min(PAUSE_MAX);
+            if !matches!(code_of(&error), Some("AGENT_LOST" | "AGENT_NOT_FOUND")) {
+                return Err(error);
+            }
+            self.tell_back();
+            self.register(poll.pause_max).await?;
+            self.tell(Contact::Lost);
+            return Ok(None);
         }
     }
 
-    async fn register(&self) -> Result<(), ClientError> {
+    async fn register(&self, pause_max: Duration) -> Result<(), ClientError> {
         let body = serde_json::to_vec(&self.agent).unwrap_or_default();
-        let (mut pause, mut away) = (PAUSE_FIRST, false);
+        let mut pauses = Reconnecting::within(pause_max);
         loop {
             match self.client.create_agent(body.clone()).await {
                 Ok(_) => {
-                    self.tell_back(away);
+                    self.tell_back();
                     return Ok(());
                 }
                 Err(error) if passes(&error) => {
-                    self.tell_away(&mut away, &error);
-                    tokio::time::sleep(spread(pause)).await;
+                    self.tell_away(&error);
+                    tokio::time::sleep(pauses.after(&error)).await;
                 }
                 Err(error) => return Err(error),
             }
-            pause = (pause * 2).min(PAUSE_MAX);
         }
     }
 
-    fn tell_away(&self, away: &mut bool, error: &ClientError) {
-        if !std::mem::replace(away, true)
-            && let Some(told) = &self.told
-        {
+    fn tell_away(&self, error: &ClientError) {
+        if !self.away.swap(true, Ordering::Relaxed) {
+            self.tell(Contact::Away(error.to_string()));
+        }
+    }
+
+    fn tell_back(&self) {
+        if self.away.swap(false, Ordering::Relaxed) {
+            self.tell(Contact::Back);
+        }
+    }
+
+    fn tell(&self, contact: Contact) {
+        if let Some(told) = &self.told {
             // Nobody may want to know any more.
-            drop(told.send(Contact::Away(error.to_string())));
-        }
-    }
-
-    fn tell_back(&self, away: bool) {
-        if let Some(told) = self.told.as_ref().filter(|_| away) {
-            drop(told.send(Contact::Back));
+            drop(told.send(contact));
         }
     }
 }
@@ -494,6 +517,11 @@ impl Desk {
         self.stops.is_empty() && self.ended.is_empty()
     }
 
+    /// The longest pause that does not cost the attempts.
+    fn pause_max(&self) -> Duration {
+        self.lease.map_or(PAUSE_MAX, |lease| PAUSE_MAX.min(lease / PAUSES_IN_LEASE))
+    }
+
     fn take<F, Fut>(
         &mut self,
         answer: PollAnswer,
@@ -504,6 +532,7 @@ impl Desk {
         F: Fn(Given) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Verdict> + Send + 'static,
     {
+        self.lease = Some(Duration::from_secs(answer.lease_seconds.max(1)));
         for task in answer.tasks {
             let attempt = AttemptRef { task_id: task.task_id, attempt: task.attempt };
             let ended = self.ended.iter().any(|(held, _, _)| *held == attempt);

@@ -5,6 +5,7 @@
 mod operations;
 #[cfg(feature = "tls")]
 mod tls;
+mod workers;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -194,6 +195,20 @@ fn what_stays_refused_is_told_in_the_end() {
     let error = run(quick(client).create_agent(b"{}".to_vec())).unwrap_err();
     assert!(matches!(error, ClientError::Api { status: 429, .. }), "{error:?}");
     assert_eq!(connections.try_iter().count(), 6);
+}
+
+#[test]
+fn a_request_comes_again_no_sooner_than_the_server_asks_for() {
+    let (client, _connections) = server(|mut stream, index| {
+        heads(stream);
+        let busy = answer(BUSY).replace("200 OK", "429 Too Many Requests\r\nretry-after: 1");
+        let said = if index == 0 { busy } else { answer(HEALTH) };
+        stream.write_all(said.as_bytes()).unwrap();
+        stream.shutdown(std::net::Shutdown::Both).unwrap();
+    });
+    let began = std::time::Instant::now();
+    run(quick(client).health()).unwrap();
+    assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
 }
 
 #[cfg(not(feature = "tls"))]

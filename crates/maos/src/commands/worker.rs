@@ -82,7 +82,7 @@ pub(crate) async fn run(arguments: &WorkerArguments) -> anyhow::Result<ExitCode>
     if capabilities.is_empty() {
         capabilities.push("task_execution".to_owned());
     }
-    words::say(&format!("`{base}` serves {} at {url}", capabilities.join(", ")));
+    let serves = format!("`{base}` serves {} at {url}", capabilities.join(", "));
     let worker = Worker::new(client, agent_type, capabilities, exec.concurrency);
     let worker = match exec.id {
         Some(id) => worker.with_id(id),
@@ -93,8 +93,13 @@ pub(crate) async fn run(arguments: &WorkerArguments) -> anyhow::Result<ExitCode>
     tokio::spawn(async move {
         while let Some(contact) = contacts.recv().await {
             match contact {
+                Contact::Serving => words::say(&serves),
                 Contact::Away(why) => words::say(&format!("{why}; trying on until it does")),
                 Contact::Back => words::say("the server answers"),
+                Contact::Lost => words::say(
+                    "the server had missed this worker for too long: what ran is given up, and it \
+                     serves again",
+                ),
             }
         }
     });

@@ -222,7 +222,6 @@ fn a_worker_says_once_that_it_cannot_reach_its_server_and_goes_on() {
     let arguments = ["worker", "exec", "--capability", "rare", "--", "cat"];
     let mut child = Ended(maos(&arguments, &url).spawn().unwrap());
     let mut said = BufReader::new(child.0.stderr.take().unwrap()).lines();
-    assert!(said.next().unwrap().unwrap().contains("serves rare"));
     let away = said.next().unwrap().unwrap();
     assert!(away.contains("no server answers") && away.contains("trying on"), "{away}");
     let house = open_on(folder.path(), port);
@@ -230,6 +229,19 @@ fn a_worker_says_once_that_it_cannot_reach_its_server_and_goes_on() {
     let id = house.submit(&task);
     assert_eq!(house.ended(&id)["status"], "completed");
     assert!(said.next().unwrap().unwrap().contains("the server answers"));
+    assert!(said.next().unwrap().unwrap().contains("serves rare"));
+}
+
+#[test]
+fn a_worker_that_is_refused_does_not_say_that_it_serves() {
+    let folder = tempfile::tempdir().unwrap();
+    let house = House::open(folder.path());
+    let url = format!("http://{}", house.address);
+    let arguments = ["worker", "exec", "--capability", "Bad!", "--", "cat"];
+    let refused = maos(&arguments, &url).output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("capabilities") && !said.contains("serves"), "{said}");
 }
 
 fn signalled(child: &Child, signal: rustix::process::Signal) {
