@@ -63,6 +63,18 @@ const TELL_MAX: Duration = Duration::from_secs(2);
 const LEAVE_MAX: Duration = Duration::from_secs(5);
 /// Lines of log that wait for the server at the most.
 const LINES_MAX: usize = 10_000;
+/// Bytes of one line and of what a sign of progress says: more than a log keeps of it, and enough
+/// for the server to see that it is cut.
+const LINE_BYTES_MAX: usize = 20 << 10;
+/// Bytes of what a failure says: more than a task keeps of it.
+const ERROR_BYTES_MAX: usize = 128 << 10;
+/// Bytes of the outcomes of one poll, and of one of them. With those of its signs and lines a poll
+/// stays below the 64 MiB that a server reads.
+const OUTCOMES_BYTES_MAX: usize = 32 << 20;
+/// Bytes of an outcome, a sign or a line beside what it says, at the most.
+const ENTRY_BYTES: usize = 256;
+/// Bytes of the signs of progress of one poll, and of its lines.
+const SIGNS_BYTES_MAX: usize = 8 << 20;
 
 /// One attempt of a task, as a function gets it.
 #[derive(Debug)]
@@ -193,22 +205,24 @@ pub enum Verdict {
 }
 
 impl Signs {
-    /// Tells how far it has come: a part of 1, and words.
+    /// Tells how far it has come: a part of 1, and words. What is below 0 or above 1 counts as
+    /// that: one bad sign would have the whole poll refused.
     pub fn tell(&self, fraction: Option<f64>, message: Option<String>) {
         let AttemptRef { task_id, attempt } = self.attempt;
-        let message = message.map(Cow::Owned);
+        let fraction = fraction.filter(|part| !part.is_nan()).map(|part| part.clamp(0.0, 1.0));
+        let message = message.map(|message| Cow::Owned(cut(message, LINE_BYTES_MAX)));
         // A worker that has ended tells nobody.
         drop(self.sink.send(Sign::Progress(Progress { task_id, attempt, fraction, message })));
     }
 
-    /// Adds a line to the task's log. While the server is away at most [`LINES_MAX`] lines wait;
-    /// what comes then is left out, which the log says.
+    /// Adds a line to the task's log. At most [`LINES_MAX`] lines wait for the server; what comes
+    /// then is left out, which the log says.
     pub fn log(&self, level: LogLevel, line: impl Into<String>) {
         let AttemptRef { task_id, attempt } = self.attempt;
         let waiting = self.waiting.fetch_add(1, Ordering::Relaxed);
         let line = match waiting {
-            LINES_MAX => "more lines are left out here: the server is away".to_owned(),
-            _ => line.into(),
+            LINES_MAX => format!("more lines are left out here: {LINES_MAX} wait for the server"),
+            _ => cut(line.into(), LINE_BYTES_MAX),
         };
         if waiting > LINES_MAX {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
@@ -408,8 +422,14 @@ impl Worker {
     }
 
     fn poll(&self, incarnation: u64, desk: &Desk, untold: &Untold, draining: bool) -> Sent {
-        let outcomes: Vec<Outcome<'_>> =
-            desk.ended.iter().take(OUTCOMES_MAX).map(outcome).collect();
+        let told = fitting(&desk.ended, OUTCOMES_MAX, OUTCOMES_BYTES_MAX, bytes_of);
+        let outcomes: Vec<Outcome<'_>> = told.iter().map(outcome).collect();
+        let progress = fitting(&untold.progress, OUTCOMES_MAX, SIGNS_BYTES_MAX, |sign| {
+            sign.message.as_deref().map_or(0, bytes_as_json)
+        });
+        let logs = fitting(&untold.lines, LOG_LINES_MAX, SIGNS_BYTES_MAX, |line| {
+            line.line.as_deref().map_or(0, bytes_as_json)
+        });
         let room = self.slots.saturating_sub(desk.stops.len() + desk.ended.len() - outcomes.len());
         let quiet = outcomes.is_empty() && untold.is_empty();
         let room = if draining { 0 } else { room };
@@ -421,8 +441,8 @@ impl Worker {
             wait_ms: if quiet { WAIT_MS } else { 0 },
             holding: desk.stops.keys().copied().chain(held).collect(),
             outcomes,
-            progress: untold.progress.iter().take(OUTCOMES_MAX).cloned().collect(),
-            logs: untold.lines.iter().take(LOG_LINES_MAX).cloned().collect(),
+            progress: progress.to_vec(),
+            logs: logs.to_vec(),
             ..Poll::default()
         };
         Sent {
@@ -577,7 +597,7 @@ impl Desk {
         let Some(attempt) = self.names.remove(&id) else { return };
         if let Some(stop) = self.stops.remove(&attempt) {
             let stopped = *stop.borrow();
-            self.ended.push((attempt, verdict, stopped));
+            self.ended.push((attempt, bounded(verdict), stopped));
         }
     }
 
@@ -616,6 +636,64 @@ fn outcome((attempt, verdict, stopped): &(AttemptRef, Verdict, bool)) -> Outcome
     }
     let AttemptRef { task_id, attempt } = *attempt;
     Outcome { task_id, attempt, status, result, subtasks, error, permanent }
+}
+
+/// The verdict, if one poll can hold it; else why it cannot be told.
+fn bounded(verdict: Verdict) -> Verdict {
+    match verdict {
+        Verdict::Completed(document) | Verdict::HandedOver(document)
+            if document.get().len() > OUTCOMES_BYTES_MAX =>
+        {
+            let bytes = document.get().len();
+            let message = format!("its result has {bytes} bytes, more than any server takes");
+            Verdict::Failed { message, permanent: true }
+        }
+        Verdict::Failed { message, permanent } => {
+            Verdict::Failed { message: cut(message, ERROR_BYTES_MAX), permanent }
+        }
+        Verdict::Completed(_) | Verdict::HandedOver(_) | Verdict::Lost => verdict,
+    }
+}
+
+/// The first of `entries`: at most so many, with so many bytes; but one at least, so that none
+/// holds up those behind it.
+fn fitting<T>(
+    entries: &[T],
+    count_max: usize,
+    bytes_max: usize,
+    bytes: impl Fn(&T) -> usize,
+) -> &[T] {
+    let mut sum = 0_usize;
+    let fit = entries.iter().take(count_max).take_while(|entry| {
+        sum = sum.saturating_add(ENTRY_BYTES + bytes(entry));
+        sum <= bytes_max
+    });
+    let count = fit.count().max(1).min(entries.len());
+    &entries[..count]
+}
+
+fn bytes_of((_, verdict, _): &(AttemptRef, Verdict, bool)) -> usize {
+    match verdict {
+        Verdict::Completed(document) | Verdict::HandedOver(document) => document.get().len(),
+        Verdict::Failed { message, .. } => bytes_as_json(message),
+        Verdict::Lost => 0,
+    }
+}
+
+/// What a text takes as JSON, at the most: what is escaped takes more than it has.
+fn bytes_as_json(text: &str) -> usize {
+    let escaped = |byte: u8| match byte {
+        b'"' | b'\\' => 2,
+        0..b' ' => 6,
+        _ => 1,
+    };
+    text.bytes().map(escaped).sum()
+}
+
+/// The text up to so many bytes.
+fn cut(mut text: String, bytes_max: usize) -> String {
+    text.truncate(text.floor_char_boundary(bytes_max));
+    text
 }
 
 fn code_of(error: &ClientError) -> Option<&str> {

@@ -1,15 +1,19 @@
 //! A worker against a server that plays it tricks: away, full, forgetful, strict.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
 use maos_api::client::worker::{Contact, Given, Verdict, Worker};
 use maos_api::client::{Client, ClientError};
+use maos_api::logs::LogLevel;
+use serde_json::value::to_raw_value;
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
+use tokio::sync::{Barrier, oneshot};
 use uuid::Uuid;
 
 use crate::run;
@@ -140,6 +144,60 @@ where
     }
     seen.extend(bodies.try_iter());
     (serving.join().unwrap(), seen)
+}
+
+#[test]
+fn outcomes_that_gathered_while_the_server_was_away_are_told_in_polls_that_it_reads() {
+    const TASKS: usize = 6;
+    let (client, bodies) = server(|poll, _| match poll {
+        0 => tasks(TASKS as u128, 90),
+        _ => tasks(0, 90),
+    });
+    let together = Arc::new(Barrier::new(TASKS));
+    let (result, seen) = served(client, &bodies, TASKS, move |given: Given| {
+        let together = together.clone();
+        async move {
+            // They end at one moment.
+            together.wait().await;
+            given.log(LogLevel::Info, "\u{1}".repeat(100_000));
+            Verdict::Completed(to_raw_value(&"x".repeat(15_500_000)).unwrap())
+        }
+    });
+    result.unwrap();
+    let told = || seen.iter().flat_map(outcomes);
+    // The last poll may come again when the worker is told to end.
+    let tasks: BTreeSet<&str> = told().filter_map(|outcome| outcome["task_id"].as_str()).collect();
+    assert_eq!(tasks.len(), TASKS);
+    assert!(told().all(|outcome| outcome["status"] == "completed"));
+}
+
+#[test]
+fn what_no_poll_can_hold_is_a_failure_for_good_that_says_so() {
+    let (client, bodies) = server(|poll, _| tasks(u128::from(poll == 0), 90));
+    let (result, seen) = served(client, &bodies, 1, |_| async {
+        Verdict::Completed(to_raw_value(&"x".repeat(70_000_000)).unwrap())
+    });
+    result.unwrap();
+    let outcome = seen.iter().flat_map(outcomes).next().unwrap();
+    let said = outcome["error"].as_str().unwrap();
+    assert!(said.contains("has 70000002 bytes, more than any server takes"), "{said}");
+    assert_eq!((&outcome["status"], &outcome["permanent"]), (&json!("failed"), &json!(true)));
+}
+
+#[test]
+fn a_bad_sign_of_progress_is_made_a_good_one() {
+    let (client, bodies) = server(|poll, _| tasks(u128::from(poll == 0), 90));
+    let (result, seen) = served(client, &bodies, 1, |given: Given| async move {
+        for part in [7.0, -1.0, f64::NAN, 0.5] {
+            given.progress.tell(Some(part), None);
+        }
+        Verdict::Completed(given.task.parameters)
+    });
+    result.unwrap();
+    let signs = seen.iter().filter_map(|body| body["progress"].as_array()).flatten();
+    // The poll may come again when the worker is told to end.
+    let parts: Vec<&Value> = signs.map(|sign| &sign["fraction"]).take(4).collect();
+    assert_eq!(parts, [&json!(1.0), &json!(0.0), &Value::Null, &json!(0.5)]);
 }
 
 #[test]
