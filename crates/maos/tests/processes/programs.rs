@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::house::{House, PATIENCE, eventually, folder, marked};
 
 /// What the issue of a dead server allows for.
-const GONE_WITHIN: Duration = Duration::from_secs(2);
+pub(crate) const GONE_WITHIN: Duration = Duration::from_secs(2);
 
 /// Starts children of every kind that is hard to find, then waits for ever. `$1` of each child
 /// marks it.

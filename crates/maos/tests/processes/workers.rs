@@ -475,3 +475,47 @@ fn a_program_of_a_worker_is_stopped_with_its_task_and_goes_on_over_a_restart() {
     assert_eq!((&ended["result"], &ended["attempt"]), (&json!(7), &json!(1)), "{ended}");
     drop(exec);
 }
+
+#[test]
+fn a_program_may_say_anything_and_more_than_is_taken() {
+    let folder = folder(&[]);
+    let house = House::open(folder.path());
+    let script = r#"input=$(cat); printf '\377bad\n' >&2; echo second >&2
+        case $input in *flood*) head -c 20000000 /dev/zero | tr '\0' 1;; *) echo 7;; esac"#;
+    let _exec = Exec::start(&house, &["--capability", "saying"], &["bash", "-c", script]);
+    let spoken = house.ended(&exec_task(&house, "saying", &json!({})));
+    assert_eq!(
+        (&spoken["status"], &spoken["result"]),
+        (&json!("completed"), &json!(7)),
+        "{spoken}"
+    );
+    let path = format!("/api/v1/tasks/{}/logs", spoken["id"].as_str().unwrap());
+    let lines = house.call("GET", &path, "")["items"].clone();
+    assert_eq!((&lines[0]["line"], &lines[1]["line"]), (&json!("\u{fffd}bad"), &json!("second")));
+    let flooded = house.submit(&json!({"name": "n", "required_capabilities": ["saying"],
+        "parameters": {"flood": true}, "max_retries": 3}));
+    let flooded = house.ended(&flooded);
+    let said = flooded["error"].as_str().unwrap();
+    assert!(said.contains("its result has more than 16777216 bytes"), "{said}");
+    assert_eq!((&flooded["status"], &flooded["attempt"]), (&json!("failed"), &json!(1)));
+}
+
+#[test]
+fn nothing_is_left_of_a_program_whose_worker_is_killed() {
+    let folder = folder(&[]);
+    let house = House::open(folder.path());
+    let mark = format!("mark-{}", uuid::Uuid::now_v7());
+    // One of them is in a session of its own.
+    let script = "export MARK=$0; setsid sleep 600 & exec sleep 601";
+    let exec = Exec::start(&house, &["--capability", "rare"], &["sh", "-c", script, &mark]);
+    exec_task(&house, "rare", &json!({}));
+    let sleeping = || {
+        let named = |pid: &i32| std::fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+        crate::house::marked(&mark).iter().filter(|pid| named(pid) == b"sleep\n").count()
+    };
+    eventually("both programs", PATIENCE, || sleeping() == 2);
+    // By SIGKILL.
+    drop(exec);
+    let marked = || crate::house::marked(&mark);
+    eventually("their end", crate::programs::GONE_WITHIN, || marked().is_empty());
+}
