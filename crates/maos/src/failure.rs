@@ -148,6 +148,7 @@ fn about(error: &ClientError) -> (&'static str, &'static str) {
             "SERVER_UNREACHABLE",
             "start one with `maos serve`, or name another with --server or MAOS_SERVER",
         ),
+        ClientError::NoJson { .. } => ("NO_JSON", "correct what is sent"),
         ClientError::Unreadable { .. } => ("UNREADABLE_FILE", "name a file that can be read"),
         ClientError::Broken { .. } => (
             "CONNECTION_BROKEN",

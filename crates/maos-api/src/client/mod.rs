@@ -37,6 +37,7 @@ use std::time::Duration;
 
 use hyper::Method;
 use hyper::body::Bytes;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 use uuid::Uuid;
@@ -108,6 +109,13 @@ pub enum ClientError {
         /// The fault.
         #[source]
         source: hyper::Error,
+    },
+    /// What was to be sent cannot be written as JSON, such as a map whose keys are no text.
+    #[error("the request cannot be written as JSON")]
+    NoJson {
+        /// The fault.
+        #[source]
+        source: serde_json::Error,
     },
     /// A file that was to be sent cannot be read.
     #[error("the file cannot be read")]
@@ -282,7 +290,8 @@ impl Client {
         self.wire.url()
     }
 
-    /// Submits a task. `body` is JSON as in [`TaskSubmission`]; the same `idempotency_key` with the
+    /// Submits a task. `body` serializes as a [`TaskSubmission`] does; a text that is JSON already
+    /// is sent as it is in a [`serde_json::value::RawValue`]. The same `idempotency_key` with the
     /// same body is answered as the first time. Without one it gets one of its own, so that it can
     /// be sent again and is still one task.
     ///
@@ -290,7 +299,7 @@ impl Client {
     /// Any [`ClientError`].
     pub async fn submit(
         &self,
-        body: Vec<u8>,
+        body: &(impl Serialize + ?Sized),
         idempotency_key: Option<&str>,
     ) -> Result<Submitted<'_>, ClientError> {
         let answer = self.submit_to(paths::TASKS, body, idempotency_key).await?;
@@ -302,7 +311,7 @@ impl Client {
     /// # Errors
     /// Any [`ClientError`].
     pub async fn submit_task(&self, task: &TaskSubmission) -> Result<Submitted<'_>, ClientError> {
-        self.submit(serde_json::to_vec(task).unwrap_or_default(), None).await
+        self.submit(task, None).await
     }
 
     /// Submits a task as Claude Code's clients do; else as [`Client::submit`].
@@ -311,7 +320,7 @@ impl Client {
     /// Any [`ClientError`].
     pub async fn submit_claude(
         &self,
-        body: Vec<u8>,
+        body: &(impl Serialize + ?Sized),
         idempotency_key: Option<&str>,
     ) -> Result<Answer<ClaudeAccepted>, ClientError> {
         self.submit_to(paths::CLAUDE_TASKS, body, idempotency_key).await
@@ -437,13 +446,16 @@ impl Client {
         self.read(path_of(paths::AGENT, id)).await
     }
 
-    /// Registers an agent. `body` is JSON as in [`crate::agent::AgentCreate`].
+    /// Registers an agent. `body` serializes as a [`crate::agent::AgentCreate`] does.
     ///
     /// # Errors
     /// Any [`ClientError`].
-    pub async fn create_agent(&self, body: Vec<u8>) -> Result<Answer<AgentEnvelope>, ClientError> {
+    pub async fn create_agent(
+        &self,
+        body: &(impl Serialize + ?Sized),
+    ) -> Result<Answer<AgentEnvelope>, ClientError> {
         let exchange = Exchange::new(Method::POST, paths::AGENTS.to_owned());
-        self.call(Exchange { body: body.into(), ..exchange }).await
+        self.call(Exchange { body: Content::json(body)?, ..exchange }).await
     }
 
     /// Polls for a worker.
@@ -536,21 +548,27 @@ impl Client {
         &self,
         method: Method,
         path: String,
-        body: Vec<u8>,
+        body: &(impl Serialize + ?Sized),
     ) -> Result<Answer<T>, ClientError> {
-        self.call(Exchange { body: body.into(), ..Exchange::new(method, path) }).await
+        self.call(Exchange { body: Content::json(body)?, ..Exchange::new(method, path) }).await
     }
 
     async fn submit_to<T: DeserializeOwned>(
         &self,
         path: &str,
-        body: Vec<u8>,
+        body: &(impl Serialize + ?Sized),
         idempotency_key: Option<&str>,
     ) -> Result<Answer<T>, ClientError> {
         let own = Uuid::now_v7().simple().to_string();
         let idempotency_key = Some(idempotency_key.unwrap_or(&own));
         let exchange = Exchange::new(Method::POST, path.to_owned());
-        self.call(Exchange { body: body.into(), idempotency_key, harmless: true, ..exchange }).await
+        self.call(Exchange {
+            body: Content::json(body)?,
+            idempotency_key,
+            harmless: true,
+            ..exchange
+        })
+        .await
     }
 
     async fn call<T: DeserializeOwned>(

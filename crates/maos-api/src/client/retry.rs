@@ -85,6 +85,7 @@ pub(super) fn worth_it(fault: &ClientError, harmless: bool) -> bool {
         ClientError::BadUrl { .. }
         | ClientError::BadCertificate { .. }
         | ClientError::Insecure { .. }
+        | ClientError::NoJson { .. }
         | ClientError::Unreadable { .. }
         | ClientError::TimedOut { .. }
         | ClientError::AnswerTooLarge { .. }

@@ -482,10 +482,9 @@ impl Worker {
     }
 
     async fn register(&self, pause_max: Duration) -> Result<(), ClientError> {
-        let body = serde_json::to_vec(&self.agent).unwrap_or_default();
         let mut pauses = Reconnecting::within(pause_max);
         loop {
-            match self.client.create_agent(body.clone()).await {
+            match self.client.create_agent(&self.agent).await {
                 Ok(_) => {
                     self.tell_back();
                     return Ok(());
