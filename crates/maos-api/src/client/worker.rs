@@ -2,7 +2,7 @@
 //!
 //! It polls the server, runs what it is given side by side, and tells each outcome until the
 //! server has it. It reconnects by itself; what is lost meanwhile is made good by the protocol. It
-//! must not know what the function does.
+//! must not know what the function does. `examples/worker.rs` is a whole program.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -32,6 +32,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hyper::body::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -90,6 +92,17 @@ pub struct Given {
 }
 
 impl Given {
+    /// The parameters as what they should be.
+    ///
+    /// # Errors
+    /// That they are not, as a failure for good.
+    pub fn parameters<T: DeserializeOwned>(&self) -> Result<T, Verdict> {
+        serde_json::from_str(self.task.parameters.get()).map_err(|why| {
+            let message = format!("its parameters are not what this worker takes: {why}");
+            Verdict::Failed { message, permanent: true }
+        })
+    }
+
     /// Adds a line to the task's log.
     pub fn log(&self, level: LogLevel, line: impl Into<String>) {
         self.progress.log(level, line);
@@ -202,6 +215,20 @@ pub enum Verdict {
     },
     /// It never came to one, by no fault of the task.
     Lost,
+}
+
+impl Verdict {
+    /// It has this result; what cannot be written as JSON is a failure for good.
+    #[must_use]
+    pub fn completed(result: &(impl Serialize + ?Sized)) -> Verdict {
+        match serde_json::value::to_raw_value(result) {
+            Ok(document) => Verdict::Completed(document),
+            Err(why) => {
+                let message = format!("its result cannot be written as JSON: {why}");
+                Verdict::Failed { message, permanent: true }
+            }
+        }
+    }
 }
 
 impl Signs {

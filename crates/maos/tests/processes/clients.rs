@@ -17,8 +17,8 @@ use serde_json::json;
 use serde_json::value::to_raw_value;
 use tokio::sync::oneshot;
 
-use crate::client_examples;
 use crate::house::{House, PATIENCE, eventually, free_port, open_on};
+use crate::{client_examples, worker_example};
 
 pub(crate) fn wait<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
@@ -54,6 +54,35 @@ fn every_example_of_the_client_runs() {
     for group in ["tasks", "agents", "claude", "all"] {
         wait(client_examples::run(group, &url)).unwrap_or_else(|why| panic!("{group}: {why}"));
     }
+}
+
+#[test]
+fn the_example_of_a_worker_counts_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let house = House::open(folder.path());
+    let url = format!("http://{}", house.address);
+    let (stop, stopped) = oneshot::channel::<()>();
+    let results = wait(async {
+        let serving = tokio::spawn(async move {
+            worker_example::serve(&url, async { drop(stopped.await) }).await
+        });
+        let client = client(&house);
+        let count = TaskSubmission { name: "count".to_owned(), ..TaskSubmission::default() }
+            .with_required_capabilities(&["count_words"]);
+        let mut results = Vec::new();
+        for parameters in [json!({"text": "to be or not to be"}), json!({"text": 7})] {
+            let parameters = parameters.as_object().cloned().unwrap();
+            let task = TaskSubmission { parameters, ..count.clone() };
+            let ended = client.submit_task(&task).await.unwrap().wait().await.unwrap();
+            results.push((ended.task.result.clone(), ended.task.error.clone()));
+        }
+        stop.send(()).unwrap();
+        serving.await.unwrap().unwrap();
+        results
+    });
+    assert_eq!(results[0].0.as_ref().unwrap().get(), "6");
+    let said = results[1].1.as_deref().unwrap();
+    assert!(said.contains("its parameters are not what this worker takes"), "{said}");
 }
 
 #[test]
