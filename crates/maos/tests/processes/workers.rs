@@ -80,6 +80,21 @@ fn the_worker_in_shell_says_how_it_is_used() {
         assert_eq!(output.status.code(), Some(2), "{said}");
         assert!(said.contains("worker.sh CAPABILITY PROGRAM"), "{said}");
     }
+    // As the documents say.
+    assert!(std::fs::read_to_string(&example).unwrap().lines().count() <= 40);
+}
+
+#[test]
+fn a_worker_in_shell_ends_with_the_servers_words_when_it_is_refused() {
+    let folder = folder(&[]);
+    let house = House::open(folder.path());
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/worker.sh");
+    let mut command = Command::new("bash");
+    command.arg(example).args(["Bad!", "cat"]).stdin(Stdio::null());
+    let output = command.env("MAOS_URL", format!("http://{}", house.address)).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("capabilities"), "{said}");
 }
 
 #[test]
