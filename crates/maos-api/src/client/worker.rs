@@ -385,8 +385,7 @@ impl Worker {
         Fut: Future<Output = Verdict> + Send + 'static,
     {
         let work = Arc::new(work);
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let incarnation = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        let incarnation = incarnation();
         let (sink, mut signs) = mpsc::unbounded_channel();
         let lease = self.agent.heartbeat_timeout.map(Duration::from_secs);
         let mut desk = Desk { lease, ..Desk::default() };
@@ -399,15 +398,14 @@ impl Worker {
             () = &mut stop => return Ok(()),
         }
         self.tell(Contact::Serving);
-        while ending == Ending::No || !desk.is_empty() {
+        while ending == Ending::No || !desk.is_empty() || !untold.is_empty() {
             let poll = self.poll(incarnation, &desk, &untold, ending != Ending::No);
             let waits = !poll.wait.is_zero();
             tokio::select! {
                 answer = self.ask(&poll) => match answer? {
                     Some(answer) => {
                         desk.ended.drain(..poll.outcomes);
-                        untold.progress.drain(..poll.signs);
-                        untold.lines.drain(..poll.lines);
+                        untold.forget(&poll);
                         waiting.fetch_sub(poll.lines, Ordering::Relaxed);
                         desk.take(answer, &work, &sink, (&waiting, &self.client));
                     }
@@ -425,6 +423,10 @@ impl Worker {
                 }
                 () = ending.due() => {
                     if matches!(ending, Ending::Telling(_)) {
+                        // Lines that nobody takes hold up nobody.
+                        if desk.is_empty() {
+                            break;
+                        }
                         return Err(self.untold(&desk));
                     }
                     desk.stop_all();
@@ -545,7 +547,19 @@ impl Worker {
     }
 }
 
+/// A number that grows with every start of a process.
+fn incarnation() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
 impl Untold {
+    /// Leaves out what the server has now.
+    fn forget(&mut self, told: &Sent) {
+        self.progress.drain(..told.signs);
+        self.lines.drain(..told.lines);
+    }
+
     fn add(&mut self, sign: Sign) {
         match sign {
             Sign::Progress(sign) => self.progress.push(sign),

@@ -185,6 +185,23 @@ fn what_no_poll_can_hold_is_a_failure_for_good_that_says_so() {
 }
 
 #[test]
+fn lines_that_come_faster_than_they_are_told_are_left_out_and_the_log_says_so() {
+    let (client, bodies) = server(|poll, _| tasks(u128::from(poll == 0), 90));
+    let (result, seen) = served(client, &bodies, 1, |given: Given| async move {
+        for index in 0..10_100 {
+            given.log(LogLevel::Info, index.to_string());
+        }
+        Verdict::Completed(given.task.parameters)
+    });
+    result.unwrap();
+    let lines = seen.iter().filter_map(|body| body["logs"].as_array()).flatten();
+    let lines: BTreeSet<&str> = lines.filter_map(|line| line["line"].as_str()).collect();
+    assert_eq!(lines.len(), 10_001);
+    assert!(lines.contains("9999") && !lines.contains("10001"));
+    assert!(lines.contains("more lines are left out here: 10000 wait for the server"));
+}
+
+#[test]
 fn a_bad_sign_of_progress_is_made_a_good_one() {
     let (client, bodies) = server(|poll, _| tasks(u128::from(poll == 0), 90));
     let (result, seen) = served(client, &bodies, 1, |given: Given| async move {
