@@ -103,13 +103,13 @@ async fn specialised_agents(client: &Client) -> Done {
         tags: vec!["example".to_owned()],
         ..AgentCreate::default()
     };
-    let made = client.create_agent(serde_json::to_vec(&agent).unwrap_or_default()).await?;
+    let made = client.create_agent(&agent).await?;
     let task = TaskSubmission {
         name: "For the calculator".to_owned(),
         parameters: object(json!({"action": "compute.mean", "values": [1, 2, 6]})),
-        additions: object(json!({"agent_id": made.agent.id})),
         ..TaskSubmission::default()
     };
+    let task = task.with_agent_id(made.agent.id);
     let ended = client.submit_task(&task).await?.wait().await?;
     println!("specialised agents: {} says {}", made.agent.name, ended.task.status.name());
     client.terminate_agent(made.agent.id).await?;
@@ -132,17 +132,14 @@ async fn health_monitoring(client: &Client) -> Done {
 async fn error_handling(client: &Client) -> Done {
     let nameless = TaskSubmission::default();
     match client.submit_task(&nameless).await {
-        Err(ClientError::Api { status, body }) => {
+        Err(ClientError::Api { status, body, .. }) => {
             println!("error handling: no name: {status}, {}: {}", body.error_code, body.error);
         }
         Err(other) => return Err(other),
         Ok(_) => println!("error handling: a task without a name was accepted"),
     }
-    let nobody = TaskSubmission {
-        name: "For nobody".to_owned(),
-        additions: object(json!({"required_capabilities": ["nobody_has_this"]})),
-        ..TaskSubmission::default()
-    };
+    let nobody = TaskSubmission { name: "For nobody".to_owned(), ..TaskSubmission::default() };
+    let nobody = nobody.with_required_capabilities(&["nobody_has_this"]);
     let waits = client.submit_task(&nobody).await?;
     let id = waits.task.id;
     if tokio::time::timeout(Duration::from_millis(200), waits.wait()).await.is_err() {
@@ -162,7 +159,7 @@ async fn claude_tasks(client: &Client) -> Done {
         "priority": "urgent",
         "parameters": {"action": "join.collect", "inputs": ["a", "b"]},
     });
-    let accepted = client.submit_claude(task.to_string().into_bytes(), None).await?;
+    let accepted = client.submit_claude(&task, None).await?;
     let task = client.claude_task(accepted.claude_task_id, 0).await?;
     client.wait_for(task.maos_task_id).await?;
     let task = client.claude_task(accepted.claude_task_id, 0).await?.value.task;

@@ -8,9 +8,11 @@ id=${WORKER_ID:-$(cat /proc/sys/kernel/random/uuid)} incarnation=$(date +%s%3N)
 folder=$(mktemp -d) && cd "$folder" && touch held outcome || exit 1
 trap '[[ $BASHPID != $$ ]] || { kill $(jobs -p); rm -rf "$folder"; } 2>/dev/null' EXIT
 trap 'exit 0' TERM INT
-register() {
+register() { # what is refused for good ends this
     jq -n --arg id "$id" --arg capability "$capability" '{agent_type: "shell", runtime: "worker",
         id: $id, capabilities: [$capability]}' | curl -s -o registered --json @- "$agents"
+    case $(jq -r .error_code registered) in null) ;; QUEUE_FULL | S* | N*) sleep "1.$RANDOM" ;;
+    *) jq -r .error registered >&2 && exit 1 || sleep "1.$RANDOM" ;; esac
 }
 poll() { # MAX_TASKS: what is held and what has ended go with every poll
     jq -n --argjson incarnation "$incarnation" --argjson max_tasks "$1" --argjson wait_ms 30000 \
@@ -31,10 +33,8 @@ for (( ; ; )); do : >answer
     RUN) : >outcome && jq -c '.tasks[0] | {task_id, attempt}' answer >held
         jq -c '.tasks[0].parameters' answer >given
         (cd "$home" && exec "$@") <given >result 2>error & work=$! ;;
-    null) : >outcome ;; # nothing to do
-    {*) : >outcome && [[ -z $work ]] || kill "$work" ;; # told to stop
-    AGENT_LOST | AGENT_NOT_FOUND) register ;;
-    AGENT_ENDED | STALE_INCARNATION) exit 0 ;;
+    null) : >outcome ;; {*) : >outcome && [[ -z $work ]] || kill "$work" ;; # told to stop
+    AGENT_LOST | AGENT_NOT_FOUND) register ;; AGENT_ENDED | STALE_INCARNATION) exit 0 ;;
     *) sleep "1.$RANDOM" ;; # the server is away
     esac
 done

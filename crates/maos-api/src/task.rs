@@ -158,7 +158,7 @@ pub struct TaskSubmission {
     /// How to split it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decomposition_strategy: Option<Strategy>,
-    /// Our additions to the contract, by their names.
+    /// Our additions to the contract, by their names; the methods below write them.
     #[serde(flatten)]
     pub additions: Map<String, Value>,
 }
@@ -169,6 +169,92 @@ impl TaskSubmission {
     pub fn action(action: &str) -> TaskSubmission {
         let parameters = Map::from_iter([("action".to_owned(), action.into())]);
         TaskSubmission { name: action.to_owned(), parameters, ..TaskSubmission::default() }
+    }
+
+    /// What an agent must be able to do to get it.
+    #[must_use]
+    pub fn with_required_capabilities(self, names: &[&str]) -> TaskSubmission {
+        self.with("required_capabilities", names)
+    }
+
+    /// For agents of this type only.
+    #[must_use]
+    pub fn with_agent_type(self, kind: &str) -> TaskSubmission {
+        self.with("agent_type", kind)
+    }
+
+    /// For this agent only.
+    #[must_use]
+    pub fn with_agent_id(self, id: Uuid) -> TaskSubmission {
+        self.with("agent_id", id.to_string())
+    }
+
+    /// Bound on the wait for an agent.
+    #[must_use]
+    pub fn with_queue_timeout_seconds(self, seconds: u64) -> TaskSubmission {
+        self.with("queue_timeout_seconds", seconds)
+    }
+
+    /// Bound on the silence between two signs of progress.
+    #[must_use]
+    pub fn with_no_progress_seconds(self, seconds: u64) -> TaskSubmission {
+        self.with("no_progress_seconds", seconds)
+    }
+
+    /// It has failed if it has not ended by then.
+    #[must_use]
+    pub fn with_deadline(self, at: UtcTime) -> TaskSubmission {
+        self.with("deadline", at.to_string())
+    }
+
+    /// It waits until then.
+    #[must_use]
+    pub fn with_run_at(self, at: UtcTime) -> TaskSubmission {
+        self.with("run_at", at.to_string())
+    }
+
+    /// It waits for so long; not together with a moment to run at.
+    #[must_use]
+    pub fn with_delay_seconds(self, seconds: u64) -> TaskSubmission {
+        self.with("delay_seconds", seconds)
+    }
+
+    /// Tasks with one key share a bound on how many run; one at a time unless it is set.
+    #[must_use]
+    pub fn with_concurrency_key(self, key: &str) -> TaskSubmission {
+        self.with("concurrency_key", key)
+    }
+
+    /// Tasks with different keys take turns.
+    #[must_use]
+    pub fn with_fairness_key(self, key: &str) -> TaskSubmission {
+        self.with("fairness_key", key)
+    }
+
+    /// What becomes of it when a subtask does not complete.
+    #[must_use]
+    pub fn with_on_failure(self, what: OnFailure) -> TaskSubmission {
+        self.with("on_failure", what.name())
+    }
+
+    /// It is made of these: its graph, each with a key of its own (see
+    /// [`TaskSubmission::as_subtask`]).
+    #[must_use]
+    pub fn with_subtasks(self, subtasks: &[TaskSubmission]) -> TaskSubmission {
+        let entries = subtasks.iter().map(serde_json::to_value);
+        let entries: Vec<Value> = entries.map(Result::unwrap_or_default).collect();
+        self.with("subtasks", entries)
+    }
+
+    /// As an entry of a graph: its key there, and the keys of what it waits for.
+    #[must_use]
+    pub fn as_subtask(self, key: &str, depends_on: &[&str]) -> TaskSubmission {
+        self.with("key", key).with("depends_on", depends_on)
+    }
+
+    fn with(mut self, name: &str, value: impl Into<Value>) -> TaskSubmission {
+        self.additions.insert(name.to_owned(), value.into());
+        self
     }
 }
 
@@ -471,6 +557,7 @@ pub type TaskPage = Page<Task>;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::submission::{self, tests::BOUNDS};
 
     #[test]
     fn pages_know_their_neighbours() {
@@ -503,5 +590,40 @@ mod tests {
     fn a_submission_is_written_without_what_was_not_given() {
         let submission = TaskSubmission { name: "n".into(), ..TaskSubmission::default() };
         assert_eq!(serde_json::to_string(&submission).unwrap(), r#"{"name":"n"}"#);
+    }
+
+    #[test]
+    fn what_a_submission_is_given_by_name_is_what_a_server_reads() {
+        let named = |name: &str| TaskSubmission { name: name.into(), ..TaskSubmission::default() };
+        let at: UtcTime = "2026-01-02T03:04:05Z".parse().unwrap();
+        let submission = named("n")
+            .with_required_capabilities(&["c", "d"])
+            .with_agent_type("t")
+            .with_agent_id(Uuid::nil())
+            .with_queue_timeout_seconds(1)
+            .with_no_progress_seconds(2)
+            .with_deadline(at)
+            .with_delay_seconds(3)
+            .with_concurrency_key("k")
+            .with_fairness_key("f")
+            .with_on_failure(OnFailure::Ignore)
+            .with_subtasks(&[named("a").as_subtask("a", &[]), named("b").as_subtask("b", &["a"])]);
+        let body = serde_json::to_vec(&submission).unwrap();
+        let parsed = submission::parse(&body, &BOUNDS).unwrap();
+        let fields = parsed.fields;
+        assert_eq!(parsed.warnings, [""; 0]);
+        assert_eq!(fields.required_capabilities.unwrap(), ["c", "d"]);
+        assert_eq!((fields.agent_type.as_deref(), fields.agent_id), (Some("t"), Some(Uuid::nil())));
+        assert_eq!((fields.queue_timeout_seconds, fields.no_progress_seconds), (Some(1), Some(2)));
+        assert_eq!((fields.deadline, fields.delay_seconds), (Some(at), Some(3)));
+        assert_eq!((&*fields.concurrency_key.unwrap(), &*fields.fairness_key.unwrap()), ("k", "f"));
+        assert_eq!(fields.on_failure, Some(OnFailure::Ignore));
+        let subtasks: Value = serde_json::from_str(fields.subtasks.unwrap().get()).unwrap();
+        assert_eq!(
+            (&subtasks[0]["key"], &subtasks[1]["depends_on"][0]),
+            (&"a".into(), &"a".into())
+        );
+        let body = serde_json::to_vec(&named("n").with_run_at(at)).unwrap();
+        assert_eq!(submission::parse(&body, &BOUNDS).unwrap().fields.run_at, Some(at));
     }
 }

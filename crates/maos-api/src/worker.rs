@@ -15,6 +15,7 @@ use crate::agent::HEARTBEAT_TIMEOUT_MAX;
 use crate::document::Members;
 use crate::error::ApiError;
 use crate::fault::Faults;
+use crate::field::{kind, shown};
 use crate::logs::LogLevel;
 use crate::messages::{Ack, Message};
 use crate::submission::{self, Bounds, UNKNOWN_NAMED_MAX};
@@ -267,25 +268,31 @@ pub fn parse<'a>(body: &'a [u8], bounds: &Bounds) -> Result<Poll<'a>, ApiError> 
         faults.invalid("incarnation", "is required: a number that grows with every start");
     }
     let poll = Poll {
-        incarnation: read(&mut faults, "incarnation", incarnation),
+        incarnation: read(&mut faults, "incarnation", incarnation, NUMBER),
         max_tasks: match max_tasks {
             None => 1,
-            some => read(&mut faults, "max_tasks", some),
+            some => read(&mut faults, "max_tasks", some, NUMBER),
         },
-        wait_ms: read(&mut faults, "wait_ms", wait_ms),
-        holding: read(&mut faults, "holding", holding),
-        outcomes: read(&mut faults, "outcomes", outcomes),
-        progress: read(&mut faults, "progress", progress),
-        logs: read(&mut faults, "logs", logs),
-        max_messages: read(&mut faults, "max_messages", max_messages),
-        ack: read(&mut faults, "ack", ack),
-        lease_seconds: read(&mut faults, "lease_seconds", lease_seconds),
+        wait_ms: read(&mut faults, "wait_ms", wait_ms, NUMBER),
+        holding: entries(&mut faults, "holding", holding, "`task_id` and `attempt`"),
+        outcomes: entries(&mut faults, "outcomes", outcomes, OUTCOME),
+        progress: entries(&mut faults, "progress", progress, SIGN),
+        logs: entries(&mut faults, "logs", logs, LINE),
+        max_messages: read(&mut faults, "max_messages", max_messages, NUMBER),
+        ack: entries(&mut faults, "ack", ack, "`mailbox` and `offset`"),
+        lease_seconds: read(&mut faults, "lease_seconds", lease_seconds, NUMBER),
         warnings,
     };
     check(&poll, bounds, &mut faults);
     faults.check()?;
     Ok(poll)
 }
+
+/// What is wanted of numbers and of the entries of lists.
+const NUMBER: &str = "a whole number of at least 0";
+const OUTCOME: &str = "`task_id`, `attempt` and `status`";
+const SIGN: &str = "`task_id` and `attempt`, and may have `fraction` and `message`";
+const LINE: &str = "`task_id`, `attempt` and `line` or `lines`, and may have `level` and `time`";
 
 /// Every field of a callback.
 pub const OUTCOME_FIELDS: [&str; 5] = ["status", "result", "subtasks", "error", "permanent"];
@@ -330,12 +337,13 @@ pub fn parse_outcome<'a>(
     }
     warnings.truncate(UNKNOWN_NAMED_MAX);
     let [status, result, subtasks, error, permanent] = slots;
-    let status: Option<OutcomeStatus> = read(&mut faults, "status", status);
+    let statuses = "`completed`, `failed`, `cancelled` or `lost`";
+    let status: Option<OutcomeStatus> = read(&mut faults, "status", status, statuses);
     if status.is_none() && faults.is_empty() {
-        faults.invalid("status", "is required: `completed`, `failed`, `cancelled` or `lost`");
+        faults.invalid("status", format!("is required: {statuses}"));
     }
-    let error = read(&mut faults, "error", error);
-    let permanent = read(&mut faults, "permanent", permanent);
+    let error = read(&mut faults, "error", error, "a text");
+    let permanent = read(&mut faults, "permanent", permanent, "true or false");
     faults.check()?;
     let status = status.unwrap_or(OutcomeStatus::Lost);
     Ok((Outcome { task_id, attempt, status, result, subtasks, error, permanent }, warnings))
@@ -345,12 +353,48 @@ fn read<'a, T: Deserialize<'a> + Default>(
     faults: &mut Faults,
     field: &str,
     raw: Option<&'a RawValue>,
+    wanted: &str,
 ) -> T {
     let Some(raw) = raw else { return T::default() };
-    serde_json::from_str(raw.get()).unwrap_or_else(|why| {
-        faults.invalid(field, format!("cannot be read: {why}"));
+    serde_json::from_str(raw.get()).unwrap_or_else(|_| {
+        faults.invalid(field, format!("must be {wanted}, found {}", shown(raw.get())));
         T::default()
     })
+}
+
+/// A list whose entries are objects with the members `wanted`. Each faulty one is named.
+fn entries<'a, T: Deserialize<'a>>(
+    faults: &mut Faults,
+    field: &str,
+    raw: Option<&'a RawValue>,
+    wanted: &str,
+) -> Vec<T> {
+    let Some(raw) = raw else { return Vec::new() };
+    // Most polls are well: only in others each entry is looked at by itself.
+    if let Ok(entries) = serde_json::from_str(raw.get()) {
+        return entries;
+    }
+    let Ok(found) = serde_json::from_str::<Vec<&RawValue>>(raw.get()) else {
+        faults.invalid(field, format!("must be a list, found {}", kind(raw.get())));
+        return Vec::new();
+    };
+    for (index, entry) in found.into_iter().enumerate() {
+        let what = match serde_json::from_str::<T>(entry.get()) {
+            Ok(_) => continue,
+            Err(_) if !entry.get().starts_with('{') => format!(", found {}", kind(entry.get())),
+            Err(why) => format!(": {}", in_words(&why)),
+        };
+        faults.invalid(format!("{field}[{index}]"), format!("must have {wanted}{what}"));
+    }
+    Vec::new()
+}
+
+/// What is wrong with an entry, without the words of the language that this is written in.
+fn in_words(why: &serde_json::Error) -> String {
+    let text = why.to_string();
+    let text = text.rsplit_once(" at line ").map_or(&*text, |(text, _)| text);
+    let words = [("u64", NUMBER), ("u32", NUMBER), ("f64", "a number")];
+    words.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over so")]
@@ -445,13 +489,14 @@ mod tests {
             (r#"{"incarnation": 1, "incarnation": 2}"#.to_owned(), "incarnation"),
             (r#"{"incarnation": 1, "max_tasks": 1001}"#.to_owned(), "max_tasks"),
             (r#"{"incarnation": 1, "wait_ms": 60001}"#.to_owned(), "wait_ms"),
-            (r#"{"incarnation": 1, "holding": [{"task_id": "x"}]}"#.to_owned(), "holding"),
+            (r#"{"incarnation": 1, "holding": [{"task_id": "x"}]}"#.to_owned(), "holding[0]"),
+            (r#"{"incarnation": 1, "holding": 7}"#.to_owned(), "holding"),
             (
                 format!(
                     r#"{{"incarnation": 1, "outcomes":
                     [{{"task_id": "{ID}", "attempt": 1, "status": "great"}}]}}"#
                 ),
-                "outcomes",
+                "outcomes[0]",
             ),
             (
                 format!(
@@ -465,5 +510,38 @@ mod tests {
             assert!(error.details["fields"].get(field).is_some(), "{field}: {error:?}");
         }
         assert_eq!(parse(b"{", &BOUNDS).unwrap_err().code.name(), "MALFORMED_JSON");
+    }
+
+    #[test]
+    fn a_fault_says_what_is_wanted_and_of_which_entry() {
+        let good = format!(r#"{{"task_id": "{ID}", "attempt": 1}}"#);
+        for (poll, field, said) in [
+            (
+                r#""wait_ms": "x""#.to_owned(),
+                "wait_ms",
+                r#"must be a whole number of at least 0, found `"x"`"#,
+            ),
+            (r#""logs": {}"#.to_owned(), "logs", "must be a list, found an object"),
+            (
+                format!(r#""holding": [{good}, 1]"#),
+                "holding[1]",
+                "must have `task_id` and `attempt`, found an integer",
+            ),
+            (
+                format!(r#""holding": [{good}, {{"task_id": "{ID}", "attempt": "1"}}]"#),
+                "holding[1]",
+                "must have `task_id` and `attempt`: invalid type: string \"1\", expected a whole \
+                 number of at least 0",
+            ),
+            (
+                format!(r#""outcomes": [{good}]"#),
+                "outcomes[0]",
+                "must have `task_id`, `attempt` and `status`: missing field `status`",
+            ),
+        ] {
+            let body = format!(r#"{{"incarnation": 1, {poll}}}"#);
+            let error = parse(body.as_bytes(), &BOUNDS).unwrap_err();
+            assert_eq!(error.details["fields"][field], said, "{error:?}");
+        }
     }
 }

@@ -120,7 +120,7 @@ fn spoken(told: &Told) -> String {
 }
 
 fn tell(error: &anyhow::Error) -> Told {
-    if let Some(ClientError::Api { status, body }) = error.downcast_ref::<ClientError>() {
+    if let Some(ClientError::Api { status, body, .. }) = error.downcast_ref::<ClientError>() {
         return refusal(&body.error, &body.error_code, *status, &body.details);
     }
     if let Some(ApiError { code, message, details }) = error.downcast_ref::<ApiError>() {
@@ -194,6 +194,7 @@ fn about(error: &ClientError) -> (&'static str, &'static str) {
             "SERVER_UNREACHABLE",
             "start one with `maos serve`, or name another with --server or MAOS_SERVER",
         ),
+        ClientError::NoJson { .. } => ("NO_JSON", "correct what is sent"),
         ClientError::Unreadable { .. } => ("UNREADABLE_FILE", "name a file that can be read"),
         ClientError::Broken { .. } => (
             "CONNECTION_BROKEN",

@@ -4,8 +4,10 @@
 use std::time::Duration;
 
 use hyper::Method;
+use serde::Serialize;
 use uuid::Uuid;
 
+use super::content::Content;
 use super::wire::Exchange;
 use super::{Answer, Client, ClientError, path_of};
 use crate::checkpoint::{CheckpointEnvelope, CheckpointGone, CheckpointList, RestoreAnswer};
@@ -31,17 +33,17 @@ impl Client {
         self.read(path_of(paths::CHECKPOINT, id)).await
     }
 
-    /// Makes a checkpoint of everything that was answered before. `body` is JSON with `name` and
+    /// Makes a checkpoint of everything that was answered before. `body` has `name` and
     /// `metadata`, both optional.
     ///
     /// # Errors
     /// Any [`ClientError`].
     pub async fn create_checkpoint(
         &self,
-        body: Vec<u8>,
+        body: &(impl Serialize + ?Sized),
     ) -> Result<Answer<CheckpointEnvelope>, ClientError> {
         let exchange = Exchange::new(Method::POST, paths::CHECKPOINTS.to_owned());
-        self.call(Exchange { body: body.into(), server_wait: WORK_MAX, ..exchange }).await
+        self.call(Exchange { body: Content::json(body)?, server_wait: WORK_MAX, ..exchange }).await
     }
 
     /// Goes back to a checkpoint; the state until now becomes one too, which the answer names.

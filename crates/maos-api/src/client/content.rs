@@ -7,7 +7,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use hyper::body::{Body, Bytes, Frame, SizeHint};
+use serde::Serialize;
 use tokio::sync::mpsc;
+
+use super::ClientError;
 
 /// Bytes that are read from a file in one go, and pieces that wait to be sent.
 const PIECE_BYTES: usize = 256 << 10;
@@ -41,6 +44,12 @@ impl From<PathBuf> for Content {
 }
 
 impl Content {
+    /// A document.
+    pub(super) fn json(document: &(impl Serialize + ?Sized)) -> Result<Content, ClientError> {
+        let bytes = serde_json::to_vec(document);
+        bytes.map(Content::from).map_err(|source| ClientError::NoJson { source })
+    }
+
     /// The body of one request.
     pub(super) fn body(&self) -> io::Result<Outgoing> {
         match self {

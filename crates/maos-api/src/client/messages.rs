@@ -1,6 +1,7 @@
 //! The message bus, asked by a client. Bodies are JSON as the server's description says.
 
 use hyper::Method;
+use serde::Serialize;
 
 use super::url::Query;
 use super::wire::Exchange;
@@ -16,7 +17,7 @@ impl Client {
     /// Any [`ClientError`].
     pub async fn send_message(
         &self,
-        body: Vec<u8>,
+        body: &(impl Serialize + ?Sized),
         idempotency_key: Option<&str>,
     ) -> Result<Answer<Receipt>, ClientError> {
         self.submit_to(paths::MESSAGES, body, idempotency_key).await
@@ -43,7 +44,10 @@ impl Client {
     ///
     /// # Errors
     /// Any [`ClientError`].
-    pub async fn acknowledge(&self, body: Vec<u8>) -> Result<Answer<AckAnswer>, ClientError> {
+    pub async fn acknowledge(
+        &self,
+        body: &(impl Serialize + ?Sized),
+    ) -> Result<Answer<AckAnswer>, ClientError> {
         self.send(Method::POST, paths::MESSAGES_ACK.to_owned(), body).await
     }
     /// Where there are messages, by name.
@@ -88,7 +92,7 @@ impl Client {
     pub async fn set_subscription(
         &self,
         name: &str,
-        body: Vec<u8>,
+        body: &(impl Serialize + ?Sized),
     ) -> Result<Answer<Subscription>, ClientError> {
         self.send(Method::PUT, named(paths::SUBSCRIPTION, name), body).await
     }

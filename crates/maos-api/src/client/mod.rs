@@ -37,6 +37,7 @@ use std::time::Duration;
 
 use hyper::Method;
 use hyper::body::Bytes;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 use uuid::Uuid;
@@ -53,7 +54,7 @@ use crate::task::{CancelAnswer, TaskEnvelope, TaskPage, TaskResults, TaskSubmiss
 use crate::worker::{Poll, PollAnswer};
 
 use url::{Address, Query, escaped};
-use wire::{Exchange, Opened, Wire};
+use wire::{Exchange, Heard, Opened, Wire};
 
 pub use artifacts::Download;
 pub use content::Content;
@@ -109,6 +110,13 @@ pub enum ClientError {
         #[source]
         source: hyper::Error,
     },
+    /// What was to be sent cannot be written as JSON, such as a map whose keys are no text.
+    #[error("the request cannot be written as JSON")]
+    NoJson {
+        /// The fault.
+        #[source]
+        source: serde_json::Error,
+    },
     /// A file that was to be sent cannot be read.
     #[error("the file cannot be read")]
     Unreadable {
@@ -158,6 +166,8 @@ pub enum ClientError {
         status: u16,
         /// What it said.
         body: Box<ErrorBody>,
+        /// When to ask again, if it says so.
+        retry_after: Option<Duration>,
     },
 }
 
@@ -280,7 +290,8 @@ impl Client {
         self.wire.url()
     }
 
-    /// Submits a task. `body` is JSON as in [`TaskSubmission`]; the same `idempotency_key` with the
+    /// Submits a task. `body` serializes as a [`TaskSubmission`] does; a text that is JSON already
+    /// is sent as it is in a [`serde_json::value::RawValue`]. The same `idempotency_key` with the
     /// same body is answered as the first time. Without one it gets one of its own, so that it can
     /// be sent again and is still one task.
     ///
@@ -288,7 +299,7 @@ impl Client {
     /// Any [`ClientError`].
     pub async fn submit(
         &self,
-        body: Vec<u8>,
+        body: &(impl Serialize + ?Sized),
         idempotency_key: Option<&str>,
     ) -> Result<Submitted<'_>, ClientError> {
         let answer = self.submit_to(paths::TASKS, body, idempotency_key).await?;
@@ -300,7 +311,7 @@ impl Client {
     /// # Errors
     /// Any [`ClientError`].
     pub async fn submit_task(&self, task: &TaskSubmission) -> Result<Submitted<'_>, ClientError> {
-        self.submit(serde_json::to_vec(task).unwrap_or_default(), None).await
+        self.submit(task, None).await
     }
 
     /// Submits a task as Claude Code's clients do; else as [`Client::submit`].
@@ -309,7 +320,7 @@ impl Client {
     /// Any [`ClientError`].
     pub async fn submit_claude(
         &self,
-        body: Vec<u8>,
+        body: &(impl Serialize + ?Sized),
         idempotency_key: Option<&str>,
     ) -> Result<Answer<ClaudeAccepted>, ClientError> {
         self.submit_to(paths::CLAUDE_TASKS, body, idempotency_key).await
@@ -435,13 +446,16 @@ impl Client {
         self.read(path_of(paths::AGENT, id)).await
     }
 
-    /// Registers an agent. `body` is JSON as in [`crate::agent::AgentCreate`].
+    /// Registers an agent. `body` serializes as a [`crate::agent::AgentCreate`] does.
     ///
     /// # Errors
     /// Any [`ClientError`].
-    pub async fn create_agent(&self, body: Vec<u8>) -> Result<Answer<AgentEnvelope>, ClientError> {
+    pub async fn create_agent(
+        &self,
+        body: &(impl Serialize + ?Sized),
+    ) -> Result<Answer<AgentEnvelope>, ClientError> {
         let exchange = Exchange::new(Method::POST, paths::AGENTS.to_owned());
-        self.call(Exchange { body: body.into(), ..exchange }).await
+        self.call(Exchange { body: Content::json(body)?, ..exchange }).await
     }
 
     /// Polls for a worker.
@@ -490,11 +504,11 @@ impl Client {
     /// Any [`ClientError`].
     pub async fn detailed_health(&self) -> Result<Answer<DetailedHealth>, ClientError> {
         let exchange = Exchange::new(Method::GET, paths::HEALTH_DETAILED.to_owned());
-        let (status, raw) = self.wire.exchange(&exchange, self.patience).await?;
+        let heard = self.wire.exchange(&exchange, self.patience).await?;
         // Status 503 with the body of 200 is how this endpoint says that a component is down.
-        match serde_json::from_slice(&raw) {
-            Ok(value) if status == 200 || status == 503 => Ok(Answer { value, raw }),
-            Ok(_) | Err(_) => self.read_answer(status, raw),
+        match serde_json::from_slice(&heard.raw) {
+            Ok(value) if matches!(heard.status, 200 | 503) => Ok(Answer { value, raw: heard.raw }),
+            Ok(_) | Err(_) => self.read_answer(heard),
         }
     }
 
@@ -534,21 +548,27 @@ impl Client {
         &self,
         method: Method,
         path: String,
-        body: Vec<u8>,
+        body: &(impl Serialize + ?Sized),
     ) -> Result<Answer<T>, ClientError> {
-        self.call(Exchange { body: body.into(), ..Exchange::new(method, path) }).await
+        self.call(Exchange { body: Content::json(body)?, ..Exchange::new(method, path) }).await
     }
 
     async fn submit_to<T: DeserializeOwned>(
         &self,
         path: &str,
-        body: Vec<u8>,
+        body: &(impl Serialize + ?Sized),
         idempotency_key: Option<&str>,
     ) -> Result<Answer<T>, ClientError> {
         let own = Uuid::now_v7().simple().to_string();
         let idempotency_key = Some(idempotency_key.unwrap_or(&own));
         let exchange = Exchange::new(Method::POST, path.to_owned());
-        self.call(Exchange { body: body.into(), idempotency_key, harmless: true, ..exchange }).await
+        self.call(Exchange {
+            body: Content::json(body)?,
+            idempotency_key,
+            harmless: true,
+            ..exchange
+        })
+        .await
     }
 
     async fn call<T: DeserializeOwned>(
@@ -558,13 +578,14 @@ impl Client {
         let mut pauses = self.retries.pauses();
         loop {
             let answered = self.wire.exchange(&exchange, self.patience).await;
-            let fault = match answered.and_then(|(status, raw)| self.read_answer(status, raw)) {
+            let fault = match answered.and_then(|heard| self.read_answer(heard)) {
                 Ok(answer) => return Ok(answer),
                 Err(fault) => fault,
             };
             match pauses.next() {
                 Some(pause) if retry::worth_it(&fault, exchange.harmless) => {
-                    tokio::time::sleep(pause).await;
+                    let pause = pause.max(retry::asked_for(&fault));
+                    tokio::time::sleep(retry::spread(pause)).await;
                 }
                 Some(_) | None => return Err(fault),
             }
@@ -578,18 +599,15 @@ impl Client {
         if status == 200 {
             return Ok(opened);
         }
-        let raw = self.wire.rest(opened).await?;
-        Err(self.read_answer::<serde_json::Value>(status, raw).err().unwrap_or_else(|| {
+        let heard = self.wire.rest(opened).await?;
+        Err(self.read_answer::<serde_json::Value>(heard).err().unwrap_or_else(|| {
             let source = serde::de::Error::custom("another status than 200");
             ClientError::NotTheContract { url: self.url().to_owned(), status, source }
         }))
     }
 
-    fn read_answer<T: DeserializeOwned>(
-        &self,
-        status: u16,
-        raw: Bytes,
-    ) -> Result<Answer<T>, ClientError> {
+    fn read_answer<T: DeserializeOwned>(&self, heard: Heard) -> Result<Answer<T>, ClientError> {
+        let Heard { status, retry_after, raw } = heard;
         let not_ours = |source| {
             let url = self.url().to_owned();
             ClientError::NotTheContract { url, status, source }
@@ -599,7 +617,7 @@ impl Client {
             return Ok(Answer { value, raw });
         }
         let body = Box::new(serde_json::from_slice(&raw).map_err(not_ours)?);
-        Err(ClientError::Api { status, body })
+        Err(ClientError::Api { status, body, retry_after })
     }
 }
 

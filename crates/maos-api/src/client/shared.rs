@@ -1,7 +1,8 @@
-//! What tasks share: keys, resources, pools; and schedules, which make tasks. Bodies are JSON as
-//! the server's description says.
+//! What tasks share: keys, resources, pools; and schedules, which make tasks. Bodies are
+//! whatever serializes as the server's description says.
 
 use hyper::Method;
+use serde::Serialize;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -34,8 +35,7 @@ impl Client {
         key: &str,
         limit: &ConcurrencyLimit,
     ) -> Result<Answer<Keys>, ClientError> {
-        let body = serde_json::to_vec(limit).unwrap_or_default();
-        self.send(Method::PUT, named(paths::CONCURRENCY_KEY, key), body).await
+        self.send(Method::PUT, named(paths::CONCURRENCY_KEY, key), limit).await
     }
 
     /// Lets tasks with a `concurrency_key` run as the configuration says for all keys.
@@ -52,8 +52,7 @@ impl Client {
     /// # Errors
     /// Any [`ClientError`].
     pub async fn set_weight(&self, key: &str, weight: u32) -> Result<Answer<Keys>, ClientError> {
-        let body = serde_json::to_vec(&FairnessKey { weight }).unwrap_or_default();
-        self.send(Method::PUT, named(paths::FAIRNESS_KEY, key), body).await
+        self.send(Method::PUT, named(paths::FAIRNESS_KEY, key), &FairnessKey { weight }).await
     }
 
     /// Gives a `fairness_key` one turn, as those have that nobody speaks of.
@@ -78,7 +77,7 @@ impl Client {
     /// Any [`ClientError`].
     pub async fn create_resource(
         &self,
-        body: Vec<u8>,
+        body: &(impl Serialize + ?Sized),
     ) -> Result<Answer<ResourceEnvelope>, ClientError> {
         self.send(Method::POST, paths::RESOURCES.to_owned(), body).await
     }
@@ -98,7 +97,7 @@ impl Client {
     pub async fn change_resource(
         &self,
         id: Uuid,
-        body: Vec<u8>,
+        body: &(impl Serialize + ?Sized),
     ) -> Result<Answer<ResourceEnvelope>, ClientError> {
         self.send(Method::PATCH, path_of(paths::RESOURCE, id), body).await
     }
@@ -115,7 +114,10 @@ impl Client {
     ///
     /// # Errors
     /// Any [`ClientError`].
-    pub async fn allocate(&self, body: Vec<u8>) -> Result<Answer<AllocationEnvelope>, ClientError> {
+    pub async fn allocate(
+        &self,
+        body: &(impl Serialize + ?Sized),
+    ) -> Result<Answer<AllocationEnvelope>, ClientError> {
         self.send(Method::POST, paths::RESOURCES_ALLOCATE.to_owned(), body).await
     }
 
@@ -149,7 +151,7 @@ impl Client {
     /// Any [`ClientError`].
     pub async fn create_schedule(
         &self,
-        body: Vec<u8>,
+        body: &(impl Serialize + ?Sized),
     ) -> Result<Answer<ScheduleEnvelope>, ClientError> {
         self.send(Method::POST, paths::SCHEDULES.to_owned(), body).await
     }
@@ -171,8 +173,8 @@ impl Client {
         id: Uuid,
         paused: bool,
     ) -> Result<Answer<ScheduleEnvelope>, ClientError> {
-        let body = json!({ "paused": paused }).to_string().into();
-        self.send(Method::PATCH, path_of(paths::SCHEDULE, id), body).await
+        let body = json!({ "paused": paused });
+        self.send(Method::PATCH, path_of(paths::SCHEDULE, id), &body).await
     }
 
     /// Ends a schedule.
@@ -214,7 +216,7 @@ impl Client {
     pub async fn change_pool(
         &self,
         name: &str,
-        body: Vec<u8>,
+        body: &(impl Serialize + ?Sized),
     ) -> Result<Answer<PoolEnvelope>, ClientError> {
         self.send(Method::PUT, named(paths::POOL, name), body).await
     }

@@ -9,7 +9,7 @@ use http_body_util::BodyExt;
 use hyper::Method;
 use uuid::Uuid;
 
-use super::retry::{passes, spread};
+use super::retry::{asked_for, passes, spread};
 use super::url::Query;
 use super::wire::{Exchange, Opened};
 use super::{Client, ClientError, path_of};
@@ -233,7 +233,10 @@ impl<'c> Stream<'c> {
         let exchange = Exchange { last_event_id: self.last.as_deref(), ..exchange };
         match self.client.opened(&exchange).await {
             Ok(opened) => self.open = Some(opened),
-            Err(fault) if passes(&fault) => self.rest().await,
+            Err(fault) if passes(&fault) => {
+                self.pause = self.pause.max(asked_for(&fault));
+                self.rest().await;
+            }
             Err(fault) => return Err(fault),
         }
         Ok(())

@@ -2,9 +2,11 @@
 //! are JSON as the server's description says.
 
 use hyper::Method;
+use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::content::Content;
 use super::url::Query;
 use super::wire::Exchange;
 use super::{Answer, Client, ClientError, path_of};
@@ -26,7 +28,7 @@ impl Client {
     /// Any [`ClientError`].
     pub async fn submit_batch(
         &self,
-        body: Vec<u8>,
+        body: &(impl Serialize + ?Sized),
         idempotency_key: Option<&str>,
     ) -> Result<Answer<Vec<BatchResult>>, ClientError> {
         self.submit_to(paths::TASKS_BATCH, body, idempotency_key).await
@@ -46,7 +48,7 @@ impl Client {
         if let Some(reason) = reason {
             body["reason"] = reason.into();
         }
-        self.send(Method::POST, paths::TASKS_BULK.to_owned(), body.to_string().into()).await
+        self.send(Method::POST, paths::TASKS_BULK.to_owned(), &body).await
     }
 
     /// A plan, by its own id or that of its root.
@@ -61,9 +63,12 @@ impl Client {
     ///
     /// # Errors
     /// Any [`ClientError`].
-    pub async fn preview(&self, body: Vec<u8>) -> Result<Answer<ExecutionPlan>, ClientError> {
+    pub async fn preview(
+        &self,
+        body: &(impl Serialize + ?Sized),
+    ) -> Result<Answer<ExecutionPlan>, ClientError> {
         let exchange = Exchange::new(Method::POST, paths::PLANS_PREVIEW.to_owned());
-        self.call(Exchange { body: body.into(), harmless: true, ..exchange }).await
+        self.call(Exchange { body: Content::json(body)?, harmless: true, ..exchange }).await
     }
 
     /// Changes the fields of a task that `body` has.
@@ -73,7 +78,7 @@ impl Client {
     pub async fn change_task(
         &self,
         id: Uuid,
-        body: Vec<u8>,
+        body: &(impl Serialize + ?Sized),
     ) -> Result<Answer<TaskEnvelope>, ClientError> {
         self.send(Method::PATCH, path_of(paths::TASK, id), body).await
     }
@@ -93,7 +98,7 @@ impl Client {
     pub async fn change_agent(
         &self,
         id: Uuid,
-        body: Vec<u8>,
+        body: &(impl Serialize + ?Sized),
     ) -> Result<Answer<AgentEnvelope>, ClientError> {
         self.send(Method::PATCH, path_of(paths::AGENT, id), body).await
     }
@@ -138,11 +143,11 @@ impl Client {
         &self,
         of: AttemptRef,
         token: &str,
-        body: Vec<u8>,
+        body: &(impl Serialize + ?Sized),
     ) -> Result<Answer<OutcomeAnswer>, ClientError> {
         let path = path_of(paths::ATTEMPT_OUTCOME, of.task_id);
         let path = path.replace("{attempt}", &of.attempt.to_string());
-        let (body, token) = (body.into(), Some(token));
+        let (body, token) = (Content::json(body)?, Some(token));
         let exchange = Exchange::new(Method::POST, path);
         self.call(Exchange { body, token, harmless: true, ..exchange }).await
     }

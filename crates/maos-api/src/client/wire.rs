@@ -9,7 +9,7 @@ use std::time::Duration;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, USER_AGENT};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, RETRY_AFTER, USER_AGENT};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -123,12 +123,12 @@ impl Wire {
         &self.address.url
     }
 
-    /// Sends a request and reads the whole answer: its status and its body.
+    /// Sends a request and reads the whole answer.
     pub(super) async fn exchange(
         &self,
         exchange: &Exchange<'_>,
         patience: Patience,
-    ) -> Result<(u16, Bytes), ClientError> {
+    ) -> Result<Heard, ClientError> {
         let limit = patience.answer.saturating_add(exchange.server_wait);
         let mut request = self.request(exchange)?;
         let mut reused = self.take_idle();
@@ -175,8 +175,9 @@ impl Wire {
     }
 
     /// All of an answer that was opened.
-    pub(super) async fn rest(&self, opened: Opened) -> Result<Bytes, ClientError> {
-        self.read(opened.body).await
+    pub(super) async fn rest(&self, opened: Opened) -> Result<Heard, ClientError> {
+        let (status, retry_after) = (opened.status, retry_after(&opened.headers));
+        Ok(Heard { status, retry_after, raw: self.read(opened.body).await? })
     }
 
     fn request(&self, exchange: &Exchange<'_>) -> Result<Request<Outgoing>, ClientError> {
@@ -266,11 +267,12 @@ impl Wire {
         &self,
         connection: &mut Connection,
         request: Request<Outgoing>,
-    ) -> Result<(u16, Bytes), Unanswered> {
+    ) -> Result<Heard, Unanswered> {
         let response = self.send(connection, request).await?;
-        let status = response.status().as_u16();
+        let (status, retry_after) = (response.status().as_u16(), retry_after(response.headers()));
         let body = self.read(response.into_body()).await;
-        Ok((status, body.map_err(|why| Unanswered { why, unsent: None })?))
+        let raw = body.map_err(|why| Unanswered { why, unsent: None })?;
+        Ok(Heard { status, retry_after, raw })
     }
 
     async fn send(
@@ -330,6 +332,14 @@ impl Wire {
     }
 }
 
+/// A whole answer.
+pub(super) struct Heard {
+    pub(super) status: u16,
+    /// When the server wants to be asked again, if it says so.
+    pub(super) retry_after: Option<Duration>,
+    pub(super) raw: Bytes,
+}
+
 /// An answer whose body is still to come; its connection ends with it.
 #[derive(Debug)]
 pub(super) struct Opened {
@@ -337,6 +347,12 @@ pub(super) struct Opened {
     pub(super) headers: HeaderMap,
     pub(super) body: Incoming,
     _connection: Connection,
+}
+
+/// The header in its form of seconds; that of a date is for browsers.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?;
+    text.trim().parse().ok().map(Duration::from_secs)
 }
 
 /// A request without an answer, and the request itself if it never left.

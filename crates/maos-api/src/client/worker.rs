@@ -2,7 +2,7 @@
 //!
 //! It polls the server, runs what it is given side by side, and tells each outcome until the
 //! server has it. It reconnects by itself; what is lost meanwhile is made good by the protocol. It
-//! must not know what the function does.
+//! must not know what the function does. `examples/worker.rs` is a whole program.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -28,10 +28,12 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hyper::body::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -39,7 +41,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::content::Content;
-use super::retry::{Retries, passes, spread};
+use super::retry::{Reconnecting, Retries, passes};
 use super::{Client, ClientError};
 use crate::agent::{AgentCreate, AgentRuntime};
 use crate::artifacts::Artifact;
@@ -52,15 +54,29 @@ use crate::worker::{
 
 /// How long a poll waits when there is nothing to tell.
 const WAIT_MS: u64 = 30_000;
-/// Pause before the server is asked again; doubled each time, and spread by chance.
-const PAUSE_FIRST: Duration = Duration::from_secs(1);
+/// Longest pause before the server is asked again.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Part of the lease that a pause may take: a server that comes back counts it anew, and the worker
+/// is heard within it although one more poll may fail.
+const PAUSES_IN_LEASE: u32 = 3;
 /// What is left after the grace time for telling the server what was stopped.
 const TELL_MAX: Duration = Duration::from_secs(2);
 /// For taking leave of the server, which finds out by itself if need be.
 const LEAVE_MAX: Duration = Duration::from_secs(5);
 /// Lines of log that wait for the server at the most.
 const LINES_MAX: usize = 10_000;
+/// Bytes of one line and of what a sign of progress says: more than a log keeps of it, and enough
+/// for the server to see that it is cut.
+const LINE_BYTES_MAX: usize = 20 << 10;
+/// Bytes of what a failure says: more than a task keeps of it.
+const ERROR_BYTES_MAX: usize = 128 << 10;
+/// Bytes of the outcomes of one poll, and of one of them. With those of its signs and lines a poll
+/// stays below the 64 MiB that a server reads.
+const OUTCOMES_BYTES_MAX: usize = 32 << 20;
+/// Bytes of an outcome, a sign or a line beside what it says, at the most.
+const ENTRY_BYTES: usize = 256;
+/// Bytes of the signs of progress of one poll, and of its lines.
+const SIGNS_BYTES_MAX: usize = 8 << 20;
 
 /// One attempt of a task, as a function gets it.
 #[derive(Debug)]
@@ -76,6 +92,17 @@ pub struct Given {
 }
 
 impl Given {
+    /// The parameters as what they should be.
+    ///
+    /// # Errors
+    /// That they are not, as a failure for good.
+    pub fn parameters<T: DeserializeOwned>(&self) -> Result<T, Verdict> {
+        serde_json::from_str(self.task.parameters.get()).map_err(|why| {
+            let message = format!("its parameters are not what this worker takes: {why}");
+            Verdict::Failed { message, permanent: true }
+        })
+    }
+
     /// Adds a line to the task's log.
     pub fn log(&self, level: LogLevel, line: impl Into<String>) {
         self.progress.log(level, line);
@@ -120,13 +147,18 @@ impl Files {
     }
 }
 
-/// Whether a worker reaches its server.
+/// How a worker stands with its server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Contact {
+    /// The server has taken it: it can be given tasks from now on.
+    Serving,
     /// Not any more, or not yet, and why; it goes on trying.
     Away(String),
     /// Again.
     Back,
+    /// The server had missed it for too long and gave what it held to others, so it was given up
+    /// here too; it serves again.
+    Lost,
 }
 
 /// Tells when an attempt is to stop.
@@ -185,23 +217,39 @@ pub enum Verdict {
     Lost,
 }
 
+impl Verdict {
+    /// It has this result; what cannot be written as JSON is a failure for good.
+    #[must_use]
+    pub fn completed(result: &(impl Serialize + ?Sized)) -> Verdict {
+        match serde_json::value::to_raw_value(result) {
+            Ok(document) => Verdict::Completed(document),
+            Err(why) => {
+                let message = format!("its result cannot be written as JSON: {why}");
+                Verdict::Failed { message, permanent: true }
+            }
+        }
+    }
+}
+
 impl Signs {
-    /// Tells how far it has come: a part of 1, and words.
+    /// Tells how far it has come: a part of 1, and words. What is below 0 or above 1 counts as
+    /// that: one bad sign would have the whole poll refused.
     pub fn tell(&self, fraction: Option<f64>, message: Option<String>) {
         let AttemptRef { task_id, attempt } = self.attempt;
-        let message = message.map(Cow::Owned);
+        let fraction = fraction.filter(|part| !part.is_nan()).map(|part| part.clamp(0.0, 1.0));
+        let message = message.map(|message| Cow::Owned(cut(message, LINE_BYTES_MAX)));
         // A worker that has ended tells nobody.
         drop(self.sink.send(Sign::Progress(Progress { task_id, attempt, fraction, message })));
     }
 
-    /// Adds a line to the task's log. While the server is away at most [`LINES_MAX`] lines wait;
-    /// what comes then is left out, which the log says.
+    /// Adds a line to the task's log. At most [`LINES_MAX`] lines wait for the server; what comes
+    /// then is left out, which the log says.
     pub fn log(&self, level: LogLevel, line: impl Into<String>) {
         let AttemptRef { task_id, attempt } = self.attempt;
         let waiting = self.waiting.fetch_add(1, Ordering::Relaxed);
         let line = match waiting {
-            LINES_MAX => "more lines are left out here: the server is away".to_owned(),
-            _ => line.into(),
+            LINES_MAX => format!("more lines are left out here: {LINES_MAX} wait for the server"),
+            _ => cut(line.into(), LINE_BYTES_MAX),
         };
         if waiting > LINES_MAX {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
@@ -223,8 +271,10 @@ pub struct Worker {
     slots: usize,
     /// Whether the agent stays when the worker ends.
     stays: bool,
-    /// Who is told when the server cannot be reached.
+    /// Who is told how it stands with the server.
     told: Option<mpsc::UnboundedSender<Contact>>,
+    /// Whether the server was not reached the last time.
+    away: AtomicBool,
 }
 
 /// How far a worker is with its end.
@@ -257,6 +307,7 @@ struct Sent {
     outcomes: usize,
     signs: usize,
     lines: usize,
+    pause_max: Duration,
 }
 
 /// Attempts that run, and outcomes that the server does not have yet.
@@ -266,6 +317,8 @@ struct Desk {
     names: HashMap<tokio::task::Id, AttemptRef>,
     stops: HashMap<AttemptRef, watch::Sender<bool>>,
     ended: Vec<(AttemptRef, Verdict, bool)>,
+    /// How long the worker may be silent, once that is known.
+    lease: Option<Duration>,
 }
 
 impl Worker {
@@ -288,10 +341,12 @@ impl Worker {
         let slots = usize::try_from(slots).unwrap_or(usize::MAX);
         // It tries again by itself, for as long as it takes.
         let client = Arc::new(client.with_retries(Retries::NONE));
-        Worker { client, agent, id, slots, stays: false, told: None }
+        let away = AtomicBool::new(false);
+        Worker { client, agent, id, slots, stays: false, told: None, away }
     }
 
-    /// Tells when the server cannot be reached, once each time, and when it can be again.
+    /// Tells when it serves, when the server cannot be reached, once each time, and when it can be
+    /// again.
     pub fn contacts(&mut self) -> mpsc::UnboundedReceiver<Contact> {
         let (told, contacts) = mpsc::unbounded_channel();
         self.told = Some(told);
@@ -330,27 +385,27 @@ impl Worker {
         Fut: Future<Output = Verdict> + Send + 'static,
     {
         let work = Arc::new(work);
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let incarnation = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        let incarnation = incarnation();
         let (sink, mut signs) = mpsc::unbounded_channel();
-        let mut desk = Desk::default();
+        let lease = self.agent.heartbeat_timeout.map(Duration::from_secs);
+        let mut desk = Desk { lease, ..Desk::default() };
         let mut untold = Untold::default();
         let waiting = Arc::new(AtomicUsize::new(0));
         let mut ending = Ending::No;
         tokio::pin!(stop);
         tokio::select! {
-            registered = self.register() => registered?,
+            registered = self.register(desk.pause_max()) => registered?,
             () = &mut stop => return Ok(()),
         }
-        while ending == Ending::No || !desk.is_empty() {
+        self.tell(Contact::Serving);
+        while ending == Ending::No || !desk.is_empty() || !untold.is_empty() {
             let poll = self.poll(incarnation, &desk, &untold, ending != Ending::No);
             let waits = !poll.wait.is_zero();
             tokio::select! {
                 answer = self.ask(&poll) => match answer? {
                     Some(answer) => {
                         desk.ended.drain(..poll.outcomes);
-                        untold.progress.drain(..poll.signs);
-                        untold.lines.drain(..poll.lines);
+                        untold.forget(&poll);
                         waiting.fetch_sub(poll.lines, Ordering::Relaxed);
                         desk.take(answer, &work, &sink, (&waiting, &self.client));
                     }
@@ -368,6 +423,10 @@ impl Worker {
                 }
                 () = ending.due() => {
                     if matches!(ending, Ending::Telling(_)) {
+                        // Lines that nobody takes hold up nobody.
+                        if desk.is_empty() {
+                            break;
+                        }
                         return Err(self.untold(&desk));
                     }
                     desk.stop_all();
@@ -392,8 +451,14 @@ impl Worker {
     }
 
     fn poll(&self, incarnation: u64, desk: &Desk, untold: &Untold, draining: bool) -> Sent {
-        let outcomes: Vec<Outcome<'_>> =
-            desk.ended.iter().take(OUTCOMES_MAX).map(outcome).collect();
+        let told = fitting(&desk.ended, OUTCOMES_MAX, OUTCOMES_BYTES_MAX, bytes_of);
+        let outcomes: Vec<Outcome<'_>> = told.iter().map(outcome).collect();
+        let progress = fitting(&untold.progress, OUTCOMES_MAX, SIGNS_BYTES_MAX, |sign| {
+            sign.message.as_deref().map_or(0, bytes_as_json)
+        });
+        let logs = fitting(&untold.lines, LOG_LINES_MAX, SIGNS_BYTES_MAX, |line| {
+            line.line.as_deref().map_or(0, bytes_as_json)
+        });
         let room = self.slots.saturating_sub(desk.stops.len() + desk.ended.len() - outcomes.len());
         let quiet = outcomes.is_empty() && untold.is_empty();
         let room = if draining { 0 } else { room };
@@ -405,8 +470,8 @@ impl Worker {
             wait_ms: if quiet { WAIT_MS } else { 0 },
             holding: desk.stops.keys().copied().chain(held).collect(),
             outcomes,
-            progress: untold.progress.iter().take(OUTCOMES_MAX).cloned().collect(),
-            logs: untold.lines.iter().take(LOG_LINES_MAX).cloned().collect(),
+            progress: progress.to_vec(),
+            logs: logs.to_vec(),
             ..Poll::default()
         };
         Sent {
@@ -415,68 +480,86 @@ impl Worker {
             outcomes: poll.outcomes.len(),
             signs: poll.progress.len(),
             lines: poll.logs.len(),
+            pause_max: desk.pause_max(),
         }
     }
 
     /// Polls until there is an answer; `None` when all that was held is lost.
     async fn ask(&self, poll: &Sent) -> Result<Option<PollAnswer>, ClientError> {
-        let (mut pause, mut away) = (PAUSE_FIRST, false);
+        let mut pauses = Reconnecting::within(poll.pause_max);
         loop {
-            match self.client.poll_with(self.id, poll.body.clone(), poll.wait).await {
+            let error = match self.client.poll_with(self.id, poll.body.clone(), poll.wait).await {
                 Ok(answer) => {
-                    self.tell_back(away);
+                    self.tell_back();
                     return Ok(Some(answer.value));
                 }
-                Err(error) if passes(&error) => self.tell_away(&mut away, &error),
-                Err(error) => match code_of(&error) {
-                    Some("AGENT_LOST" | "AGENT_NOT_FOUND") => {
-                        self.register().await?;
-                        return Ok(None);
-                    }
-                    Some(_) | None => return Err(error),
-                },
+                Err(error) => error,
+            };
+            if passes(&error) {
+                self.tell_away(&error);
+                tokio::time::sleep(pauses.after(&error)).await;
+                continue;
             }
-            tokio::time::sleep(spread(pause)).await;
-            pause = (pause * 2).min(PAUSE_MAX);
+            if !matches!(code_of(&error), Some("AGENT_LOST" | "AGENT_NOT_FOUND")) {
+                return Err(error);
+            }
+            self.tell_back();
+            self.register(poll.pause_max).await?;
+            self.tell(Contact::Lost);
+            return Ok(None);
         }
     }
 
-    async fn register(&self) -> Result<(), ClientError> {
-        let body = serde_json::to_vec(&self.agent).unwrap_or_default();
-        let (mut pause, mut away) = (PAUSE_FIRST, false);
+    async fn register(&self, pause_max: Duration) -> Result<(), ClientError> {
+        let mut pauses = Reconnecting::within(pause_max);
         loop {
-            match self.client.create_agent(body.clone()).await {
+            match self.client.create_agent(&self.agent).await {
                 Ok(_) => {
-                    self.tell_back(away);
+                    self.tell_back();
                     return Ok(());
                 }
                 Err(error) if passes(&error) => {
-                    self.tell_away(&mut away, &error);
-                    tokio::time::sleep(spread(pause)).await;
+                    self.tell_away(&error);
+                    tokio::time::sleep(pauses.after(&error)).await;
                 }
                 Err(error) => return Err(error),
             }
-            pause = (pause * 2).min(PAUSE_MAX);
         }
     }
 
-    fn tell_away(&self, away: &mut bool, error: &ClientError) {
-        if !std::mem::replace(away, true)
-            && let Some(told) = &self.told
-        {
+    fn tell_away(&self, error: &ClientError) {
+        if !self.away.swap(true, Ordering::Relaxed) {
+            self.tell(Contact::Away(error.to_string()));
+        }
+    }
+
+    fn tell_back(&self) {
+        if self.away.swap(false, Ordering::Relaxed) {
+            self.tell(Contact::Back);
+        }
+    }
+
+    fn tell(&self, contact: Contact) {
+        if let Some(told) = &self.told {
             // Nobody may want to know any more.
-            drop(told.send(Contact::Away(error.to_string())));
-        }
-    }
-
-    fn tell_back(&self, away: bool) {
-        if let Some(told) = self.told.as_ref().filter(|_| away) {
-            drop(told.send(Contact::Back));
+            drop(told.send(contact));
         }
     }
 }
 
+/// A number that grows with every start of a process.
+fn incarnation() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
 impl Untold {
+    /// Leaves out what the server has now.
+    fn forget(&mut self, told: &Sent) {
+        self.progress.drain(..told.signs);
+        self.lines.drain(..told.lines);
+    }
+
     fn add(&mut self, sign: Sign) {
         match sign {
             Sign::Progress(sign) => self.progress.push(sign),
@@ -494,6 +577,11 @@ impl Desk {
         self.stops.is_empty() && self.ended.is_empty()
     }
 
+    /// The longest pause that does not cost the attempts.
+    fn pause_max(&self) -> Duration {
+        self.lease.map_or(PAUSE_MAX, |lease| PAUSE_MAX.min(lease / PAUSES_IN_LEASE))
+    }
+
     fn take<F, Fut>(
         &mut self,
         answer: PollAnswer,
@@ -504,6 +592,7 @@ impl Desk {
         F: Fn(Given) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Verdict> + Send + 'static,
     {
+        self.lease = Some(Duration::from_secs(answer.lease_seconds.max(1)));
         for task in answer.tasks {
             let attempt = AttemptRef { task_id: task.task_id, attempt: task.attempt };
             let ended = self.ended.iter().any(|(held, _, _)| *held == attempt);
@@ -548,7 +637,7 @@ impl Desk {
         let Some(attempt) = self.names.remove(&id) else { return };
         if let Some(stop) = self.stops.remove(&attempt) {
             let stopped = *stop.borrow();
-            self.ended.push((attempt, verdict, stopped));
+            self.ended.push((attempt, bounded(verdict), stopped));
         }
     }
 
@@ -587,6 +676,64 @@ fn outcome((attempt, verdict, stopped): &(AttemptRef, Verdict, bool)) -> Outcome
     }
     let AttemptRef { task_id, attempt } = *attempt;
     Outcome { task_id, attempt, status, result, subtasks, error, permanent }
+}
+
+/// The verdict, if one poll can hold it; else why it cannot be told.
+fn bounded(verdict: Verdict) -> Verdict {
+    match verdict {
+        Verdict::Completed(document) | Verdict::HandedOver(document)
+            if document.get().len() > OUTCOMES_BYTES_MAX =>
+        {
+            let bytes = document.get().len();
+            let message = format!("its result has {bytes} bytes, more than any server takes");
+            Verdict::Failed { message, permanent: true }
+        }
+        Verdict::Failed { message, permanent } => {
+            Verdict::Failed { message: cut(message, ERROR_BYTES_MAX), permanent }
+        }
+        Verdict::Completed(_) | Verdict::HandedOver(_) | Verdict::Lost => verdict,
+    }
+}
+
+/// The first of `entries`: at most so many, with so many bytes; but one at least, so that none
+/// holds up those behind it.
+fn fitting<T>(
+    entries: &[T],
+    count_max: usize,
+    bytes_max: usize,
+    bytes: impl Fn(&T) -> usize,
+) -> &[T] {
+    let mut sum = 0_usize;
+    let fit = entries.iter().take(count_max).take_while(|entry| {
+        sum = sum.saturating_add(ENTRY_BYTES + bytes(entry));
+        sum <= bytes_max
+    });
+    let count = fit.count().max(1).min(entries.len());
+    &entries[..count]
+}
+
+fn bytes_of((_, verdict, _): &(AttemptRef, Verdict, bool)) -> usize {
+    match verdict {
+        Verdict::Completed(document) | Verdict::HandedOver(document) => document.get().len(),
+        Verdict::Failed { message, .. } => bytes_as_json(message),
+        Verdict::Lost => 0,
+    }
+}
+
+/// What a text takes as JSON, at the most: what is escaped takes more than it has.
+fn bytes_as_json(text: &str) -> usize {
+    let escaped = |byte: u8| match byte {
+        b'"' | b'\\' => 2,
+        0..b' ' => 6,
+        _ => 1,
+    };
+    text.bytes().map(escaped).sum()
+}
+
+/// The text up to so many bytes.
+fn cut(mut text: String, bytes_max: usize) -> String {
+    text.truncate(text.floor_char_boundary(bytes_max));
+    text
 }
 
 fn code_of(error: &ClientError) -> Option<&str> {

@@ -5,6 +5,7 @@
 mod operations;
 #[cfg(feature = "tls")]
 mod tls;
+mod workers;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -13,6 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use maos_api::client::{Client, ClientError, Patience, Retries};
+use serde_json::json;
 
 const HEALTH: &str = r#"{"status":"healthy","timestamp":"2026-01-01T00:00:00Z","service":"maos",
     "version":"1","uptime_seconds":1,"newer":true}"#;
@@ -84,7 +86,7 @@ fn a_request_that_may_have_arrived_is_not_sent_again() {
         stream.write_all(&answer(HEALTH).as_bytes()[..60]).unwrap();
         stream.shutdown(std::net::Shutdown::Both).unwrap();
     });
-    let error = run(client.create_agent(b"{}".to_vec())).unwrap_err();
+    let error = run(client.create_agent(&json!({}))).unwrap_err();
     assert!(matches!(error, ClientError::Broken { .. }), "{error:?}");
     assert_eq!(connections.try_iter().count(), 1);
 }
@@ -95,7 +97,7 @@ fn a_read_waits_for_a_server_that_starts_and_a_change_does_not() {
     let patience = Patience { refused: Duration::from_secs(60), ..Patience::default() };
     let client = Client::new(&format!("http://{address}")).unwrap();
     let client = client.with_retries(Retries::NONE).with_patience(patience);
-    let error = run(client.create_agent(b"{}".to_vec())).unwrap_err();
+    let error = run(client.create_agent(&json!({}))).unwrap_err();
     assert!(matches!(error, ClientError::Unreachable { .. }), "{error:?}");
     let start = async {
         let listener = TcpListener::bind(address).unwrap();
@@ -177,7 +179,7 @@ fn a_submission_is_sent_again_under_the_same_key_until_it_is_taken() {
         stream.shutdown(std::net::Shutdown::Both).unwrap();
     });
     let client = quick(client);
-    let accepted = run(client.submit(b"{}".to_vec(), None)).unwrap();
+    let accepted = run(client.submit(&json!({}), None)).unwrap();
     assert_eq!(accepted.task.name, "n");
     let keys: Vec<String> = seen.try_iter().collect();
     assert!(keys.len() == 3 && keys.iter().all(|key| key == &keys[0] && key.len() == 32));
@@ -191,9 +193,23 @@ fn what_stays_refused_is_told_in_the_end() {
         stream.write_all(busy.as_bytes()).unwrap();
         stream.shutdown(std::net::Shutdown::Both).unwrap();
     });
-    let error = run(quick(client).create_agent(b"{}".to_vec())).unwrap_err();
+    let error = run(quick(client).create_agent(&json!({}))).unwrap_err();
     assert!(matches!(error, ClientError::Api { status: 429, .. }), "{error:?}");
     assert_eq!(connections.try_iter().count(), 6);
+}
+
+#[test]
+fn a_request_comes_again_no_sooner_than_the_server_asks_for() {
+    let (client, _connections) = server(|mut stream, index| {
+        heads(stream);
+        let busy = answer(BUSY).replace("200 OK", "429 Too Many Requests\r\nretry-after: 1");
+        let said = if index == 0 { busy } else { answer(HEALTH) };
+        stream.write_all(said.as_bytes()).unwrap();
+        stream.shutdown(std::net::Shutdown::Both).unwrap();
+    });
+    let began = std::time::Instant::now();
+    run(quick(client).health()).unwrap();
+    assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
 }
 
 #[cfg(not(feature = "tls"))]

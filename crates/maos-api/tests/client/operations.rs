@@ -17,7 +17,7 @@ use maos_api::logs::{LogLevel, LogQuery};
 use maos_api::messages::{Mailbox, MailboxQuery, MessageQuery};
 use maos_api::task::{BulkOperation, Priority, TaskStatus, TaskSubmission};
 use maos_api::worker::{AttemptRef, Poll};
-use serde_json::Value;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::{answer, heads, run};
@@ -62,13 +62,13 @@ fn tasks(client: &Client) -> Vec<Call<'_>> {
     let one = AttemptRef { task_id: ID, attempt: 1 };
     calls! {
         list_tasks: client.tasks(&query),
-        submit_task: client.submit(Vec::new(), None),
+        submit_task: client.submit(&json!({}), None),
         submit_task: client.submit_task(&TaskSubmission::default()),
-        submit_tasks: client.submit_batch(Vec::new(), None),
+        submit_tasks: client.submit_batch(&json!({}), None),
         change_tasks: client.bulk(BulkOperation::Retry, &[ID], Some("why")),
         get_task: client.task(ID, 1),
         get_task: client.wait_for(ID),
-        change_task: client.change_task(ID, Vec::new()),
+        change_task: client.change_task(ID, &json!({})),
         cancel_task: client.cancel(ID, Some("why")),
         retry_task: client.retry(ID),
         get_task_results: client.results(ID),
@@ -79,10 +79,10 @@ fn tasks(client: &Client) -> Vec<Call<'_>> {
         list_artifacts: client.artifacts(ID),
         get_artifact: client.artifact(ID, "a/b"),
         put_artifact: client.put_artifact(ID, "a/b", None, Some(1), b"text".to_vec()),
-        bring_outcome: client.bring_outcome(one, "token", b"{}".to_vec()),
-        preview_plan: client.preview(Vec::new()),
+        bring_outcome: client.bring_outcome(one, "token", &json!({})),
+        preview_plan: client.preview(&json!({})),
         get_plan: client.plan(ID),
-        submit_claude_task: client.submit_claude(Vec::new(), None),
+        submit_claude_task: client.submit_claude(&json!({}), None),
         get_claude_task: client.claude_task(ID, 1),
         cancel_claude_task: client.cancel_claude(ID, Some("why")),
         get_claude_task_results: client.claude_results(ID),
@@ -103,21 +103,21 @@ fn agents(client: &Client) -> Vec<Call<'_>> {
     };
     calls! {
         list_agents: client.agents(&query),
-        create_agent: client.create_agent(Vec::new()),
+        create_agent: client.create_agent(&json!({})),
         get_agent: client.agent(ID),
-        change_agent: client.change_agent(ID, Vec::new()),
+        change_agent: client.change_agent(ID, &json!({})),
         terminate_agent: client.terminate_agent(ID),
         poll: client.poll(ID, &Poll::default()),
         list_pools: client.pools(),
         get_pool: client.pool("a b"),
-        change_pool: client.change_pool("a b", Vec::new()),
+        change_pool: client.change_pool("a b", &json!({})),
         get_pool_demand: client.pool_demand("a b"),
         list_resources: client.resources(),
-        create_resource: client.create_resource(Vec::new()),
+        create_resource: client.create_resource(&json!({})),
         get_resource: client.resource(ID),
-        change_resource: client.change_resource(ID, Vec::new()),
+        change_resource: client.change_resource(ID, &json!({})),
         delete_resource: client.delete_resource(ID),
-        allocate_resources: client.allocate(Vec::new()),
+        allocate_resources: client.allocate(&json!({})),
         list_allocations: client.allocations(),
         release_resources: client.release("a b"),
         list_keys: client.keys(),
@@ -134,13 +134,13 @@ fn messages(client: &Client) -> Vec<Call<'_>> {
     let query = MessageQuery { mailbox, reader, offset, limit: 4, wait_seconds: 1 };
     let named = MailboxQuery { prefix: "topic:".into(), after: "topic:t".into(), limit: 5 };
     calls! {
-        send_message: client.send_message(Vec::new(), None),
+        send_message: client.send_message(&json!({}), None),
         read_messages: client.messages(&query),
-        acknowledge_messages: client.acknowledge(Vec::new()),
+        acknowledge_messages: client.acknowledge(&json!({})),
         list_mailboxes: client.mailboxes(&named),
         list_subscriptions: client.subscriptions(),
         get_subscription: client.subscription("a b"),
-        set_subscription: client.set_subscription("a b", Vec::new()),
+        set_subscription: client.set_subscription("a b", &json!({})),
         end_subscription: client.end_subscription("a b"),
         replay_subscription: client.replay_subscription("a b"),
     }
@@ -161,12 +161,12 @@ fn system(client: &Client) -> Vec<Call<'_>> {
         openapi: client.description(),
         watch_events: client.events(&filter, None).next(),
         list_checkpoints: client.checkpoints(),
-        create_checkpoint: client.create_checkpoint(Vec::new()),
+        create_checkpoint: client.create_checkpoint(&json!({})),
         get_checkpoint: client.checkpoint(ID),
         delete_checkpoint: client.delete_checkpoint(ID),
         restore_checkpoint: client.restore_checkpoint(ID),
         list_schedules: client.schedules(),
-        create_schedule: client.create_schedule(Vec::new()),
+        create_schedule: client.create_schedule(&json!({})),
         get_schedule: client.schedule(ID),
         pause_schedule: client.pause_schedule(ID, true),
         delete_schedule: client.delete_schedule(ID),

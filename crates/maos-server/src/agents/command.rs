@@ -107,7 +107,7 @@ impl Commands {
             id,
             command: config.command.iter().map(|part| config.beside(part)).collect(),
             folder: folder.path.clone(),
-            environment,
+            environment: Some(environment),
             memory_bytes: config.memory_mb.map(|megabytes| megabytes.saturating_mul(1 << 20)),
         };
         match self.supervisor.spawn(&spec) {

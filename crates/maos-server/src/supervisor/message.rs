@@ -11,7 +11,8 @@ pub(super) enum Request {
         id: String,
         command: Vec<String>,
         folder: PathBuf,
-        environment: Vec<(String, String)>,
+        /// `None`: the supervisor's own.
+        environment: Option<Vec<(String, String)>>,
         memory_bytes: Option<u64>,
     },
     Stop {

@@ -3,8 +3,8 @@
 //! Every program runs under one process of ours, the supervisor: this binary re-executed, a child
 //! subreaper, connected by a socket. When the socket closes, because the server stopped or was
 //! killed, the supervisor ends all its descendants, also those in sessions of their own and
-//! double-forked ones. A sweep at the next start is the second net. Linux only: it rests on `/proc`
-//! and on subreapers.
+//! double-forked ones. A sweep at the next start is the second net, where there is a data directory
+//! to remember it. Linux only: it rests on `/proc` and on subreapers.
 
 mod link;
 mod message;
@@ -65,8 +65,8 @@ pub struct ProgramSpec {
     pub command: Vec<String>,
     /// Where it runs.
     pub folder: PathBuf,
-    /// Its whole environment, but for our markers.
-    pub environment: Vec<(String, String)>,
+    /// Its whole environment, but for our markers; `None`: that of this process.
+    pub environment: Option<Vec<(String, String)>>,
     /// Address space of each of its processes, at the most.
     pub memory_bytes: Option<u64>,
 }
@@ -109,7 +109,7 @@ pub struct Supervisor {
     shared: Arc<Shared>,
     command: Vec<OsString>,
     marker: String,
-    record: PathBuf,
+    record: Option<PathBuf>,
 }
 
 #[derive(Default)]
@@ -136,24 +136,27 @@ impl Supervisor {
         data_dir: &Path,
     ) -> Result<Supervisor, SupervisorError> {
         let record = data_dir.join("supervisor");
-        let marker = Uuid::now_v7().to_string();
-        let shared = Arc::default();
-        let command = command.to_vec();
-        let supervisor = Supervisor { shared, command, marker, record };
-        let failed = |source| SupervisorError::Record { path: supervisor.record.clone(), source };
-        match fs::read_to_string(&supervisor.record) {
+        let failed = |source| SupervisorError::Record { path: record.clone(), source };
+        match fs::read_to_string(&record) {
             Ok(earlier) => {
                 let swept = tokio::task::spawn_blocking(move || sweep(earlier.trim())).await;
                 let swept = swept.unwrap_or_default();
                 if swept > 0 {
                     warn!("ended {swept} processes that an earlier server left behind");
                 }
-                fs::remove_file(&supervisor.record).map_err(failed)?;
+                fs::remove_file(&record).map_err(failed)?;
             }
             Err(why) if why.kind() == io::ErrorKind::NotFound => {}
             Err(why) => return Err(failed(why)),
         }
-        Ok(supervisor)
+        Ok(Supervisor { record: Some(record), ..Supervisor::unrecorded(command) })
+    }
+
+    /// The same without a data directory: nothing is swept, now or by the next one.
+    #[must_use]
+    pub fn unrecorded(command: &[OsString]) -> Supervisor {
+        let marker = Uuid::now_v7().to_string();
+        Supervisor { shared: Arc::default(), command: command.to_vec(), marker, record: None }
     }
 
     /// Runs a program.
@@ -198,7 +201,7 @@ impl Supervisor {
         link.close();
         let ended = tokio::task::spawn_blocking(move || link.wait(patience)).await;
         match ended {
-            Ok(true) => drop(fs::remove_file(&self.record)),
+            Ok(true) => drop(self.record.as_ref().map(fs::remove_file)),
             Ok(false) | Err(_) => warn!("the process that runs programs has not ended yet"),
         }
     }
@@ -228,8 +231,10 @@ impl Supervisor {
 
     fn open(&self, state: &mut State) -> Result<Arc<Link>, SupervisorError> {
         // Written first: whatever starts from here on is found by the next sweep.
-        fs::write(&self.record, &self.marker)
-            .map_err(|source| SupervisorError::Record { path: self.record.clone(), source })?;
+        if let Some(path) = &self.record {
+            fs::write(path, &self.marker)
+                .map_err(|source| SupervisorError::Record { path: path.clone(), source })?;
+        }
         let link = Link::open(&self.command, &self.marker).map_err(SupervisorError::NotStarted)?;
         let link = Arc::new(link);
         let (hearing, shared, marker) = (link.clone(), self.shared.clone(), self.marker.clone());

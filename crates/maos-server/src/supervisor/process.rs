@@ -76,7 +76,7 @@ fn supervise() -> io::Result<()> {
 struct Start {
     command: Vec<String>,
     folder: PathBuf,
-    environment: Vec<(String, String)>,
+    environment: Option<Vec<(String, String)>>,
     memory_bytes: Option<u64>,
 }
 
@@ -88,11 +88,12 @@ impl Supervising {
             program.command.split_first().ok_or_else(|| io::Error::other("no program is named"))?;
         let marker = std::env::var(SUPERVISOR_MARKER).unwrap_or_default();
         let mut command = Command::new(name);
+        if let Some(environment) = &program.environment {
+            command.env_clear().envs(environment.iter().map(|(name, value)| (name, value)));
+        }
         command
             .args(arguments)
             .current_dir(&program.folder)
-            .env_clear()
-            .envs(program.environment.iter().map(|(name, value)| (name, value)))
             .env(SUPERVISOR_MARKER, marker)
             .env(ATTEMPT_MARKER, id)
             .stdin(Stdio::from(stdin))

@@ -469,7 +469,7 @@ async fn an_attempt_is_given_no_time_at_the_end(mut config: Config) {
     let setup = setup(folder.path().into());
     let host = host::open(config.clone(), setup.clone()).await.unwrap();
     let client = Client::new(&format!("http://{}", host.address)).unwrap();
-    client.submit(body.to_string().into_bytes(), None).await.unwrap();
+    client.submit(&body, None).await.unwrap();
     eventually("it is called", async || calls.load(Ordering::SeqCst) == 1).await;
     host.stop().await;
     let host = host::open(config, setup).await.unwrap();

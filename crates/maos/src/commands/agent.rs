@@ -199,7 +199,7 @@ async fn create(client: &Client, json: bool, create: &Create) -> anyhow::Result<
         heartbeat_timeout: create.heartbeat_timeout,
         ..AgentCreate::default()
     };
-    let answer = client.create_agent(serde_json::to_vec(&body)?).await?;
+    let answer = client.create_agent(&body).await?;
     for warning in &answer.warnings {
         words::say(&format!("warning: {}", words::harmless(warning)));
     }

@@ -91,7 +91,7 @@ async fn create(client: &Client, json: bool, name: Option<&str>) -> anyhow::Resu
         Some(name) => json!({ "name": name }),
         None => json!({}),
     };
-    let answer = client.create_checkpoint(serde_json::to_vec(&body)?).await?;
+    let answer = client.create_checkpoint(&body).await?;
     for warning in &answer.warnings {
         words::say(&format!("warning: {}", words::harmless(warning)));
     }

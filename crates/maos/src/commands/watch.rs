@@ -1,16 +1,16 @@
 //! `maos watch`: what a server does, as it happens.
 //!
-//! On a terminal a picture that is drawn anew: figures, rates, agents and the last events. Without
-//! one a line for each event. It goes on until it is ended.
+//! On a terminal a picture that is drawn anew: figures, rates, agents and the last events, as much
+//! of each as there are lines for. Without one a line for each event. It goes on until it is ended.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use console::Term;
-use maos_api::agent::Agent;
+use maos_api::agent::{Agent, AgentStatus};
 use maos_api::client::Client;
 use maos_api::events::{Event, EventFilter};
 use maos_api::listing::AgentQuery;
@@ -119,6 +119,8 @@ async fn picture(client: &Client) -> anyhow::Result<()> {
             }
         }
         due = Moment::now() + REST;
+        let (rows, columns) = term.size();
+        let lines_max = usize::from(rows).saturating_sub(1);
         let text = match shot(client).await {
             Ok((status, now, agents)) => {
                 let text = Picture {
@@ -130,14 +132,13 @@ async fn picture(client: &Client) -> anyhow::Result<()> {
                     agents_count: agents.total_items,
                     events: &recent,
                 }
-                .text(Screen::stdout());
+                .text(Screen::stdout(), lines_max);
                 before = Some(now);
                 text
             }
             Err(fault) => format!("{fault}; trying on until it does"),
         };
-        let (rows, columns) = term.size();
-        let shown: Vec<&str> = text.lines().take(usize::from(rows).saturating_sub(1)).collect();
+        let shown: Vec<&str> = text.lines().take(lines_max).collect();
         term.clear_last_lines(drawn)?;
         for line in &shown {
             term.write_line(&console::truncate_str(line, columns.into(), "…"))?;
@@ -153,12 +154,49 @@ async fn shot(
     let metrics = client.metrics().await?.value;
     let whole = AgentQuery::default();
     let page_size = u32::try_from(AGENTS_MAX).unwrap_or(whole.page_size);
-    let agents = client.agents(&AgentQuery { page_size, ..whole }).await?.value;
+    let mut agents = client.agents(&AgentQuery { page_size, ..whole.clone() }).await?.value;
+    if agents.has_next {
+        // Who works may be on any page.
+        let statuses = vec![AgentStatus::Busy, AgentStatus::Overloaded];
+        let busy = AgentQuery { page_size, statuses, ..whole };
+        agents.items.extend(client.agents(&busy).await?.value.items);
+    }
+    agents.items = busy_first(agents.items);
     Ok((status, Sample { at: Instant::now(), metrics }, agents))
 }
 
+/// Each agent once, those that work before all others; else nobody changes places.
+fn busy_first(mut agents: Vec<Agent>) -> Vec<Agent> {
+    let mut seen = HashSet::new();
+    agents.retain(|agent| seen.insert(agent.id));
+    agents.sort_by_key(|agent| agent.task_queue.is_empty());
+    agents.truncate(AGENTS_MAX);
+    agents
+}
+
 impl Picture<'_> {
-    fn text(&self, screen: Screen) -> String {
+    /// The picture in so many lines: the first agents and the last events that there is room for.
+    fn text(&self, screen: Screen, lines_max: usize) -> String {
+        let head = self.head();
+        // A blank line each, the titles, and how many agents there are more.
+        let room = lines_max.saturating_sub(head.lines().count() + 4);
+        let events_count = self.events.len().min(room - self.agents.len().min(room.div_ceil(2)));
+        let agents_count = self.agents.len().min(room - events_count);
+        let agents = self.agents.iter().take(agents_count);
+        let rows: Vec<[String; 4]> = agents.map(|agent| row(agent, screen)).collect();
+        let table = screen.table(["AGENT", "STATUS", "RUNS", "DONE"], &rows);
+        let mut text = format!("{head}\n\n{table}\n");
+        let more = self.agents_count.saturating_sub(rows.len() as u64);
+        if more > 0 {
+            text.push_str(&format!("and {more} more\n"));
+        }
+        for event in self.events.iter().skip(self.events.len() - events_count) {
+            text.push_str(&format!("\n{}", line(event, screen)));
+        }
+        text
+    }
+
+    fn head(&self) -> String {
         let figures = &self.now.metrics.orchestrator;
         let count = |name| figure(figures, name);
         let tasks = format!(
@@ -173,22 +211,12 @@ impl Picture<'_> {
         let manager = &self.now.metrics.agent_manager;
         let (active, idle) = (figure(manager, "active_agents"), figure(manager, "idle_agents"));
         let up = span(self.status.uptime_seconds);
-        let fields = Fields::default()
+        Fields::default()
             .with("server", format!("{}, up {up}", self.url))
             .with("tasks", tasks)
             .with("rates", self.rates())
-            .with("agents", format!("{} serving, {active} active, {idle} idle", self.agents_count));
-        let rows: Vec<[String; 4]> = self.agents.iter().map(|agent| row(agent, screen)).collect();
-        let table = screen.table(["AGENT", "STATUS", "RUNS", "DONE"], &rows);
-        let mut text = format!("{}\n\n{table}\n", fields.text());
-        let more = self.agents_count.saturating_sub(rows.len() as u64);
-        if more > 0 {
-            text.push_str(&format!("and {more} more\n"));
-        }
-        for event in self.events {
-            text.push_str(&format!("\n{}", line(event, screen)));
-        }
-        text
+            .with("agents", format!("{} serving, {active} active, {idle} idle", self.agents_count))
+            .text()
     }
 
     /// What happened since the picture before, by the second.
@@ -216,4 +244,87 @@ fn row(agent: &Agent, screen: Screen) -> [String; 4] {
 
 fn figure(figures: &Figures, name: &str) -> u64 {
     figures.get(name).and_then(Value::as_u64).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use maos_api::agent::AgentStatus;
+    use serde_json::json;
+
+    use super::*;
+
+    fn agent(index: usize) -> Agent {
+        serde_json::from_value(
+            json!({"id": uuid::Uuid::from_u128(index as u128), "name": format!("agent-{index}"),
+            "type": "t", "status": AgentStatus::Idle, "capabilities": [], "current_task_id": null,
+            "task_queue": [], "max_concurrent_tasks": 1, "resource_limits": {},
+            "configuration": {}, "metadata": {}, "created_at": "2026-01-01T00:00:00Z",
+            "started_at": null, "last_seen": null, "tags": [], "health_check_interval": 30,
+            "heartbeat_timeout": 90, "metrics": {
+                "tasks_completed": 0, "tasks_failed": 0, "total_execution_time": 0.0,
+                "average_execution_time": 0.0, "cpu_usage_percent": 0.0, "memory_usage_mb": 0.0,
+                "success_rate": 1.0, "last_heartbeat": null, "health_score": 1.0}}),
+        )
+        .unwrap()
+    }
+
+    /// The agents and the events of a picture in `lines_max` lines, and how many lines it has.
+    fn check(agents: usize, events: usize, lines_max: usize) -> (Vec<String>, Vec<String>, usize) {
+        let status = serde_json::from_value(json!({"running": true, "uptime_seconds": 1,
+            "startup_time": "2026-01-01T00:00:00Z", "components": {}, "active_executions": 0,
+            "execution_plans": 0, "total_tasks": 0, "total_agents": 0, "total_resources": 0}));
+        let metrics = serde_json::from_value(json!({"orchestrator": {}, "task_planner": {},
+            "agent_manager": {}, "resource_allocator": {}, "state_manager": {}, "message_bus": {},
+            "timestamp": "2026-01-01T00:00:00Z"}));
+        let sample = Sample { at: Instant::now(), metrics: metrics.unwrap() };
+        let shown: Vec<Agent> = (0..agents.min(AGENTS_MAX)).map(agent).collect();
+        let events: VecDeque<Event> =
+            (0..events).map(|index| Event::Gap { error: index.to_string() }).collect();
+        let text = Picture {
+            url: "http://127.0.0.1:8000",
+            status: &status.unwrap(),
+            now: &sample,
+            before: Some(&sample),
+            agents: &shown,
+            agents_count: agents as u64,
+            events: &events,
+        }
+        .text(Screen::stdout(), lines_max);
+        let named = |start: &str| {
+            let lines = text.lines().filter(|line| line.starts_with(start));
+            lines.map(|line| line.split(' ').next_back().unwrap().to_owned()).collect()
+        };
+        let agents = text.lines().filter(|line| line.starts_with("agent-")).map(str::to_owned);
+        (agents.collect(), named("gap: "), text.lines().count())
+    }
+
+    #[test]
+    fn who_works_comes_first_and_once() {
+        let mut agents: Vec<Agent> = (0..14).map(agent).collect();
+        agents[3].task_queue.push(uuid::Uuid::nil());
+        agents[13].task_queue.push(uuid::Uuid::nil());
+        let again = agents[13].clone();
+        let shown = busy_first(agents.into_iter().chain([again]).collect());
+        let names: Vec<&str> = shown.iter().map(|agent| agent.name.as_str()).collect();
+        assert_eq!(names[..4], ["agent-3", "agent-13", "agent-0", "agent-1"]);
+        assert_eq!(names.len(), AGENTS_MAX);
+    }
+
+    #[test]
+    fn a_small_screen_shows_the_first_agents_and_the_newest_events() {
+        let (agents, events, lines) = check(15, 10, 23);
+        assert!(agents.len() >= 7 && agents[0].starts_with("agent-0 "), "{agents:?}");
+        assert!(events.len() >= 7 && events.last().unwrap() == "9", "{events:?}");
+        assert_eq!(lines, 23);
+        // Who needs less leaves the room to the others.
+        let (agents, events, _) = check(2, 10, 23);
+        assert_eq!((agents.len(), events.len()), (2, 10));
+        let (agents, events, _) = check(15, 1, 23);
+        assert_eq!((agents.len(), &events[..]), (12, &["0".to_owned()][..]));
+        let (agents, events, _) = check(15, 10, 60);
+        assert_eq!((agents.len(), events.len()), (12, 10));
+        // Nothing fits, nothing breaks.
+        let (agents, events, _) = check(15, 10, 3);
+        assert_eq!((agents.len(), events.len()), (0, 0));
+    }
 }

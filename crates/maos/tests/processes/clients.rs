@@ -17,8 +17,8 @@ use serde_json::json;
 use serde_json::value::to_raw_value;
 use tokio::sync::oneshot;
 
-use crate::client_examples;
 use crate::house::{House, PATIENCE, eventually, free_port, open_on};
+use crate::{client_examples, worker_example};
 
 pub(crate) fn wait<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
@@ -54,6 +54,35 @@ fn every_example_of_the_client_runs() {
     for group in ["tasks", "agents", "claude", "all"] {
         wait(client_examples::run(group, &url)).unwrap_or_else(|why| panic!("{group}: {why}"));
     }
+}
+
+#[test]
+fn the_example_of_a_worker_counts_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let house = House::open(folder.path());
+    let url = format!("http://{}", house.address);
+    let (stop, stopped) = oneshot::channel::<()>();
+    let results = wait(async {
+        let serving = tokio::spawn(async move {
+            worker_example::serve(&url, async { drop(stopped.await) }).await
+        });
+        let client = client(&house);
+        let count = TaskSubmission { name: "count".to_owned(), ..TaskSubmission::default() }
+            .with_required_capabilities(&["count_words"]);
+        let mut results = Vec::new();
+        for parameters in [json!({"text": "to be or not to be"}), json!({"text": 7})] {
+            let parameters = parameters.as_object().cloned().unwrap();
+            let task = TaskSubmission { parameters, ..count.clone() };
+            let ended = client.submit_task(&task).await.unwrap().wait().await.unwrap();
+            results.push((ended.task.result.clone(), ended.task.error.clone()));
+        }
+        stop.send(()).unwrap();
+        serving.await.unwrap().unwrap();
+        results
+    });
+    assert_eq!(results[0].0.as_ref().unwrap().get(), "6");
+    let said = results[1].1.as_deref().unwrap();
+    assert!(said.contains("its parameters are not what this worker takes"), "{said}");
 }
 
 #[test]
@@ -145,8 +174,8 @@ fn a_rust_worker_logs_and_keeps_files_and_a_client_follows_them() {
         let ended = async { drop(stopped.await) };
         let serving = tokio::spawn(worker.run(work, ended, PATIENCE));
         let client = client(&house);
-        let mut task = TaskSubmission { name: "make".to_owned(), ..TaskSubmission::default() };
-        task.additions.insert("required_capabilities".to_owned(), json!(["making"]));
+        let task = TaskSubmission { name: "make".to_owned(), ..TaskSubmission::default() };
+        let task = task.with_required_capabilities(&["making"]);
         let id = client.submit_task(&task).await.unwrap().task.id;
         let query = LogQuery {
             offset: 0,
@@ -222,7 +251,6 @@ fn a_worker_says_once_that_it_cannot_reach_its_server_and_goes_on() {
     let arguments = ["worker", "exec", "--capability", "rare", "--", "cat"];
     let mut child = Ended(maos(&arguments, &url).spawn().unwrap());
     let mut said = BufReader::new(child.0.stderr.take().unwrap()).lines();
-    assert!(said.next().unwrap().unwrap().contains("serves rare"));
     let away = said.next().unwrap().unwrap();
     assert!(away.contains("no server answers") && away.contains("trying on"), "{away}");
     let house = open_on(folder.path(), port);
@@ -230,6 +258,19 @@ fn a_worker_says_once_that_it_cannot_reach_its_server_and_goes_on() {
     let id = house.submit(&task);
     assert_eq!(house.ended(&id)["status"], "completed");
     assert!(said.next().unwrap().unwrap().contains("the server answers"));
+    assert!(said.next().unwrap().unwrap().contains("serves rare"));
+}
+
+#[test]
+fn a_worker_that_is_refused_does_not_say_that_it_serves() {
+    let folder = tempfile::tempdir().unwrap();
+    let house = House::open(folder.path());
+    let url = format!("http://{}", house.address);
+    let arguments = ["worker", "exec", "--capability", "Bad!", "--", "cat"];
+    let refused = maos(&arguments, &url).output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("capabilities") && !said.contains("serves"), "{said}");
 }
 
 fn signalled(child: &Child, signal: rustix::process::Signal) {
@@ -291,8 +332,8 @@ fn a_worker_gives_up_after_its_grace_time_if_it_cannot_tell_the_server() {
         };
         let ended = async { drop(stopped.await) };
         let serving = tokio::spawn(worker.run(work, ended, Duration::from_millis(100)));
-        let mut task = TaskSubmission { name: "make".to_owned(), ..TaskSubmission::default() };
-        task.additions.insert("required_capabilities".to_owned(), json!(["making"]));
+        let task = TaskSubmission { name: "make".to_owned(), ..TaskSubmission::default() };
+        let task = task.with_required_capabilities(&["making"]);
         client(&house).submit_task(&task).await.unwrap();
         let mut begun = begun;
         begun.recv().await.unwrap();
@@ -326,11 +367,9 @@ fn the_client_speaks_of_many_tasks_plans_and_what_they_share() {
     let folder = tempfile::tempdir().unwrap();
     let house = House::open(folder.path());
     let client = client(&house);
-    let bytes = |value: serde_json::Value| value.to_string().into_bytes();
     wait(async {
         let later = json!({"name": "later", "delay_seconds": 600});
-        let answers =
-            client.submit_batch(bytes(json!([later, {"name": " "}])), None).await.unwrap();
+        let answers = client.submit_batch(&json!([later, {"name": " "}]), None).await.unwrap();
         let [BatchResult::Accepted { task_id }, BatchResult::Refused { error_code, .. }] =
             &answers.value[..]
         else {
@@ -338,41 +377,41 @@ fn the_client_speaks_of_many_tasks_plans_and_what_they_share() {
         };
         assert_eq!(error_code, "VALIDATION_FAILED");
         let id = *task_id;
-        let changed = client.change_task(id, bytes(json!({"priority": "high"}))).await.unwrap();
+        let changed = client.change_task(id, &json!({"priority": "high"})).await.unwrap();
         assert_eq!(changed.task.priority.name(), "high");
         let done = client.bulk(BulkOperation::Cancel, &[id], Some("enough")).await.unwrap();
         assert_eq!(done.successful_operations, 1);
         assert!(client.task(id, 0).await.unwrap().task.error.clone().unwrap().contains("enough"));
         assert_eq!(client.task_history(id).await.unwrap().items.len(), 2);
         assert_eq!(client.plan(id).await.unwrap().root_task_id, id);
-        let preview = client.preview(bytes(json!({"name": "n"}))).await.unwrap();
+        let preview = client.preview(&json!({"name": "n"})).await.unwrap();
         assert_eq!(preview.tasks.len(), 1);
-        let message = bytes(json!({"to": {"topic": "t"}, "body": 7}));
-        client.send_message(message.clone(), Some("k")).await.unwrap();
-        assert_eq!(client.send_message(message, Some("k")).await.unwrap().offset, 0);
+        let message = json!({"to": {"topic": "t"}, "body": 7});
+        client.send_message(&message, Some("k")).await.unwrap();
+        assert_eq!(client.send_message(&message, Some("k")).await.unwrap().offset, 0);
         let mailbox = "topic:t".parse().unwrap();
         let (reader, offset) = ("me".to_owned(), None);
         let query = MessageQuery { mailbox, reader, offset, limit: 10, wait_seconds: 1 };
         assert_eq!(client.messages(&query).await.unwrap().items.len(), 1);
         let read = json!({"mailbox": "topic:t", "reader": "me", "offset": 0});
-        client.acknowledge(bytes(read)).await.unwrap();
+        client.acknowledge(&read).await.unwrap();
         assert!(client.messages(&query).await.unwrap().items.is_empty());
         let limit = ConcurrencyLimit { running_max: Some(2), starts_per_minute: None };
         client.set_limit("a/b", &limit).await.unwrap();
         assert!(client.keys().await.unwrap().concurrency.contains_key("a/b"));
         let wanted = json!({"requester_id": "me 1", "resources": {"cpu_cores": 2}});
-        client.allocate(bytes(wanted)).await.unwrap();
+        client.allocate(&wanted).await.unwrap();
         assert_eq!(client.allocations().await.unwrap().items.len(), 1);
         client.release("me 1").await.unwrap();
         assert!(!client.resources().await.unwrap().items.is_empty());
         let nightly = json!({"name": "s", "cron": "0 3 * * *", "task": {"name": "n"}});
-        let schedule = client.create_schedule(bytes(nightly)).await.unwrap().schedule.id;
+        let schedule = client.create_schedule(&nightly).await.unwrap().schedule.id;
         assert_eq!(client.schedules().await.unwrap().items.len(), 1);
         client.delete_schedule(schedule).await.unwrap();
         let pool = client.pools().await.unwrap().items[0].name.clone();
-        let changed = client.change_pool(&pool, bytes(json!({"max": 3}))).await.unwrap();
+        let changed = client.change_pool(&pool, &json!({"max": 3})).await.unwrap();
         assert_eq!(changed.pool.settings.max, 3);
-        let claude = client.submit_claude(bytes(json!({"name": "c"})), None).await.unwrap();
+        let claude = client.submit_claude(&json!({"name": "c"}), None).await.unwrap();
         let claude = claude.claude_task_id;
         assert!(client.claude_results(claude).await.is_err());
         client.cancel_claude(claude, Some("no more")).await.unwrap();
@@ -384,11 +423,10 @@ fn the_client_declares_weighs_pauses_and_subscribes() {
     let folder = tempfile::tempdir().unwrap();
     let house = House::open(folder.path());
     let client = client(&house);
-    let bytes = |value: serde_json::Value| value.to_string().into_bytes();
     wait(async {
         let seats = json!({"resource_type": "custom", "name": "seats", "capacity": 3});
-        let seats = client.create_resource(bytes(seats)).await.unwrap().resource.id;
-        client.change_resource(seats, bytes(json!({"capacity": 5}))).await.unwrap();
+        let seats = client.create_resource(&seats).await.unwrap().resource.id;
+        client.change_resource(seats, &json!({"capacity": 5})).await.unwrap();
         let resource = client.resource(seats).await.unwrap().value.resource;
         assert_eq!((resource.kind.as_str(), resource.spec.capacity), ("seats", 5.0));
         assert_eq!(client.delete_resource(seats).await.unwrap().resource_id, seats);
@@ -399,7 +437,7 @@ fn the_client_declares_weighs_pauses_and_subscribes() {
         assert!(client.set_limit("a/b", &limit).await.unwrap().concurrency["a/b"].is_set);
         assert!(client.unset_limit("a/b").await.unwrap().concurrency.is_empty());
         let often = json!({"name": "s", "every_seconds": 3600, "task": {"name": "n"}});
-        let schedule = client.create_schedule(bytes(often)).await.unwrap().schedule.id;
+        let schedule = client.create_schedule(&often).await.unwrap().schedule.id;
         assert_eq!(client.pause_schedule(schedule, true).await.unwrap().schedule.next_run_at, None);
         client.pause_schedule(schedule, false).await.unwrap();
         let schedule = client.schedule(schedule).await.unwrap().value.schedule;
@@ -408,17 +446,17 @@ fn the_client_declares_weighs_pauses_and_subscribes() {
         assert_eq!(client.pool(&pool).await.unwrap().pool.name, pool);
         let demand = client.pool_demand(&pool).await.unwrap();
         assert_eq!(demand.value.to_string().as_bytes(), &demand.raw[..]);
-        let kept = client.create_checkpoint(bytes(json!({"name": "k"}))).await.unwrap();
+        let kept = client.create_checkpoint(&json!({"name": "k"})).await.unwrap();
         let kept = client.checkpoint(kept.checkpoint.id).await.unwrap().value.checkpoint;
         assert_eq!(kept.name, "k");
         client.delete_checkpoint(kept.id).await.unwrap();
         let query = MailboxQuery { prefix: "topic:".to_owned(), ..MailboxQuery::default() };
         assert!(client.mailboxes(&query).await.unwrap().items.is_empty());
-        let message = bytes(json!({"to": {"topic": "t"}, "body": 7}));
-        client.send_message(message, None).await.unwrap();
+        let message = json!({"to": {"topic": "t"}, "body": 7});
+        client.send_message(&message, None).await.unwrap();
         assert_eq!(client.mailboxes(&query).await.unwrap().items.len(), 1);
         let desk = json!({"mailbox": "topic:t", "url": "https://desk.example.com/hook"});
-        let made = client.set_subscription("desk:1", bytes(desk)).await.unwrap();
+        let made = client.set_subscription("desk:1", &desk).await.unwrap();
         assert!(made.secret.is_some() && made.waiting == 0, "{made:?}");
         assert_eq!(client.subscription("desk:1").await.unwrap().secret, None);
         client.replay_subscription("desk:1").await.unwrap();
@@ -443,14 +481,14 @@ fn the_client_finds_agents_waits_for_claude_tasks_and_reads_the_description() {
     wait(async {
         let rare =
             json!({"agent_type": "t", "capabilities": ["rare", "rarer"], "runtime": "worker"});
-        client.create_agent(rare.to_string().into_bytes()).await.unwrap();
+        client.create_agent(&rare).await.unwrap();
         for (capability, count) in [("rare", 1), ("common", 0)] {
             let capabilities = vec![capability.to_owned()];
             let query = AgentQuery { capabilities, ..AgentQuery::default() };
             assert_eq!(client.agents(&query).await.unwrap().items.len(), count, "{capability}");
         }
         let task = json!({"name": "c", "parameters": {"action": "noop"}});
-        let task = client.submit_claude(task.to_string().into_bytes(), None).await.unwrap();
+        let task = client.submit_claude(&task, None).await.unwrap();
         let ended = client.claude_task(task.claude_task_id, WAIT_SECONDS_MAX).await.unwrap();
         assert_eq!(ended.task.status, TaskStatus::Completed);
         let status = client.claude_status().await.unwrap();

@@ -15,3 +15,7 @@ mod workers;
 #[path = "../../../../examples/client_examples.rs"]
 #[expect(dead_code, reason = "its own start is not tested here")]
 mod client_examples;
+
+#[path = "../../../../examples/worker.rs"]
+#[expect(dead_code, reason = "its own start is not tested here")]
+mod worker_example;

@@ -167,14 +167,14 @@ fn the_client_brings_an_outcome_and_needs_its_token() {
     let posted = take(&listener, 202, "");
     let token = posted["callback"]["token"].as_str().unwrap();
     let client = Client::new(&format!("http://{}", house.address)).unwrap();
-    let body = || json!({"status": "completed", "result": "HI"}).to_string().into_bytes();
+    let body = json!({"status": "completed", "result": "HI"});
     wait(async {
         let of = AttemptRef { task_id: id.parse().unwrap(), attempt: 1 };
-        let forged = client.bring_outcome(of, "forged", body()).await.unwrap_err();
+        let forged = client.bring_outcome(of, "forged", &body).await.unwrap_err();
         assert!(matches!(forged, ClientError::Api { status: 401, .. }), "{forged}");
         // The second time it is known already.
         for _ in 0..2 {
-            let taken = client.bring_outcome(of, token, body()).await.unwrap();
+            let taken = client.bring_outcome(of, token, &body).await.unwrap();
             assert_eq!((taken.task_id, taken.attempt), (of.task_id, 1));
         }
     });

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use maos_api::client::Client;
+use maos_api::client::worker::{Given, Verdict};
 use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -78,6 +80,21 @@ fn the_worker_in_shell_says_how_it_is_used() {
         assert_eq!(output.status.code(), Some(2), "{said}");
         assert!(said.contains("worker.sh CAPABILITY PROGRAM"), "{said}");
     }
+    // As the documents say.
+    assert!(std::fs::read_to_string(&example).unwrap().lines().count() <= 40);
+}
+
+#[test]
+fn a_worker_in_shell_ends_with_the_servers_words_when_it_is_refused() {
+    let folder = folder(&[]);
+    let house = House::open(folder.path());
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/worker.sh");
+    let mut command = Command::new("bash");
+    command.arg(example).args(["Bad!", "cat"]).stdin(Stdio::null());
+    let output = command.env("MAOS_URL", format!("http://{}", house.address)).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("capabilities"), "{said}");
 }
 
 #[test]
@@ -193,36 +210,6 @@ fn a_worker_that_beats_while_its_task_hangs_is_told_to_stop_it_in_time() {
     assert_eq!(house.ended(&house.submit(&json!({"name": "next"})))["status"], "completed");
 }
 
-/// Polls until it is aborted, over any number of servers; every task takes it one round.
-async fn work(address: SocketAddr, id: String) {
-    let (mut holding, mut outcomes) = (Vec::<Value>::new(), Vec::<Value>::new());
-    let path = format!("/api/v1/agents/{id}/poll");
-    loop {
-        let Ok(mut stream) = TcpStream::connect(address).await else {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            continue;
-        };
-        loop {
-            let body = json!({"incarnation": 1, "max_tasks": 4, "wait_ms": 1_000,
-                "holding": holding, "outcomes": outcomes});
-            let Some(answer) = try_exchange(&mut stream, &path, &body).await else { break };
-            // Refused while its server starts or stops: the same again.
-            let Some(tasks) = answer["tasks"].as_array() else { continue };
-            assert_eq!(answer["refused"], json!([]), "nothing is reported twice or too late");
-            let done = |held: Value| {
-                let mut outcome = held;
-                outcome["status"] = "completed".into();
-                outcome["result"] = id.clone().into();
-                outcome
-            };
-            outcomes = std::mem::take(&mut holding).into_iter().map(done).collect();
-            let held =
-                |task: &Value| json!({"task_id": task["task_id"], "attempt": task["attempt"]});
-            holding.extend(tasks.iter().map(held));
-        }
-    }
-}
-
 #[test]
 fn a_hundred_busy_workers_go_on_over_a_kill_and_every_task_ends_once() {
     const TASKS: usize = 2_000;
@@ -230,13 +217,28 @@ fn a_hundred_busy_workers_go_on_over_a_kill_and_every_task_ends_once() {
     let port = free_port();
     let mut house = open_on(folder.path(), port);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    let register = json!({"agent_type": "w", "capabilities": ["task_execution"],
-        "runtime": "worker", "max_concurrent_tasks": 8});
+    let url = format!("http://{}", house.address);
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    // Every second task goes on over the restart.
+    let (open, opened) = tokio::sync::watch::channel(false);
     let workers: Vec<_> = (0..100)
         .map(|_| {
-            let made = house.call("POST", "/api/v1/agents", &register.to_string());
-            let id = made["agent"]["id"].as_str().unwrap().to_owned();
-            runtime.spawn(work(house.address, id))
+            let client = Client::new(&url).unwrap();
+            let capabilities = vec!["task_execution".to_owned()];
+            let worker = maos_api::client::worker::Worker::new(client, "w", capabilities, 8);
+            let opened = opened.clone();
+            let work = move |given: Given| {
+                let mut opened = opened.clone();
+                async move {
+                    if given.task.name == "held" {
+                        drop(opened.wait_for(|opened| *opened).await);
+                    }
+                    Verdict::Completed(given.task.parameters)
+                }
+            };
+            let mut stopped = stopped.clone();
+            let stopped = async move { drop(stopped.wait_for(|stopped| *stopped).await) };
+            runtime.spawn(worker.run(work, stopped, PATIENCE))
         })
         .collect();
     let completed = |house: &House| {
@@ -244,16 +246,21 @@ fn a_hundred_busy_workers_go_on_over_a_kill_and_every_task_ends_once() {
         metrics["orchestrator"]["tasks_completed"].as_u64().unwrap()
     };
     let submit = |house: &House| {
-        let name = json!({"name": "a"});
-        let body: Vec<&Value> = vec![&name; TASKS];
+        let name = |index| json!({"name": if index % 2 == 0 { "quick" } else { "held" }});
+        let body: Vec<Value> = (0..TASKS).map(name).collect();
         house.call("POST", "/api/v1/tasks/batch", &json!(body).to_string());
     };
     submit(&house);
     eventually("the first results", PATIENCE, || completed(&house) > 0);
     house.kill();
     let house = open_on(folder.path(), port);
+    open.send_replace(true);
     eventually("all results", PATIENCE, || completed(&house) == TASKS as u64);
     assert!(workers.iter().all(|worker| !worker.is_finished()), "a worker gave up");
+    stop.send_replace(true);
+    for worker in workers {
+        runtime.block_on(worker).unwrap().unwrap();
+    }
     let page = house.call("GET", "/api/v1/tasks?page_size=1&status=completed", "");
     assert_eq!(page["total_items"], json!(TASKS));
     let metrics = house.call("GET", "/api/v1/system/metrics", "")["orchestrator"].clone();
@@ -359,11 +366,6 @@ fn processor_time(pid: u32) -> Duration {
 
 /// One request on a connection that stays open.
 async fn exchange(stream: &mut TcpStream, path: &str, body: &Value) -> Value {
-    try_exchange(stream, path, body).await.expect("the server answers")
-}
-
-/// The same; `None` if the server went away.
-async fn try_exchange(stream: &mut TcpStream, path: &str, body: &Value) -> Option<Value> {
     use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
     let body = body.to_string();
     let request = format!(
@@ -371,22 +373,22 @@ async fn try_exchange(stream: &mut TcpStream, path: &str, body: &Value) -> Optio
          content-length: {}\r\n\r\n{body}",
         body.len()
     );
-    stream.write_all(request.as_bytes()).await.ok()?;
+    stream.write_all(request.as_bytes()).await.unwrap();
     let mut reader = BufReader::new(stream);
     let (mut length, mut line) = (0, String::new());
     loop {
         line.clear();
-        reader.read_line(&mut line).await.ok()?;
+        reader.read_line(&mut line).await.unwrap();
         if line == "\r\n" || line.is_empty() {
             break;
         }
         if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
-            length = value.trim().parse().ok()?;
+            length = value.trim().parse().unwrap();
         }
     }
     let mut answer = vec![0; length];
-    reader.read_exact(&mut answer).await.ok()?;
-    serde_json::from_slice(&answer).ok()
+    reader.read_exact(&mut answer).await.unwrap();
+    serde_json::from_slice(&answer).unwrap()
 }
 
 /// `maos worker exec` with these arguments, killed with its test.
@@ -474,4 +476,48 @@ fn a_program_of_a_worker_is_stopped_with_its_task_and_goes_on_over_a_restart() {
     let ended = house.ended(&kept);
     assert_eq!((&ended["result"], &ended["attempt"]), (&json!(7), &json!(1)), "{ended}");
     drop(exec);
+}
+
+#[test]
+fn a_program_may_say_anything_and_more_than_is_taken() {
+    let folder = folder(&[]);
+    let house = House::open(folder.path());
+    let script = r#"input=$(cat); printf '\377bad\n' >&2; echo second >&2
+        case $input in *flood*) head -c 20000000 /dev/zero | tr '\0' 1;; *) echo 7;; esac"#;
+    let _exec = Exec::start(&house, &["--capability", "saying"], &["bash", "-c", script]);
+    let spoken = house.ended(&exec_task(&house, "saying", &json!({})));
+    assert_eq!(
+        (&spoken["status"], &spoken["result"]),
+        (&json!("completed"), &json!(7)),
+        "{spoken}"
+    );
+    let path = format!("/api/v1/tasks/{}/logs", spoken["id"].as_str().unwrap());
+    let lines = house.call("GET", &path, "")["items"].clone();
+    assert_eq!((&lines[0]["line"], &lines[1]["line"]), (&json!("\u{fffd}bad"), &json!("second")));
+    let flooded = house.submit(&json!({"name": "n", "required_capabilities": ["saying"],
+        "parameters": {"flood": true}, "max_retries": 3}));
+    let flooded = house.ended(&flooded);
+    let said = flooded["error"].as_str().unwrap();
+    assert!(said.contains("its result has more than 16777216 bytes"), "{said}");
+    assert_eq!((&flooded["status"], &flooded["attempt"]), (&json!("failed"), &json!(1)));
+}
+
+#[test]
+fn nothing_is_left_of_a_program_whose_worker_is_killed() {
+    let folder = folder(&[]);
+    let house = House::open(folder.path());
+    let mark = format!("mark-{}", uuid::Uuid::now_v7());
+    // One of them is in a session of its own.
+    let script = "export MARK=$0; setsid sleep 600 & exec sleep 601";
+    let exec = Exec::start(&house, &["--capability", "rare"], &["sh", "-c", script, &mark]);
+    exec_task(&house, "rare", &json!({}));
+    let sleeping = || {
+        let named = |pid: &i32| std::fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+        crate::house::marked(&mark).iter().filter(|pid| named(pid) == b"sleep\n").count()
+    };
+    eventually("both programs", PATIENCE, || sleeping() == 2);
+    // By SIGKILL.
+    drop(exec);
+    let marked = || crate::house::marked(&mark);
+    eventually("their end", crate::house::GONE_WITHIN, || marked().is_empty());
 }

@@ -151,7 +151,8 @@ async fn send(
     body: Vec<u8>,
     key: Option<String>,
 ) -> Result<Answer<TaskEnvelope>, ClientError> {
-    let answer = client.submit(body, key.as_deref()).await?.answer;
+    let body = raw(&body).map_err(|source| ClientError::NoJson { source })?;
+    let answer = client.submit(&body, key.as_deref()).await?.answer;
     for warning in &answer.warnings {
         words::say(&format!("warning: {}", words::harmless(warning)));
     }
@@ -199,11 +200,11 @@ fn from_flags(submit: &Submit) -> anyhow::Result<Vec<u8>> {
         task.parameters.insert("action".to_owned(), action.as_str().into());
     }
     if !submit.capabilities.is_empty() {
-        let names = submit.capabilities.clone();
-        task.additions.insert("required_capabilities".to_owned(), names.into());
+        let names: Vec<&str> = submit.capabilities.iter().map(String::as_str).collect();
+        task = task.with_required_capabilities(&names);
     }
     if let Some(kind) = &submit.agent_type {
-        task.additions.insert("agent_type".to_owned(), kind.as_str().into());
+        task = task.with_agent_type(kind);
     }
     Ok(serde_json::to_vec(&task)?)
 }
