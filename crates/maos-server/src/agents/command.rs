@@ -16,10 +16,12 @@ use std::time::Duration;
 use maos_core::limits::{RESULT_BYTES_MAX, STOP_GRACE_MS};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::pipe;
+use tokio_util::sync::CancellationToken;
 
 use super::courier::Courier;
+use super::until_gone::UntilGone;
 use super::{Assignment, LogSink, Progress, ProgressSink, RunAttempt, Running, Verdict};
 use crate::messages::Bus;
 use crate::supervisor::{Exit, Program, ProgramSpec, Supervisor};
@@ -32,6 +34,8 @@ const PERMANENT: [i32; 2] = [64, 65];
 const QUOTED_BYTES: usize = 2_000;
 /// Bytes of one log line; a longer one is cut.
 const LINE_BYTES_MAX: u64 = 512 << 10;
+/// How long a program's pipes may stay open when it is gone.
+const LEFT_OPEN: Duration = Duration::from_secs(1);
 const PROGRESS: &str = "::maos progress ";
 const MESSAGE: &str = "::maos message ";
 /// Where the program finds the file with messages to its task.
@@ -173,8 +177,10 @@ async fn follow(
         "description": assignment.spec.description.as_deref(),
         "parameters": assignment.parameters,
     });
-    let feeding = feed(stdin, input.to_string().into_bytes());
-    let reading = read(stdout);
+    let gone = CancellationToken::new();
+    let feeding = gone.run_until_cancelled(feed(stdin, input.to_string().into_bytes()));
+    let reading = read(UntilGone::new(stdout, &gone));
+    let stderr = UntilGone::new(stderr, &gone);
     let logging = log(stderr, assignment.log, assignment.progress, courier);
     let ended = async { tokio::join!(feeding, reading, logging) };
     tokio::pin!(ended);
@@ -189,7 +195,7 @@ async fn follow(
                 stop.within(Duration::from_millis(STOP_GRACE_MS));
             }
             exit = &mut exit => break exit.unwrap_or(Exit::Lost),
-            ((), output, log) = &mut ended, if heard.is_none() => {
+            (_, output, log) = &mut ended, if heard.is_none() => {
                 let flooded = output.is_err();
                 heard = Some((output, log));
                 if flooded {
@@ -200,9 +206,17 @@ async fn follow(
     };
     let (output, log) = match heard {
         Some(heard) => heard,
-        // Its pipes close when nothing of it is left, which is so now.
+        // Its pipes close when nothing of it is left, which is so now, unless somebody left its
+        // tree and is not known to be its own.
         None => {
-            let ((), output, log) = ended.await;
+            let ended_in_time = tokio::time::timeout(LEFT_OPEN, &mut ended).await;
+            let (_, output, log) = match ended_in_time {
+                Ok(heard) => heard,
+                Err(_) => {
+                    gone.cancel();
+                    ended.await
+                }
+            };
             (output, log)
         }
     };
@@ -244,7 +258,7 @@ async fn feed(mut stdin: pipe::Sender, input: Vec<u8>) {
     drop(stdin.write_all(&input).await);
 }
 
-async fn read(stdout: pipe::Receiver) -> Result<Vec<u8>, String> {
+async fn read(stdout: impl AsyncRead + Unpin) -> Result<Vec<u8>, String> {
     let mut output = Vec::new();
     let mut bounded = stdout.take(RESULT_BYTES_MAX + 1);
     let read = bounded.read_to_end(&mut output).await;
@@ -257,7 +271,7 @@ async fn read(stdout: pipe::Receiver) -> Result<Vec<u8>, String> {
 
 /// Hands lines on; gives back the last of them, for a failure to quote.
 async fn log(
-    stderr: pipe::Receiver,
+    stderr: impl AsyncRead + Unpin,
     log: LogSink,
     progress: ProgressSink,
     courier: &Courier,

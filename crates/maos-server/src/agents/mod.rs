@@ -10,6 +10,7 @@ pub mod http;
 mod order;
 mod roster;
 mod told;
+mod until_gone;
 pub mod worker;
 
 use std::future::Future;

@@ -29,7 +29,7 @@ const LOOK: Duration = Duration::from_millis(5);
 struct Supervising {
     socket: OwnedFd,
     /// Leaders of the programs that run. Held while one is started, so that nobody else reaps it.
-    leaders: Mutex<HashMap<i32, String>>,
+    leaders: Mutex<HashMap<i32, Leader>>,
     started: Condvar,
 }
 
@@ -73,6 +73,13 @@ fn supervise() -> io::Result<()> {
     Ok(())
 }
 
+struct Leader {
+    /// Whose program it is.
+    id: String,
+    /// When it was started, in the ticks of [`tree::Process`].
+    started: u64,
+}
+
 struct Start {
     command: Vec<String>,
     folder: PathBuf,
@@ -108,7 +115,9 @@ impl Supervising {
             // One that has ended already needs no bound.
             let _ = prlimit(Pid::from_raw(pid), Resource::As, limit);
         }
-        leaders.insert(pid, id.to_owned());
+        // One that has ended already is as old as can be: what may be its own is left alone.
+        let started = tree::started(pid).unwrap_or_default();
+        leaders.insert(pid, Leader { id: id.to_owned(), started });
         drop(leaders);
         self.started.notify_one();
         Ok(())
@@ -133,8 +142,8 @@ impl Supervising {
             let mut leaders = self.leaders();
             // With the lock held, what waits to be reaped is not one that is just being started.
             while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
-                if let Some(id) = leaders.remove(&pid.as_raw_nonzero().get()) {
-                    self.clone().conclude(id, status);
+                if let Some(leader) = leaders.remove(&pid.as_raw_nonzero().get()) {
+                    self.clone().conclude(leader.id, status);
                 }
             }
         }
@@ -143,7 +152,12 @@ impl Supervising {
     fn conclude(self: Arc<Supervising>, id: String, status: WaitStatus) {
         let (code, signal) = (status.exit_status(), status.terminating_signal());
         let done = std::thread::Builder::new().spawn(move || {
-            tree::end_all(|processes| members(processes, None, &id), tree::PATIENCE);
+            let left = |processes: &[tree::Process]| {
+                let mut left = members(processes, None, &id);
+                left.extend(self.strays(processes));
+                left
+            };
+            tree::end_all(left, tree::PATIENCE);
             self.tell(&Event::Exited { id, code, signal });
         });
         // Without a thread the server waits for this program until it stops it, or stops itself.
@@ -170,7 +184,24 @@ impl Supervising {
     }
 
     fn leader_of(&self, id: &str) -> Option<i32> {
-        self.leaders().iter().find(|(_, held)| *held == id).map(|(pid, _)| *pid)
+        self.leaders().iter().find(|(_, leader)| leader.id == id).map(|(pid, _)| *pid)
+    }
+
+    /// Processes that left the tree of their program and cleared its marker from their environment,
+    /// with what is below them. Whose they are is not known: only that it is a program which was
+    /// there before them. So they go when the last such program has ended.
+    fn strays(&self, processes: &[tree::Process]) -> Vec<i32> {
+        let leaders = self.leaders();
+        let own = own_pid();
+        let adopted = processes.iter().filter(|process| {
+            process.parent == own
+                && !leaders.contains_key(&process.pid)
+                && leaders.values().all(|leader| leader.started > process.started)
+                && tree::marker_of(process.pid, ATTEMPT_MARKER).is_none()
+        });
+        let tops: Vec<i32> = adopted.map(|process| process.pid).collect();
+        let below = tops.iter().flat_map(|top| tree::below(processes, *top));
+        tops.iter().copied().chain(below).collect()
     }
 
     fn tell(&self, event: &Event) {
@@ -178,7 +209,7 @@ impl Supervising {
         drop(send(self.socket.as_fd(), event, &[]));
     }
 
-    fn leaders(&self) -> MutexGuard<'_, HashMap<i32, String>> {
+    fn leaders(&self) -> MutexGuard<'_, HashMap<i32, Leader>> {
         self.leaders.lock().expect("nothing panics while it holds this lock")
     }
 }

@@ -16,6 +16,8 @@ const LOOK: Duration = Duration::from_millis(2);
 pub(super) struct Process {
     pub(super) pid: i32,
     pub(super) parent: i32,
+    /// When it was started, in ticks since the machine was.
+    pub(super) started: u64,
 }
 
 /// Every process that has not ended; zombies are past ending.
@@ -28,13 +30,19 @@ pub(super) fn processes() -> Vec<Process> {
         .collect()
 }
 
-/// `PID (NAME) STATE PARENT ..`, where the name may hold anything.
+/// `PID (NAME) STATE PARENT ..`, where the name may hold anything; the 22nd is when it was started.
 fn read(pid: i32) -> Option<Process> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let mut rest = stat.rsplit_once(") ")?.1.split(' ');
     let state = rest.next()?;
     let parent = rest.next()?.parse().ok()?;
-    (!matches!(state, "Z" | "X")).then_some(Process { pid, parent })
+    let started = rest.nth(17)?.parse().ok()?;
+    (!matches!(state, "Z" | "X")).then_some(Process { pid, parent, started })
+}
+
+/// When a process was started, if it has not ended.
+pub(super) fn started(pid: i32) -> Option<u64> {
+    Some(read(pid)?.started)
 }
 
 /// Who has which children.
@@ -125,7 +133,7 @@ mod tests {
     fn descendants_are_found_at_any_depth_and_circles_end() {
         let tree = [(2, 1), (3, 2), (4, 3), (5, 1), (6, 9), (9, 6)];
         let processes: Vec<Process> =
-            tree.iter().map(|(pid, parent)| Process { pid: *pid, parent: *parent }).collect();
+            tree.map(|(pid, parent)| Process { pid, parent, started: 1 }).to_vec();
         let mut found = below(&processes, 2);
         found.sort_unstable();
         assert_eq!(found, [3, 4]);
@@ -136,6 +144,8 @@ mod tests {
     #[test]
     fn this_very_process_is_there() {
         let own = i32::try_from(std::process::id()).unwrap();
-        assert!(processes().iter().any(|process| process.pid == own));
+        let here = processes();
+        let started = |pid| here.iter().find(|process| process.pid == pid).unwrap().started;
+        assert!(started(own) > started(1), "whoever started it is older");
     }
 }

@@ -132,6 +132,48 @@ fn nothing_is_left_when_a_task_is_cancelled() {
 }
 
 #[test]
+fn what_cleared_its_environment_goes_with_the_last_program_it_may_belong_to() {
+    let stray = "(env -i setsid sh -c 'sleep 300' stray-of-$MARK &); sleep 300";
+    let folder = folder(&[
+        ("first", &stray.replace("$MARK", "first")),
+        ("second", &stray.replace("$MARK", "second")),
+    ]);
+    let house = House::open(folder.path());
+    let start = |name: &str| {
+        let id = house.submit(&needs(name, json!({})));
+        let mark = format!("stray-of-{name}");
+        // The shell that starts it carries the mark as well, until it has.
+        eventually("the stray", PATIENCE, || orphans(&mark).len() == 1);
+        id
+    };
+    let cancel = |id: &str| house.call("DELETE", &format!("/api/v1/tasks/{id}"), "");
+    let released = |id: &str| {
+        eventually("the free slot", PATIENCE, || {
+            let why = house.call("GET", &format!("/api/v1/tasks/{id}/explain"), "");
+            why["blockers"] == json!([])
+        });
+    };
+    let (first, second) = (start("first"), start("second"));
+    cancel(&second);
+    released(&second);
+    assert_eq!(orphans("stray-of-second").len(), 1, "the first program may have started it");
+    cancel(&first);
+    eventually("the end of all", PATIENCE, || marked("stray-of-").is_empty());
+}
+
+/// Marked processes whose program is not their parent any more.
+fn orphans(mark: &str) -> Vec<i32> {
+    let of_supervisor = |pid: &i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let parent =
+            stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1).map(str::to_owned));
+        let line = std::fs::read_to_string(format!("/proc/{}/cmdline", parent.unwrap_or_default()));
+        line.is_ok_and(|line| line.contains("supervisor"))
+    };
+    marked(mark).into_iter().filter(of_supervisor).collect()
+}
+
+#[test]
 fn nothing_is_left_when_an_attempt_times_out() {
     let folder = folder(&[("breeder", BREEDER)]);
     let house = House::open(folder.path());
