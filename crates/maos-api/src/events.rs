@@ -100,7 +100,7 @@ pub struct TaskEvent {
     pub at: UtcTime,
 }
 
-/// A pool of agents grew or shrank.
+/// A pool of agents grew or shrank, or could not: then it has as many agents as before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PoolEvent {
     /// The pool.
