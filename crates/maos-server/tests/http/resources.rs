@@ -76,6 +76,9 @@ async fn a_requirement_is_held_against_what_is_declared() {
         assert_eq!(answer.status, status, "{amount}: {}", answer.body);
         assert!(answer.body.get("warnings").is_none());
     }
+    // It does not round to nothing.
+    let least = house.submit(&task(&json!({"cpu_cores": 0.0004}))).await;
+    assert_eq!(least["task"]["resource_requirements"], json!({"cpu_cores": 0.001}));
     let shelf = json!({"resource_type": "custom", "name": "shelves", "capacity": 9,
                        "maximum_allocation": 4});
     declare(&house, shelf).await;

@@ -77,6 +77,7 @@ fn capabilities(least: u32) -> Value {
 fn amounts() -> Value {
     json!({
         "type": "object",
+        "description": "Amounts by kind, kept in thousandths; one above 0 counts as at least one.",
         "maxProperties": limits::RESOURCE_KINDS_MAX,
         "propertyNames": word(),
         "additionalProperties": {"type": "number", "minimum": 0, "maximum": 1e12},
