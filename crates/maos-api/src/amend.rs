@@ -1,4 +1,5 @@
-//! `PATCH /api/v1/tasks/{id}`: what is to be another in a task that was accepted.
+//! `PATCH /api/v1/tasks/{id}`: what is to be another in a task that was accepted; and why one is
+//! cancelled.
 
 use std::borrow::Cow;
 
@@ -71,6 +72,28 @@ pub fn parse<'a>(body: &'a [u8], bounds: &Bounds) -> Result<TaskPatch<'a>, ApiEr
     };
     faults.check()?;
     Ok(patch)
+}
+
+/// Reads the body of a cancellation: why, if it says so.
+///
+/// # Errors
+/// What is wrong with it, every faulty field named.
+pub fn parse_cancel(body: &[u8], bounds: &Bounds) -> Result<Option<String>, ApiError> {
+    let members = submission::open(body, bounds)?;
+    let mut faults = Faults::default();
+    let mut reader = Reader { at: "", bounds, faults: &mut faults };
+    let mut given = None;
+    for (name, value) in &members.0 {
+        match &**name {
+            "reason" if given.is_none() => given = Some(*value),
+            "reason" => reader.invalid(name, "is given twice"),
+            _ => reader.invalid(name, "is not known: there is only `reason`"),
+        }
+    }
+    let reason = reader.text("reason", given, Null::Absent, bounds.name_chars_max);
+    let reason = reason.map(Into::into);
+    faults.check()?;
+    Ok(reason)
 }
 
 #[cfg(test)]

@@ -467,6 +467,14 @@ pub(super) fn schedule() -> Value {
     schema
 }
 
+/// Why a task is cancelled.
+pub(super) fn cancellation() -> Value {
+    let reason = json!({"type": "string", "maxLength": 500, "pattern": NO_NUL});
+    let mut schema = object(&[], json!({"reason": optional(reason)}));
+    schema["additionalProperties"] = false.into();
+    schema
+}
+
 /// A schedule that pauses or goes on.
 pub(super) fn pause() -> Value {
     let mut schema = object(&["paused"], json!({"paused": {"type": "boolean"}}));
