@@ -444,6 +444,9 @@ pub(super) fn schedule() -> Value {
     let field = r"[0-9*,/A-Za-z#?-]+";
     let cron = format!("^{field} {field} {field} {field} {field}$");
     let cron = json!({"type": "string", "maxLength": CRON_CHARS_MAX, "pattern": cron});
+    // A moment would be over at every run but the first.
+    let mut task = submission();
+    task["properties"]["deadline"] = json!({"type": "null"});
     let mut schema = object(
         &["name", "task"],
         json!({
@@ -452,7 +455,7 @@ pub(super) fn schedule() -> Value {
             "timezone": {"type": ["string", "null"],
                 "description": "A zone's IANA name, such as `Europe/Berlin`; UTC by default."},
             "every_seconds": optional(integer(1, EVERY_SECONDS_MAX)),
-            "task": submission(),
+            "task": task,
             "missed": optional(words(Missed::ALL.map(Missed::name))),
             "overlap": optional(words(Overlap::ALL.map(Overlap::name))),
             "paused": {"type": "boolean"},
