@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use crate::error::ApiError;
 use crate::fault::Faults;
 use crate::field::{Null, Reader, listed};
-use crate::submission::{self, Bounds};
+use crate::submission::{self, Bounds, unknown_field};
 use crate::task::Priority;
 
 /// What may be changed; the last four only until the task starts.
@@ -52,6 +52,12 @@ pub fn parse<'a>(body: &'a [u8], bounds: &Bounds) -> Result<TaskPatch<'a>, ApiEr
     let (mut faults, mut warnings) = (Faults::default(), Vec::new());
     let mut reader = Reader { at: "", bounds, faults: &mut faults };
     let slots = reader.known(&members, FIELDS, &mut warnings);
+    for warning in &mut warnings {
+        let fixed = submission::FIELDS.iter().find(|field| *warning == unknown_field(field));
+        if let Some(field) = fixed {
+            *warning = format!("`{field}` cannot be changed once a task is accepted: it stays");
+        }
+    }
     if slots.iter().all(Option::is_none) {
         reader.invalid("body", format!("must have at least one of {}", listed(&FIELDS)));
     }
@@ -109,6 +115,9 @@ mod tests {
             (Some(Priority::High), Some(vec!["a".into(), "b".into()]))
         );
         assert_eq!(patch.warnings, ["unknown field `x` is ignored"]);
+        let patch = parse(br#"{"priority":"high","deadline":null}"#, &BOUNDS).unwrap();
+        let fixed = "`deadline` cannot be changed once a task is accepted: it stays";
+        assert_eq!(patch.warnings, [fixed]);
         let body = br#"{"priority":"now","parameters":[],"timeout_seconds":0,"max_retries":101}"#;
         let error = parse(body, &BOUNDS).unwrap_err();
         let fields: Vec<&String> = error.details["fields"].as_object().unwrap().keys().collect();
