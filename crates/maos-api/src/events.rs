@@ -246,6 +246,7 @@ fn one_of(name: &str, word: &str, known: &[&str]) -> Result<usize, ApiError> {
 }
 
 fn id(name: &str, text: Option<&str>) -> Result<Option<Uuid>, ApiError> {
-    let parse = |text: &str| Uuid::parse_str(text).map_err(|_| bad(name, "must be a UUID"));
+    let wrong = |error: ApiError| ApiError { code: ErrorCode::MalformedId, ..error };
+    let parse = |text: &str| Uuid::parse_str(text).map_err(|_| wrong(bad(name, "must be a UUID")));
     text.map(parse).transpose()
 }
