@@ -1,4 +1,5 @@
-//! `PATCH /api/v1/tasks/{id}`: what is to be another in a task that was accepted.
+//! `PATCH /api/v1/tasks/{id}`: what is to be another in a task that was accepted; and why one is
+//! cancelled.
 
 use std::borrow::Cow;
 
@@ -7,7 +8,7 @@ use serde_json::value::RawValue;
 use crate::error::ApiError;
 use crate::fault::Faults;
 use crate::field::{Null, Reader, listed};
-use crate::submission::{self, Bounds};
+use crate::submission::{self, Bounds, unknown_field};
 use crate::task::Priority;
 
 /// What may be changed; the last four only until the task starts.
@@ -51,6 +52,12 @@ pub fn parse<'a>(body: &'a [u8], bounds: &Bounds) -> Result<TaskPatch<'a>, ApiEr
     let (mut faults, mut warnings) = (Faults::default(), Vec::new());
     let mut reader = Reader { at: "", bounds, faults: &mut faults };
     let slots = reader.known(&members, FIELDS, &mut warnings);
+    for warning in &mut warnings {
+        let fixed = submission::FIELDS.iter().find(|field| *warning == unknown_field(field));
+        if let Some(field) = fixed {
+            *warning = format!("`{field}` cannot be changed once a task is accepted: it stays");
+        }
+    }
     if slots.iter().all(Option::is_none) {
         reader.invalid("body", format!("must have at least one of {}", listed(&FIELDS)));
     }
@@ -73,6 +80,28 @@ pub fn parse<'a>(body: &'a [u8], bounds: &Bounds) -> Result<TaskPatch<'a>, ApiEr
     Ok(patch)
 }
 
+/// Reads the body of a cancellation: why, if it says so.
+///
+/// # Errors
+/// What is wrong with it, every faulty field named.
+pub fn parse_cancel(body: &[u8], bounds: &Bounds) -> Result<Option<String>, ApiError> {
+    let members = submission::open(body, bounds)?;
+    let mut faults = Faults::default();
+    let mut reader = Reader { at: "", bounds, faults: &mut faults };
+    let mut given = None;
+    for (name, value) in &members.0 {
+        match &**name {
+            "reason" if given.is_none() => given = Some(*value),
+            "reason" => reader.invalid(name, "is given twice"),
+            _ => reader.invalid(name, "is not known: there is only `reason`"),
+        }
+    }
+    let reason = reader.text("reason", given, Null::Absent, bounds.name_chars_max);
+    let reason = reason.map(Into::into);
+    faults.check()?;
+    Ok(reason)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,6 +115,9 @@ mod tests {
             (Some(Priority::High), Some(vec!["a".into(), "b".into()]))
         );
         assert_eq!(patch.warnings, ["unknown field `x` is ignored"]);
+        let patch = parse(br#"{"priority":"high","deadline":null}"#, &BOUNDS).unwrap();
+        let fixed = "`deadline` cannot be changed once a task is accepted: it stays";
+        assert_eq!(patch.warnings, [fixed]);
         let body = br#"{"priority":"now","parameters":[],"timeout_seconds":0,"max_retries":101}"#;
         let error = parse(body, &BOUNDS).unwrap_err();
         let fields: Vec<&String> = error.details["fields"].as_object().unwrap().keys().collect();

@@ -101,6 +101,7 @@ pub fn submission(body: &[u8], bounds: &Bounds) -> Result<Translated, ApiError> 
     let kind = kind(&members, &mut faults);
     let callback_url = callback_url(&members, &mut faults);
     let name = name(&members, &mut faults);
+    check_priority(&members, &mut faults);
     let mut document = Document::default();
     document.put("name", &name);
     for (field, value) in &members.0 {
@@ -196,6 +197,19 @@ fn name(members: &Members<'_>, faults: &mut Faults) -> String {
         faults.invalid("name", "is required, or a `description` from which one is made");
     }
     quoted(&line.chars().take(NAME_CHARS).collect::<String>())
+}
+
+/// Words for priorities in this form: those of a submission, and two of its own.
+const PRIORITIES: [&str; 6] = ["low", "medium", "normal", "high", "critical", "urgent"];
+
+/// The submission's own check would leave out the words that only this form has.
+fn check_priority(members: &Members<'_>, faults: &mut Faults) {
+    let given = members.value("priority").and_then(|raw| document::text(raw.get()));
+    if let Some(word) = given.filter(|word| !PRIORITIES.contains(&&**word)) {
+        let known = PRIORITIES.map(|name| format!("`{name}`")).join(", ");
+        let shown: String = word.chars().filter(|c| !c.is_control()).take(100).collect();
+        faults.invalid("priority", format!("must be one of {known}, found `{shown}`"));
+    }
 }
 
 /// The priority in the submission's words.

@@ -269,7 +269,12 @@ pub fn reference() -> String {
          Generated from `crates/maos-api/src/error.rs`; \
          `UPDATE_DOCS=1 cargo test -p maos-api` writes it anew.\n\n\
          Every error answer is `{error, error_code, details, timestamp, request_id}`. \
-         Codes that say *later* come with `Retry-After`.\n\n\
+         Codes that say *later* come with `Retry-After`. \
+         Only what the HTTP layer itself refuses has no such body: a request that cannot be \
+         parsed (400), a path and query that are too long (414), headers that are too large \
+         (431).\n\n\
+         A value out of range is 422 `VALIDATION_FAILED` in a body and 400 `MALFORMED_QUERY` in \
+         a query; a query parameter that is not known is 422.\n\n\
          | code | status | try again | meaning |\n|---|---|---|---|\n",
     );
     for code in ErrorCode::ALL {

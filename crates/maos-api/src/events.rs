@@ -100,7 +100,7 @@ pub struct TaskEvent {
     pub at: UtcTime,
 }
 
-/// A pool of agents grew or shrank.
+/// A pool of agents grew or shrank, or could not: then it has as many agents as before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PoolEvent {
     /// The pool.
@@ -248,6 +248,7 @@ fn one_of(name: &str, word: &str, known: &[&str]) -> Result<usize, ApiError> {
 }
 
 fn id(name: &str, text: Option<&str>) -> Result<Option<Uuid>, ApiError> {
-    let parse = |text: &str| Uuid::parse_str(text).map_err(|_| bad(name, "must be a UUID"));
+    let wrong = |error: ApiError| ApiError { code: ErrorCode::MalformedId, ..error };
+    let parse = |text: &str| Uuid::parse_str(text).map_err(|_| wrong(bad(name, "must be a UUID")));
     text.map(parse).transpose()
 }

@@ -402,7 +402,8 @@ fn text_fault(text: &str, chars_max: u32) -> Option<String> {
     None
 }
 
-/// The number `json` in thousandths; `None` if it is not one from 0 to [`AMOUNT_MAX`].
+/// The number `json` in thousandths, of which an amount above 0 has at least one: it would be
+/// nothing, and hold nothing back. `None` if it is not one from 0 to [`AMOUNT_MAX`].
 fn thousandths(json: &str) -> Option<u64> {
     if let Ok(whole) = json.parse::<u64>() {
         return (whole <= AMOUNT_MAX).then(|| whole * 1_000);
@@ -417,7 +418,8 @@ fn thousandths(json: &str) -> Option<u64> {
         return None;
     }
     // By way of decimal digits: the language has no checked conversion from floats.
-    format!("{:.0}", (amount * 1_000.0).abs()).parse().ok()
+    let milli: u64 = format!("{:.0}", (amount * 1_000.0).abs()).parse().ok()?;
+    Some(milli.max(u64::from(amount > 0.0)))
 }
 
 /// An error for a name that is not among the known ones.
@@ -439,7 +441,8 @@ mod tests {
             ("0.29", Some(290)),
             ("1e3", Some(1_000_000)),
             ("-0.0", Some(0)),
-            ("0.0004", Some(0)),
+            ("0.0004", Some(1)),
+            ("1e-300", Some(1)),
             ("1000000000000", Some(1_000_000_000_000_000)),
             ("1000000000001", None),
             ("1e13", None),

@@ -200,14 +200,27 @@ pub fn parse(body: &[u8], bounds: &Bounds) -> Result<ParsedSchedule, ApiError> {
     }
     let name = reader.trimmed("name", name, Null::Refused, bounds.name_chars_max);
     let given = |raw: Option<&RawValue>| raw.is_some_and(|raw| raw.get() != "null");
-    if given(cron) == given(every) {
-        reader.invalid("cron", "is required, or else `every_seconds`: one of the two");
+    match (given(cron), given(every)) {
+        (false, false) => {
+            reader.invalid("cron", "is required, or else `every_seconds`: one of the two");
+        }
+        (true, true) => reader.invalid("cron", "and `every_seconds` exclude each other: give one"),
+        (true, false) | (false, true) => {}
+    }
+    if given(timezone) && !given(cron) {
+        let what = "`timezone` has no effect: it is for `cron`, `every_seconds` knows no calendar";
+        warnings.push(what.to_owned());
     }
     let cron = reader.trimmed("cron", cron, Null::Absent, CRON_CHARS_MAX);
     let timezone = reader.trimmed("timezone", timezone, Null::Absent, bounds.word_chars_max);
     let every = reader.integer("every_seconds", every, Null::Absent, 1..=EVERY_SECONDS_MAX);
     let task = reader.object("task", task);
-    let task = task.and_then(|raw| serde_json::from_str(raw.get()).ok());
+    let task: Option<serde_json::Value> = task.and_then(|raw| serde_json::from_str(raw.get()).ok());
+    if task.as_ref().is_some_and(|task| task.get("deadline").is_some_and(|at| !at.is_null())) {
+        let what = "is one moment, after which every run would be refused: use `timeout_seconds` \
+                    or `queue_timeout_seconds`";
+        reader.invalid("task.deadline", what);
+    }
     let missed = reader
         .one_of("missed", missed, Null::Absent, &Missed::ALL.map(Missed::name))
         .and_then(|index| Missed::ALL.get(index).copied());
@@ -268,11 +281,17 @@ mod tests {
             ("UTC", Missed::RunOnce, Overlap::Allow)
         );
         assert!(!spec.paused);
+        let body = br#"{"name":"n","every_seconds":5,"timezone":"UTC","task":{"name":"t",
+            "deadline":"2030-01-01T00:00:00Z"}}"#;
+        let ParsedSchedule { warnings, fault, .. } = parse(body, &BOUNDS).unwrap();
+        assert!(warnings[0].contains("`timezone` has no effect"), "{warnings:?}");
+        assert!(fault.unwrap().details["fields"]["task.deadline"].is_string());
         let body =
             br#"{"cron":"0 6 * * *","every_seconds":5,"task":"t","missed":"all","paused":1}"#;
         let error = parse(body, &BOUNDS).unwrap().fault.unwrap();
         let fields: Vec<&String> = error.details["fields"].as_object().unwrap().keys().collect();
         assert_eq!(fields, ["cron", "missed", "name", "paused", "task"]);
+        assert!(error.details["fields"]["cron"].as_str().unwrap().contains("exclude each other"));
         assert!(parse_pause(br#"{"paused":true}"#, &BOUNDS).unwrap());
     }
 

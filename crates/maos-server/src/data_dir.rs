@@ -13,8 +13,9 @@
 //! messages.db what agents and people tell each other
 //! ```
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use maos_core::ids::NodeId;
@@ -41,13 +42,13 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Opens `path`, makes it if it is not there, and locks it.
+    /// Opens `path`, makes it if it is not there, for its owner alone, and locks it.
     ///
     /// # Errors
     /// [`JournalError::InUse`] when another process has it; a newer or unreadable format; the
     /// fault.
     pub fn open(path: &Path) -> Result<DataDir, JournalError> {
-        fs::create_dir_all(path).map_err(|fault| io(path, fault))?;
+        make(path).map_err(|fault| io(path, fault))?;
         let lock_path = path.join("lock");
         let lock = OpenOptions::new()
             .create(true)
@@ -94,6 +95,18 @@ impl DataDir {
     #[must_use]
     pub fn blobs(&self) -> PathBuf {
         self.path.join("blobs")
+    }
+}
+
+/// Makes the directory if it is not there: secrets of webhooks are in its files. What is above it,
+/// and one that is there already, are the operator's.
+fn make(path: &Path) -> std::io::Result<()> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(fault) if fault.kind() == ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        made => made,
     }
 }
 
@@ -172,6 +185,19 @@ mod tests {
         let node = first.node();
         drop(first);
         assert_eq!(DataDir::open(&path).unwrap().node(), node);
+    }
+
+    #[test]
+    fn a_directory_that_is_made_is_its_owners_alone_and_one_that_is_there_stays() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let made = folder.path().join("deep/data");
+        drop(DataDir::open(&made).unwrap());
+        assert_eq!(mode(&made), 0o700);
+        fs::set_permissions(&made, fs::Permissions::from_mode(0o755)).unwrap();
+        drop(DataDir::open(&made).unwrap());
+        assert_eq!(mode(&made), 0o755);
     }
 
     #[test]

@@ -120,8 +120,12 @@ impl Feed {
             None => (end, false),
             Some(after) => {
                 let at = memory.told.partition_point(|told| told.id <= after) as u64;
+                // A place ahead of all that was told is of another journal: where its reader was
+                // in this one nobody knows.
+                let told = memory.told.back().map(|told| told.id).max(memory.complete_after);
+                let ahead = told.is_some_and(|told| told < after);
                 let complete = memory.complete_after.is_some_and(|known| known <= after);
-                (memory.first + at, !complete)
+                (memory.first + if ahead { 0 } else { at }, !complete || ahead)
             }
         };
         let (count, counted) = (self.count.subscribe(), memory.readers.clone());
@@ -204,6 +208,11 @@ mod tests {
         let mut early = feed.read(after(3));
         assert!(sequences(&mut early).await.is_empty());
         assert_eq!(sequences(&mut early).await, [5, 6, 7, 8]);
+        // Nor is a place behind the end one of this feed's.
+        let mut ahead = feed.read(after(9));
+        assert!(matches!(ahead.next().await, Some(Portion::Gap)));
+        assert_eq!(sequences(&mut ahead).await, [5, 6, 7, 8]);
+        drop(ahead);
         let mut fresh = feed.read(None);
         tell(&feed, 9);
         assert_eq!(sequences(&mut fresh).await, [9]);

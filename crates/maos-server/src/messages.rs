@@ -25,8 +25,8 @@ use uuid::Uuid;
 
 use crate::config;
 use crate::streams::{
-    AtTotal, Durability, Entry, Once, Options, Page, Read, Room, Standing, StreamError, Streams,
-    Totals, Watch,
+    AtTotal, Durability, Entry, Once, Options, Page, Read, ReaderStanding, Room, Standing,
+    StreamError, Streams, Totals, Watch,
 };
 
 /// Bytes of messages that may wait to be written.
@@ -411,10 +411,10 @@ impl Bus {
 }
 
 fn mailbox(standing: &Standing) -> Option<MailboxShown> {
-    let reader = |(name, behind): &(String, u64)| MailboxReader {
-        reader: name.clone(),
-        acknowledged: behind.checked_sub(1),
-        waiting: standing.next.saturating_sub(*behind).min(standing.entries),
+    let reader = |reader: &ReaderStanding| MailboxReader {
+        reader: reader.name.clone(),
+        acknowledged: reader.acknowledged.checked_sub(1),
+        waiting: reader.waiting,
     };
     Some(MailboxShown {
         // Streams of other kinds are no mailboxes.

@@ -33,6 +33,16 @@ pub(super) async fn cancel(
     Ok(Json(service.cancel_claude(id, query.reason(service.bounds())?).await?))
 }
 
+pub(super) async fn cancel_too(
+    State(service): State<Service>,
+    Id(id): Id,
+    Params(query): Params<ReasonQuery>,
+    request: Request,
+) -> Answered<CancelAnswer> {
+    let reason = query.or_body(request, service.bounds()).await?;
+    Ok(Json(service.cancel_claude(id, reason).await?))
+}
+
 pub(super) async fn results(State(service): State<Service>, Id(id): Id) -> Answered<TaskResults> {
     Ok(Json(service.claude_results(id).await?))
 }

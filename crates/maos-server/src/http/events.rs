@@ -13,7 +13,7 @@ use futures_util::stream;
 use maos_api::events::{Event, EventId, RawEventQuery};
 
 use super::answer::Failed;
-use super::parts::Filters;
+use super::parts::Params;
 use crate::service::{Events, Service};
 
 /// A comment is sent after so much silence, so that a connection that is gone is noticed.
@@ -21,7 +21,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 pub(super) async fn stream(
     State(service): State<Service>,
-    Filters(query): Filters<RawEventQuery>,
+    Params(query): Params<RawEventQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Failed> {
     let (filter, mut after) = query.read()?;

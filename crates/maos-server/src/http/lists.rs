@@ -7,20 +7,20 @@ use maos_api::plan::ExecutionPlan;
 use maos_api::task::{BulkAnswer, TaskPage};
 
 use super::answer::{Answered, Json};
-use super::parts::{Filters, Id};
+use super::parts::{Id, Params};
 use super::routes::body_of;
 use crate::service::Service;
 
 pub(super) async fn tasks(
     State(service): State<Service>,
-    Filters(query): Filters<RawTaskQuery>,
+    Params(query): Params<RawTaskQuery>,
 ) -> Answered<TaskPage> {
     Ok(Json(service.list(query.read()?).await?))
 }
 
 pub(super) async fn agents(
     State(service): State<Service>,
-    Filters(query): Filters<RawAgentQuery>,
+    Params(query): Params<RawAgentQuery>,
 ) -> Answered<AgentPage> {
     Ok(Json(service.agents(query.read()?).await?))
 }

@@ -14,7 +14,7 @@ use maos_api::logs::{LogQuery, OFFSET_MAX, RawLogQuery};
 use serde::Serialize;
 
 use super::answer::{Failed, Json};
-use super::parts::{Filters, Id, bad_query};
+use super::parts::{Id, Params, bad_query};
 use crate::service::{Followed, Follower, Service};
 
 /// A comment is sent after so much silence, so that a connection that is gone is noticed.
@@ -23,7 +23,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 pub(super) async fn of_task(
     State(service): State<Service>,
     Id(id): Id,
-    Filters(query): Filters<RawLogQuery>,
+    Params(query): Params<RawLogQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Failed> {
     let mut query = query.read()?;

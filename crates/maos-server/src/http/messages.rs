@@ -7,7 +7,7 @@ use maos_api::messages::{
 };
 
 use super::answer::{Answered, Json};
-use super::parts::Filters;
+use super::parts::Params;
 use super::routes::{body_of, submission_of};
 use crate::service::Service;
 
@@ -18,7 +18,7 @@ pub(super) async fn send(State(service): State<Service>, request: Request) -> An
 
 pub(super) async fn read(
     State(service): State<Service>,
-    Filters(query): Filters<RawMessageQuery>,
+    Params(query): Params<RawMessageQuery>,
 ) -> Answered<MessagePage> {
     Ok(Json(service.messages(&query.read()?).await?))
 }
@@ -33,7 +33,7 @@ pub(super) async fn acknowledge(
 
 pub(super) async fn mailboxes(
     State(service): State<Service>,
-    Filters(query): Filters<RawMailboxQuery>,
+    Params(query): Params<RawMailboxQuery>,
 ) -> Answered<MailboxPage> {
     let MailboxQuery { prefix, after, limit } = query.read()?;
     Ok(Json(service.mailboxes(prefix, after, limit).await?))

@@ -1,6 +1,6 @@
 //! Parts of a request line: ids and query parameters, refused with the contract's error.
 
-use axum::extract::{FromRef, FromRequestParts, Path, Query};
+use axum::extract::{FromRef, FromRequestParts, Path};
 use axum::http::request::Parts;
 use maos_api::error::{ApiError, ErrorCode};
 use maos_api::worker::AttemptRef;
@@ -30,12 +30,9 @@ pub(super) struct Name(pub(super) String);
 /// The id in the path, and the name behind it.
 pub(super) struct Named(pub(super) Uuid, pub(super) String);
 
-/// The query parameters.
+/// The query parameters. One that is misspelt would be without effect, in a listing it would let
+/// everything through: an unknown one is refused.
 pub(super) struct Params<T>(pub(super) T);
-
-/// The query parameters of a listing: one that is misspelt would let everything through, so an
-/// unknown one is refused.
-pub(super) struct Filters<T>(pub(super) T);
 
 impl<S: Send + Sync> FromRequestParts<S> for Id {
     type Rejection = Failed;
@@ -88,22 +85,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
 impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
     type Rejection = Failed;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Params<T>, Failed> {
-        match Query::<T>::from_request_parts(parts, state).await {
-            Ok(Query(params)) => Ok(Params(params)),
-            Err(why) => {
-                let message = format!("the query cannot be read: {}", why.body_text());
-                Err(Failed(ApiError::new(ErrorCode::MalformedQuery, message)))
-            }
-        }
-    }
-}
-
-impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Filters<T> {
-    type Rejection = Failed;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Filters<T>, Failed> {
-        query::filters(&parts.uri).map(Filters)
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Params<T>, Failed> {
+        query::filters(&parts.uri).map(Params)
     }
 }
 

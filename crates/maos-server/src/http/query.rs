@@ -1,4 +1,4 @@
-//! The query of a listing: every parameter is known, and a list may be written as one parameter or
+//! The query of a request: every parameter is known, and a list may be written as one parameter or
 //! as several.
 
 use axum::extract::Query;

@@ -12,6 +12,7 @@ use axum::response::Response;
 use axum::routing::{delete, get, post, put};
 use futures_util::StreamExt;
 use maos_api::agent::{AgentEnvelope, TerminateAnswer};
+use maos_api::amend;
 use maos_api::error::{ApiError, ErrorCode};
 use maos_api::explain::Explanation;
 use maos_api::history::TaskHistory;
@@ -48,7 +49,7 @@ pub(super) fn all(door: Door) -> Router {
         .route(paths::PLANS_PREVIEW, post(lists::preview))
         .route(paths::TASK, get(task).patch(change_task).delete(cancel))
         .route(paths::TASK_EVENTS, get(history))
-        .route(paths::TASK_CANCEL, put(cancel))
+        .route(paths::TASK_CANCEL, put(cancel_too))
         .route(paths::TASK_RETRY, put(retry))
         .route(paths::TASK_RESULTS, get(results))
         .route(paths::TASK_EXPLAIN, get(explain))
@@ -62,7 +63,7 @@ pub(super) fn all(door: Door) -> Router {
         .route(paths::TASKS_BATCH, post(batch))
         .route(paths::CLAUDE_TASKS, post(claude::submit))
         .route(paths::CLAUDE_TASK, get(claude::task).delete(claude::cancel))
-        .route(paths::CLAUDE_TASK_CANCEL, put(claude::cancel))
+        .route(paths::CLAUDE_TASK_CANCEL, put(claude::cancel_too))
         .route(paths::CLAUDE_TASK_RESULTS, get(claude::results))
         .route(paths::CLAUDE_STATUS, get(claude::status))
         .route(paths::EVENTS, get(events::stream))
@@ -225,6 +226,29 @@ impl ReasonQuery {
             Some(_) | None => Ok(self.reason),
         }
     }
+
+    /// The same, or else out of the body, which may be missing.
+    pub(super) async fn or_body(
+        self,
+        request: Request,
+        bounds: &Bounds,
+    ) -> Result<Option<String>, Failed> {
+        let given = self.reason(bounds)?;
+        let (parts, body) = request.into_parts();
+        let body = read(body, bounds.body_bytes_max).await?;
+        if body.is_empty() {
+            // Clients announce types of bodies that they do not send.
+            return Ok(given);
+        }
+        check_json(&parts.headers)?;
+        match (amend::parse_cancel(&body, bounds)?, given) {
+            (Some(_), Some(_)) => {
+                let what = "is given in the query and in the body: once is enough";
+                Err(Failed(ApiError::invalid("reason", what)))
+            }
+            (reason, given) => Ok(reason.or(given)),
+        }
+    }
 }
 
 async fn cancel(
@@ -233,6 +257,16 @@ async fn cancel(
     Params(query): Params<ReasonQuery>,
 ) -> Answered<CancelAnswer> {
     Ok(Json(service.cancel(id, query.reason(service.bounds())?).await?))
+}
+
+async fn cancel_too(
+    State(service): State<Service>,
+    Id(id): Id,
+    Params(query): Params<ReasonQuery>,
+    request: Request,
+) -> Answered<CancelAnswer> {
+    let reason = query.or_body(request, service.bounds()).await?;
+    Ok(Json(service.cancel(id, reason).await?))
 }
 
 async fn retry(State(service): State<Service>, Id(id): Id) -> Answered<TaskEnvelope> {

@@ -132,16 +132,15 @@ impl Service {
     }
 
     async fn check_room_for_agent(&self) -> Result<(), ApiError> {
-        self.check_room_for_agents(1).await
+        let bound = self.inner.config.api.max_agents;
+        check_room(self.own_agents_count().await?, bound, "agents", "api.max_agents")
     }
 
-    /// Whether so many more agents of our own may be there.
-    pub(super) async fn check_room_for_agents(&self, more: u32) -> Result<(), ApiError> {
+    /// Agents that serve and are no workers: those that `api.max_agents` bounds.
+    pub(super) async fn own_agents_count(&self) -> Result<usize, ApiError> {
         let serving = self.serving().await?;
         let ours = serving.iter().filter(|agent| agent.record.spec.runtime != Runtime::Worker);
-        let bound = self.inner.config.api.max_agents;
-        let more = usize::try_from(more).unwrap_or(usize::MAX).saturating_sub(1);
-        check_room(ours.count().saturating_add(more), bound, "agents", "api.max_agents")
+        Ok(ours.count())
     }
 
     /// Counts cheaply first: thousands of workers may register at once.
@@ -248,8 +247,7 @@ fn check_room(count: usize, bound: u32, what: &str, key: &str) -> Result<(), Api
     if count < usize::try_from(bound).unwrap_or(usize::MAX) {
         return Ok(());
     }
-    let message =
-        format!("there are {bound} {what} already, the bound `{key}`: end one, or raise it");
+    let message = format!("there are {count} {what}, and `{key}` is {bound}: end one, or raise it");
     Err(ApiError::new(ErrorCode::QueueFull, message).with("bound", bound))
 }
 

@@ -84,7 +84,8 @@ impl Service {
         reason: Option<String>,
     ) -> Result<CancelAnswer, ApiError> {
         let task = self.of_claude(id, Duration::ZERO).await?;
-        let answer = self.cancel(task.id, reason).await?;
+        let answer = self.cancel(task.id, reason).await;
+        let answer = answer.map_err(|error| named(error, task.id, id))?;
         Ok(CancelAnswer { task_id: id, ..answer })
     }
 
@@ -94,7 +95,8 @@ impl Service {
     /// That there is none with this id, or that it has no result.
     pub async fn claude_results(&self, id: Uuid) -> Result<TaskResults, ApiError> {
         let task = self.of_claude(id, Duration::ZERO).await?;
-        let answer = self.results(task.id).await?;
+        let answer = self.results(task.id).await;
+        let answer = answer.map_err(|error| named(error, task.id, id))?;
         Ok(TaskResults { task_id: id, ..answer })
     }
 
@@ -140,6 +142,15 @@ impl Service {
             Err(error) => Err(error),
         }
     }
+}
+
+/// An error about a task in the words of who asked, who knows it under another id.
+fn named(mut error: ApiError, task: Uuid, asked: Uuid) -> ApiError {
+    error.message = error.message.replace(&task.to_string(), &asked.to_string());
+    if error.details.contains_key("task_id") {
+        return error.with("task_id", asked.to_string());
+    }
+    error
 }
 
 /// The hash of a body of this form: another one than that of the same bytes as a plain submission.

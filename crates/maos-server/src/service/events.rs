@@ -67,7 +67,8 @@ impl Events {
 
 fn gap() -> Event {
     let error = "events before the next one are lost: they happened before this server watched, \
-                 or longer ago than it remembers; ask the lists how things are";
+                 longer ago than it remembers, or under another journal; ask the lists how things \
+                 are";
     Event::Gap { error: error.to_owned() }
 }
 

@@ -58,6 +58,7 @@ impl Service {
             cursor.write(&filter)
         });
         if !complete {
+            page.total_is_exact = false;
             page.warnings.push(BEHIND.to_owned());
         }
         Ok(page)
@@ -79,10 +80,11 @@ impl Service {
     pub async fn agents(&self, query: AgentQuery) -> Result<AgentPage, ApiError> {
         let now = super::now();
         let mut agents = self.serving().await?;
-        let mut warnings = Vec::new();
+        let (mut warnings, mut complete) = (Vec::new(), true);
         let ended = [AgentStatus::Offline, AgentStatus::Terminated];
         if query.statuses.iter().any(|status| ended.contains(status)) {
-            if !self.catch_up().await? {
+            complete = self.catch_up().await?;
+            if !complete {
                 warnings.push(BEHIND.to_owned());
             }
             let store = self.inner.store.clone();
@@ -100,7 +102,7 @@ impl Service {
         let take = usize::try_from(query.page_size).unwrap_or(usize::MAX);
         let items = found.into_iter().skip(skip).take(take).collect();
         let page = Page::new(items, query.page, query.page_size, total);
-        Ok(Page { warnings, ..page })
+        Ok(Page { warnings, total_is_exact: complete, ..page })
     }
 }
 

@@ -42,6 +42,13 @@ enum Decision {
     Stop { agents: Vec<AgentId>, reason: String },
 }
 
+/// What came of a decision.
+enum Done {
+    Changed,
+    /// Nothing could be done, and why.
+    Held(String),
+}
+
 /// What is remembered of a pool between two looks.
 #[derive(Debug, Default)]
 struct Memory {
@@ -50,6 +57,8 @@ struct Memory {
     changed_at: Option<Instant>,
     /// After a start that failed: the pause, and until when it lasts.
     backoff: Option<(Duration, Instant)>,
+    /// What kept it as it is at the last look: told once, not at every further one.
+    held_by: Option<String>,
 }
 
 impl Memory {
@@ -67,6 +76,15 @@ impl Memory {
         let cooldown = Duration::from_secs(settings.cooldown_seconds);
         self.changed_at.is_some_and(|at| now.duration_since(at) < cooldown)
             || self.backoff.is_some_and(|(_, until)| now < until)
+    }
+
+    fn changed(&mut self, now: Instant) {
+        (self.changed_at, self.backoff, self.held_by) = (Some(now), None, None);
+    }
+
+    /// Nothing failed: there may be room at any moment, so the pause does not grow.
+    fn held(&mut self, now: Instant) {
+        self.backoff = Some((BACKOFF.0, now + BACKOFF.0));
     }
 
     fn failed(&mut self, now: Instant) {
@@ -88,7 +106,7 @@ fn decide(
     memory: &Memory,
     now: Instant,
 ) -> Option<Decision> {
-    let count = u32::try_from(view.agents.len()).unwrap_or(u32::MAX);
+    let count = agents_count(view);
     let backs_off = memory.backoff.is_some_and(|(_, until)| now < until);
     if count < settings.min && !backs_off {
         let reason = format!("at least {} agents are always there", settings.min);
@@ -154,6 +172,27 @@ fn shrink(
     (!agents.is_empty()).then_some(Decision::Stop { agents, reason })
 }
 
+/// As much of a start as `api.max_agents` leaves room for, and why it is no more; the error says
+/// that nobody can start.
+fn within(room: &Room, wanted: u32) -> Result<(u32, Option<String>), String> {
+    let Room { there, bound } = room;
+    let free = bound.saturating_sub(*there);
+    if wanted <= free {
+        return Ok((wanted, None));
+    }
+    let held = format!("`api.max_agents` is {bound}, and over all pools there are {there}");
+    match free {
+        0 => Err(format!("{wanted} more are wanted and none can start: {held}")),
+        _ => Ok((free, Some(format!("{wanted} more are wanted and {free} can start: {held}")))),
+    }
+}
+
+/// How many agents of our own there are, and may be.
+struct Room {
+    there: u32,
+    bound: u32,
+}
+
 /// A pool as it is to be.
 struct Plan {
     name: String,
@@ -176,6 +215,21 @@ fn configured(pool: &PoolConfig) -> PoolSettings {
 fn opened<T: serde::de::DeserializeOwned>(entry: &EntryRecord) -> Option<T> {
     let Some(Payload::Inline(document)) = &entry.value else { return None };
     serde_json::from_slice(document).ok()
+}
+
+fn agents_count(view: &PoolView) -> u32 {
+    u32::try_from(view.agents.len()).unwrap_or(u32::MAX)
+}
+
+/// Has a decision kept, and told to those who watch.
+fn noted(event: &PoolEvent) -> Result<Command, ApiError> {
+    let document = serde_json::to_vec(event).map_err(|why| faults::internal(&why))?;
+    Ok(Command::SetEntry {
+        register: DECISIONS.into(),
+        key: event.pool.as_str().into(),
+        value: Some(Payload::inline(&document)),
+        expect: Expect::Anything,
+    })
 }
 
 /// A decision as those who watch are told of it.
@@ -287,7 +341,7 @@ impl Service {
             name: plan.name.clone(),
             capabilities: plan.model.capabilities.iter().map(str::to_owned).collect(),
             settings: plan.settings,
-            agents: u32::try_from(view.agents.len()).unwrap_or(u32::MAX),
+            agents: agents_count(view),
             busy: view.agents.iter().map(|(_, held)| u32::from(*held > 0)).sum(),
             waiting: view.waiting,
             demand: demand(&plan.settings, view),
@@ -304,19 +358,21 @@ impl Service {
             let memory = memories.entry(plan.name.clone()).or_default();
             let at = Instant::now();
             memory.note(view, at);
-            let count = u32::try_from(view.agents.len()).unwrap_or(u32::MAX);
+            let count = agents_count(view);
             restless |= view.waiting > 0 && count < plan.settings.max;
             restless |= count > plan.settings.min;
             let Some(decision) = decide(&plan.settings, view, memory, at) else { continue };
             restless = true;
             match self.carry_out(plan, view, &decision).await {
-                Ok(()) => {
-                    memory.changed_at = Some(at);
-                    memory.backoff = None;
+                Ok(Done::Changed) => memory.changed(at),
+                Ok(Done::Held(by)) => {
+                    memory.held(at);
+                    self.tell_held(plan, view, memory, &decision, by).await;
                 }
                 Err(why) => {
-                    warn!(pool = plan.name, "the pool could not be changed: {why}");
                     memory.failed(at);
+                    let by = format!("the change failed: {}", why.message);
+                    self.tell_held(plan, view, memory, &decision, by).await;
                 }
             }
         }
@@ -328,32 +384,28 @@ impl Service {
         plan: &Plan,
         view: &PoolView,
         decision: &Decision,
-    ) -> Result<(), ApiError> {
-        let from = u32::try_from(view.agents.len()).unwrap_or(u32::MAX);
+    ) -> Result<Done, ApiError> {
+        let from = agents_count(view);
         let (mut commands, to, reason) = match decision {
-            Decision::Start { count, reason } => {
-                self.check_room_for_agents(*count).await?;
-                (self.newcomers(plan, *count), from + count, reason)
-            }
+            Decision::Start { count, reason } => match within(&self.room().await?, *count) {
+                Ok((count, held)) => {
+                    let reason = held.map_or(reason.clone(), |held| format!("{reason}; {held}"));
+                    (self.newcomers(plan, count), from + count, reason)
+                }
+                Err(by) => return Ok(Done::Held(by)),
+            },
             Decision::Stop { agents, reason } => {
                 let end = AgentEnd::Retired;
                 let commands = agents.iter().map(|agent| Command::EndAgent { agent: *agent, end });
                 let gone = u32::try_from(agents.len()).unwrap_or(u32::MAX);
-                (commands.collect(), from.saturating_sub(gone), reason)
+                (commands.collect(), from.saturating_sub(gone), reason.clone())
             }
         };
-        let (pool, reason) = (plan.name.clone(), reason.clone());
-        let event = PoolEvent { pool, from, to, reason, at: now() };
-        let document = serde_json::to_vec(&event).map_err(|why| faults::internal(&why))?;
-        commands.push(Command::SetEntry {
-            register: DECISIONS.into(),
-            key: plan.name.as_str().into(),
-            value: Some(Payload::inline(&document)),
-            expect: Expect::Anything,
-        });
-        let noted = commands.clone();
+        let event = PoolEvent { pool: plan.name.clone(), from, to, reason, at: now() };
+        commands.push(noted(&event)?);
+        let done = commands.clone();
         let answers = self.inner.driver.run_all(commands, Echo::Id).await;
-        for (command, answer) in noted.iter().zip(answers.map_err(faults::refused)?) {
+        for (command, answer) in done.iter().zip(answers.map_err(faults::refused)?) {
             answer.map_err(|rejection| faults::rejected(&rejection))?;
             match command {
                 Command::RegisterAgent { agent } => {
@@ -364,7 +416,42 @@ impl Service {
             }
         }
         info!(pool = event.pool, from, to, "a pool changed: {}", event.reason);
-        Ok(())
+        Ok(Done::Changed)
+    }
+
+    /// Makes it a decision that nothing was done. What keeps the pool as it is, `by`, is told once:
+    /// why it was to change names figures that are others at every look.
+    async fn tell_held(
+        &self,
+        plan: &Plan,
+        view: &PoolView,
+        memory: &mut Memory,
+        decision: &Decision,
+        by: String,
+    ) {
+        if memory.held_by.as_ref() == Some(&by) {
+            return;
+        }
+        let (Decision::Start { reason, .. } | Decision::Stop { reason, .. }) = decision;
+        let reason = format!("{reason}; {by}");
+        warn!(pool = plan.name, "the pool stays as it is: {reason}");
+        let agents = agents_count(view);
+        let pool = plan.name.clone();
+        let event = PoolEvent { pool, from: agents, to: agents, reason, at: now() };
+        let told = match noted(&event) {
+            Ok(command) => self.inner.driver.run(command, Echo::Id).await.map_err(faults::refused),
+            Err(fault) => Err(fault),
+        };
+        match told {
+            Ok(_) => memory.held_by = Some(by),
+            // What keeps the pool as it is may keep this from the journal as well.
+            Err(fault) => warn!(pool = plan.name, "that could not be kept: {fault}"),
+        }
+    }
+
+    async fn room(&self) -> Result<Room, ApiError> {
+        let there = u32::try_from(self.own_agents_count().await?).unwrap_or(u32::MAX);
+        Ok(Room { there, bound: self.config().api.max_agents })
     }
 
     fn newcomers(&self, plan: &Plan, count: u32) -> Vec<Command> {

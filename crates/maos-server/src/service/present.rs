@@ -290,7 +290,8 @@ pub(super) fn thousandths(amount: f64) -> u64 {
         reason = "checked against its bounds when it came in"
     )]
     let milli = (amount * 1_000.0).round() as u64;
-    milli
+    // As of amounts that are asked for: what is above 0 does not become nothing.
+    milli.max(u64::from(amount > 0.0))
 }
 
 pub(super) fn amounts(amounts: &Amounts) -> BTreeMap<String, f64> {

@@ -99,7 +99,11 @@ impl Kinds {
                 (_, Some(most)) if wanted > most => format!("at most {most}"),
                 _ => continue,
             };
-            let message = format!("`{name}`: {fault} may be asked for at once, found {wanted}");
+            let capacity = Some(kind.capacity).filter(|capacity| wanted > *capacity);
+            let in_all = capacity.map(|capacity| format!("; there is {capacity} in all"));
+            let in_all = in_all.unwrap_or_default();
+            let message =
+                format!("`{name}`: {fault} may be asked for at once, found {wanted}{in_all}");
             let fault = ApiError::new(ErrorCode::ValidationFailed, message.clone())
                 .with_field(&format!("{field}.{name}"), message);
             refused = Some(match refused {

@@ -48,7 +48,7 @@ pub struct TaskFilter {
     pub statuses: Vec<&'static str>,
     /// One of these; empty: any.
     pub priorities: Vec<Priority>,
-    /// Held by this agent at the moment.
+    /// Run by this agent, or last by it.
     pub agent: Option<AgentId>,
     /// A direct subtask of this one.
     pub parent: Option<TaskId>,

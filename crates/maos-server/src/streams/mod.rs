@@ -24,7 +24,7 @@ use tokio::sync::{oneshot, watch};
 use crate::codec::{self, Kind};
 
 pub use fault::StreamError;
-pub use read::{Page, Read, Standing};
+pub use read::{Page, Read, ReaderStanding, Standing};
 
 /// When an append is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

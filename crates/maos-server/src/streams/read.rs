@@ -44,12 +44,23 @@ pub struct Standing {
     pub name: String,
     /// The offset that the next entry gets.
     pub next: u64,
-    /// Entries that are kept.
+    /// Entries that are kept and have not expired.
     pub entries: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Its known readers, and the offset before which each has acknowledged all.
-    pub readers: Vec<(String, u64)>,
+    /// Its known readers.
+    pub readers: Vec<ReaderStanding>,
+}
+
+/// How a reader of a stream stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReaderStanding {
+    /// Its name.
+    pub name: String,
+    /// The offset before which it has acknowledged all.
+    pub acknowledged: u64,
+    /// Entries that it would still read.
+    pub waiting: u64,
 }
 
 /// Where a page begins.
@@ -222,11 +233,38 @@ fn standing(row: &rusqlite::Row<'_>) -> rusqlite::Result<(i64, Standing)> {
     Ok((row.get(0)?, found))
 }
 
+/// Adds who reads a stream, and takes off what has expired and is not cleared away yet.
 fn with_readers(db: &Connection, id: i64, found: Standing) -> rusqlite::Result<Standing> {
+    let now = now();
+    let sql = "SELECT count(*), coalesce(sum(length(sealed)), 0)
+               FROM entries INDEXED BY entries_by_expiry
+               WHERE expires IS NOT NULL AND expires <= ?1 AND stream = ?2";
+    let expired: (u64, u64) = db
+        .prepare_cached(sql)?
+        .query_row(params![now, id], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let sql = "SELECT coalesce(min(offset), 0) FROM entries WHERE stream = ?";
+    let first: u64 = db.prepare_cached(sql)?.query_row([id], |row| row.get(0))?;
+    let whole = expired.0 == 0 && found.next.saturating_sub(first) == found.entries;
     let sql = "SELECT name, acknowledged FROM readers WHERE stream = ? ORDER BY name";
     let mut query = db.prepare_cached(sql)?;
     let rows = query.query_map([id], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    Ok(Standing { readers: rows.collect::<rusqlite::Result<_>>()?, ..found })
+    let mut readers = Vec::new();
+    for row in rows {
+        let (name, acknowledged): (String, u64) = row?;
+        let waiting = if whole {
+            found.next.saturating_sub(acknowledged.max(first))
+        } else {
+            // Entries are cleared away wherever they are: offsets alone do not say how many wait.
+            let sql = "SELECT count(*) FROM entries WHERE stream = ? AND offset >= ?
+                       AND (expires IS NULL OR expires > ?)";
+            let bound = params![id, acknowledged, now];
+            db.prepare_cached(sql)?.query_row(bound, |row| row.get(0))?
+        };
+        readers.push(ReaderStanding { name, acknowledged, waiting });
+    }
+    let entries = found.entries.saturating_sub(expired.0);
+    let bytes = found.bytes.saturating_sub(expired.1);
+    Ok(Standing { entries, bytes, readers, ..found })
 }
 
 pub(super) fn totals(db: &Connection) -> rusqlite::Result<Totals> {

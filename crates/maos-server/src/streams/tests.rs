@@ -90,7 +90,8 @@ async fn a_reader_that_does_not_come_makes_a_full_stream_and_its_acknowledgement
     assert_eq!(streams.read_on("a", "new", 9).unwrap().entries.len(), 3, "replay is possible");
     put("3").await.unwrap();
     let standing = streams.standing("a").unwrap().unwrap();
-    assert_eq!((standing.next, standing.readers), (4, vec![("r".to_owned(), 3)]));
+    let reader = ReaderStanding { name: "r".to_owned(), acknowledged: 3, waiting: 1 };
+    assert_eq!((standing.next, standing.readers), (4, vec![reader]));
     streams.forget("a", "r").await.unwrap();
     assert!(matches!(put("4").await, Err(StreamError::Unread { unread: 4, .. })));
 }
@@ -102,6 +103,9 @@ async fn what_has_expired_is_not_read_and_makes_room() {
     let far = Entry { expires: Some(u64::MAX >> 1), body: b"new".to_vec() };
     streams.append("a", vec![past, far.clone()], Room::Unread(2), None).await.unwrap();
     assert_eq!(texts(&streams.read("a", 0, 9).unwrap()), [(1, "new".to_owned())]);
+    streams.acknowledge("a", "r", 0).await.unwrap();
+    let held = streams.standings("", "", 9).unwrap();
+    assert_eq!((held[0].entries, held[0].readers[0].waiting), (1, 1), "what is read: {held:?}");
     let taken = streams.append("a", vec![far], Room::Unread(2), None).await.unwrap();
     assert_eq!(taken.first, 2);
 }

@@ -373,9 +373,8 @@ async fn shown(line: &Line) -> Result<Subscription, ApiError> {
     let standing = standing.map_err(|why| failed(&why))?;
     let dead = streams.standing_of(&dead_mailbox.to_string()).await.map_err(|why| failed(&why))?;
     let waiting = |standing: &crate::streams::Standing, name: &str| {
-        let known = standing.readers.iter().find(|(reader, _)| *reader == name);
-        let behind = known.map_or(0, |(_, behind)| *behind);
-        (behind, standing.next.saturating_sub(behind).min(standing.entries))
+        let known = standing.readers.iter().find(|reader| reader.name == name);
+        known.map_or((0, standing.entries), |reader| (reader.acknowledged, reader.waiting))
     };
     let own = standing.map_or((0, 0), |standing| waiting(&standing, &reader(&line.name)));
     Ok(Subscription {

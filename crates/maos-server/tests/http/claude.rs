@@ -99,6 +99,9 @@ async fn what_is_wrong_is_named_in_the_words_of_the_sender() {
         assert_eq!(answer.status, status, "{body}: {}", answer.body);
         assert!(answer.body["details"]["fields"][field].is_string(), "{body}: {}", answer.body);
     }
+    let answer = send(&house, &json!({"name": "n", "priority": "soon"})).await;
+    let said = answer.body["details"]["fields"]["priority"].as_str().unwrap();
+    assert!(said.contains("`normal`") && said.contains("`urgent`"), "{said}");
     for (wrong, also) in [
         (json!({"name": "n", "type": "other", "callback_url": 7}), "callback_url"),
         (json!({"name": "n", "callback_url": "http://127.0.0.1/"}), "callback_url"),
@@ -137,7 +140,14 @@ async fn a_task_that_waits_is_cancelled_by_its_own_id() {
     let answer = house.call("DELETE", &format!("{path}?reason=enough"), None).await;
     assert_eq!((answer.status, &answer.body["task_id"]), (200, &json!(id)));
     assert_eq!(house.get(&path).await.body["status"], "cancelled");
-    assert_eq!(house.call("PUT", &format!("{path}/cancel"), None).await.status, 409);
+    let reason = json!({"reason": "again"});
+    let refused = house.call("PUT", &format!("{path}/cancel"), Some(&reason)).await;
+    assert_eq!((refused.status, &refused.body["details"]["task_id"]), (409, &json!(id)));
+    let results = house.get(&format!("{path}/results")).await;
+    assert_eq!(results.status, 404);
+    for refused in [refused, results] {
+        assert!(refused.body["error"].as_str().unwrap().contains(id), "{}", refused.body);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -113,6 +113,46 @@ async fn wrong_paths_methods_ids_and_types_have_the_contracts_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_query_parameter_that_is_not_known_is_refused_by_name() {
+    let house = House::open().await;
+    let id = id_of(&house.submit(&json!({"name": "n", "agent_type": "none"})).await);
+    let task = format!("/api/v1/tasks/{id}");
+    for (method, path, known) in [
+        ("DELETE", format!("{task}?reson=a"), "reason"),
+        ("PUT", format!("{task}/cancel?wait=1"), "reason"),
+        ("GET", format!("{task}?wait=1"), "wait_seconds"),
+        ("POST", "/api/v1/tasks?wait=1".to_owned(), "wait_seconds"),
+    ] {
+        let body = json!({"name": "n"});
+        let answer = house.call(method, &path, Some(&body).filter(|_| method == "POST")).await;
+        check(&answer, 422, "VALIDATION_FAILED");
+        assert_eq!(answer.body["details"]["known"], json!([known]), "{}", answer.body);
+    }
+    assert_eq!(house.get(&task).await.body["task"]["status"], "ready", "nothing was done");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn why_a_task_is_cancelled_may_be_in_the_body_and_what_is_no_reason_is_refused() {
+    let house = House::open().await;
+    let id = id_of(&house.submit(&json!({"name": "n", "agent_type": "none"})).await);
+    let path = format!("/api/v1/tasks/{id}/cancel");
+    for (body, status, code) in [
+        (json!([]), 422, "VALIDATION_FAILED"),
+        (json!({"reson": "a"}), 422, "VALIDATION_FAILED"),
+        (json!({"reason": 7}), 422, "VALIDATION_FAILED"),
+    ] {
+        check(&house.call("PUT", &path, Some(&body)).await, status, code);
+    }
+    let hello = json!({"reason": "hello"});
+    let twice = house.call("PUT", &format!("{path}?reason=a"), Some(&hello)).await;
+    check(&twice, 422, "VALIDATION_FAILED");
+    let done = house.call("PUT", &path, Some(&hello)).await;
+    assert_eq!((done.status, &done.body["reason"]), (200, &json!("hello")), "{}", done.body);
+    let shown = house.get(&format!("/api/v1/tasks/{id}")).await.body;
+    assert_eq!(shown["task"]["error"], "cancelled: hello", "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn states_that_conflict_are_refused() {
     let house = House::open().await;
     let done = house.run(&json!({"name": "a", "parameters": {"action": "noop"}})).await;

@@ -330,3 +330,18 @@ async fn a_filter_that_is_not_known_is_refused_and_a_repeated_one_taken() {
     let twice = house.get("/api/v1/tasks?search=a&search=b").await;
     assert_eq!((twice.status, &twice.body["details"]["parameter"]), (400, &json!("search")));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_lacks_the_newest_does_not_say_that_its_total_is_exact() {
+    let house = House::open().await;
+    house.submit(&json!({"name": "n"})).await;
+    assert_eq!(house.get("/api/v1/tasks").await.body["total_is_exact"], true);
+    let other = rusqlite::Connection::open(house.data_dir().join("store.db")).unwrap();
+    // The store cannot write while somebody else does.
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    house.submit(&json!({"name": "late"})).await;
+    let page = house.get("/api/v1/tasks").await.body;
+    assert!(page["warnings"][0].as_str().unwrap().contains("not caught up"), "{page}");
+    assert_eq!(page["total_is_exact"], false, "{page}");
+    other.execute_batch("ROLLBACK").unwrap();
+}

@@ -97,6 +97,35 @@ async fn what_waits_makes_a_pool_grow_to_its_bound_and_demand_tells_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pool_grows_by_what_there_is_room_for_and_names_the_bound_that_holds_it() {
+    let mut config = config(0, 6);
+    config.api.max_agents = 3;
+    config.pools.get_mut("small").unwrap().capabilities.push("communication".to_owned());
+    let house = House::open_with(config).await;
+    let other = json!({"agent_type": "other", "capabilities": ["file_processing"]});
+    house.call("POST", "/api/v1/agents", Some(&other)).await;
+    let mut events = house.events("?type=pool", None).await;
+    let listens = json!({"name": "l", "parameters": {"action": "message.receive",
+        "mailbox": "topic:t", "wait_seconds": 60}});
+    let listens: Vec<&Value> = vec![&listens; 5];
+    let answer = house.call("POST", "/api/v1/tasks/batch", Some(&json!(listens))).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    grown_to(&house, 2).await;
+    let (_, grown) = events.next().await.unwrap();
+    assert_eq!((&grown["from"], &grown["to"]), (&json!(0), &json!(2)), "{grown}");
+    let reason = grown["reason"].as_str().unwrap();
+    assert!(reason.contains("`api.max_agents` is 3, and over all pools there are 1"), "{reason}");
+    let (_, held) = events.next().await.unwrap();
+    assert_eq!((&held["from"], &held["to"]), (&json!(2), &json!(2)), "{held}");
+    let reason = held["reason"].as_str().unwrap();
+    assert!(
+        reason.contains("none can start: `api.max_agents` is 3, and over all pools"),
+        "{reason}"
+    );
+    assert_eq!(pool(&house).await["last_decision"]["reason"], held["reason"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_pool_cannot_be_is_refused_by_name() {
     let house = House::open_with(config(1, 3)).await;
     for (body, field) in [

@@ -75,7 +75,12 @@ async fn a_requirement_is_held_against_what_is_declared() {
         let answer = house.call("POST", "/api/v1/tasks", Some(&body)).await;
         assert_eq!(answer.status, status, "{amount}: {}", answer.body);
         assert!(answer.body.get("warnings").is_none());
+        let in_all = answer.body["error"].as_str().is_some_and(|said| said.contains("3 in all"));
+        assert_eq!(in_all, amount > 3.0, "{}", answer.body);
     }
+    // It does not round to nothing.
+    let least = house.submit(&task(&json!({"cpu_cores": 0.0004}))).await;
+    assert_eq!(least["task"]["resource_requirements"], json!({"cpu_cores": 0.001}));
     let shelf = json!({"resource_type": "custom", "name": "shelves", "capacity": 9,
                        "maximum_allocation": 4});
     declare(&house, shelf).await;

@@ -84,6 +84,12 @@ async fn what_could_never_run_is_refused_with_its_place() {
         (json!({"name": "n", "cron": "0 0 * * *", "task": {"name": " "}}), 422, "task.name"),
         (json!({"name": "n", "cron": "0 0 * * *"}), 422, "task"),
         (json!({"name": "n", "task": task}), 422, "cron"),
+        (
+            json!({"name": "n", "every_seconds": 60,
+                "task": {"name": "t", "deadline": "2999-01-01T00:00:00Z"}}),
+            422,
+            "task.deadline",
+        ),
     ] {
         let answer = house.call("POST", SCHEDULES, Some(&body)).await;
         assert_eq!(answer.status, status, "{body}");

@@ -77,6 +77,7 @@ fn capabilities(least: u32) -> Value {
 fn amounts() -> Value {
     json!({
         "type": "object",
+        "description": "Amounts by kind, kept in thousandths; one above 0 counts as at least one.",
         "maxProperties": limits::RESOURCE_KINDS_MAX,
         "propertyNames": word(),
         "additionalProperties": {"type": "number", "minimum": 0, "maximum": 1e12},
@@ -443,6 +444,9 @@ pub(super) fn schedule() -> Value {
     let field = r"[0-9*,/A-Za-z#?-]+";
     let cron = format!("^{field} {field} {field} {field} {field}$");
     let cron = json!({"type": "string", "maxLength": CRON_CHARS_MAX, "pattern": cron});
+    // A moment would be over at every run but the first.
+    let mut task = submission();
+    task["properties"]["deadline"] = json!({"type": "null"});
     let mut schema = object(
         &["name", "task"],
         json!({
@@ -451,7 +455,7 @@ pub(super) fn schedule() -> Value {
             "timezone": {"type": ["string", "null"],
                 "description": "A zone's IANA name, such as `Europe/Berlin`; UTC by default."},
             "every_seconds": optional(integer(1, EVERY_SECONDS_MAX)),
-            "task": submission(),
+            "task": task,
             "missed": optional(words(Missed::ALL.map(Missed::name))),
             "overlap": optional(words(Overlap::ALL.map(Overlap::name))),
             "paused": {"type": "boolean"},
@@ -463,6 +467,14 @@ pub(super) fn schedule() -> Value {
     };
     schema["oneOf"] =
         json!([one("cron", "string", "every_seconds"), one("every_seconds", "integer", "cron"),]);
+    schema
+}
+
+/// Why a task is cancelled.
+pub(super) fn cancellation() -> Value {
+    let reason = json!({"type": "string", "maxLength": 500, "pattern": NO_NUL});
+    let mut schema = object(&[], json!({"reason": optional(reason)}));
+    schema["additionalProperties"] = false.into();
     schema
 }
 

@@ -166,11 +166,8 @@ impl Operation {
         schema: Value,
         what: &'static str,
     ) -> Operation {
-        self.codes.insert(ErrorCode::MalformedQuery);
-        if self.method == "get" && name != "wait_seconds" {
-            // A filter: one that is not known is refused.
-            self.codes.insert(ErrorCode::ValidationFailed);
-        }
+        // One that is not known is refused.
+        self.codes.extend([ErrorCode::MalformedQuery, ErrorCode::ValidationFailed]);
         self.parameters
             .push(json!({"name": name, "in": "query", "description": what, "schema": schema}));
         self

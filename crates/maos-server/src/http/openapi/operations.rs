@@ -103,6 +103,8 @@ fn idempotent(operation: Operation) -> Operation {
         .refuses(&[ErrorCode::IdempotencyConflict, ErrorCode::QueueFull])
 }
 
+const REASON: &str = "The reason is in the query or in the body, not in both.";
+
 fn reasoned(operation: Operation) -> Operation {
     let reason = json!({"type": "string", "maxLength": 500, "pattern": r"^[^\u0000]*$"});
     operation.query("reason", reason, "Why, in words.")
@@ -184,6 +186,9 @@ fn task() -> Vec<Operation> {
             .refuses(&NO_TASK)
             .refuses(&[ErrorCode::AlreadyEnded]),
         reasoned(put(paths::TASK_CANCEL, "cancel_task_too", "The same"))
+            .says(REASON)
+            .body(bodies::cancellation(), json!({"reason": "no longer needed"}))
+            .or_none()
             .answers::<CancelAnswer>()
             .refuses(&NO_TASK)
             .refuses(&[ErrorCode::AlreadyEnded]),
@@ -553,6 +558,9 @@ fn claude() -> Vec<Operation> {
             .refuses(&NO_TASK)
             .refuses(&[ErrorCode::AlreadyEnded]),
         reasoned(put(paths::CLAUDE_TASK_CANCEL, "cancel_claude_task_too", "The same"))
+            .says(REASON)
+            .body(bodies::cancellation(), json!({"reason": "no longer needed"}))
+            .or_none()
             .answers::<CancelAnswer>()
             .refuses(&NO_TASK)
             .refuses(&[ErrorCode::AlreadyEnded]),
