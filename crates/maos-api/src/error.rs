@@ -193,6 +193,9 @@ codes! {
         "The configuration file says so; change it there and start the server again."
     NotRestorable "NOT_RESTORABLE" 409 Never
         "The server is part of another program, and cannot put another state in its place."
+    CheckpointDamaged "CHECKPOINT_DAMAGED" 409 Never
+        "A file of the checkpoint is missing or damaged, so nobody can go back to it: delete it \
+         and restore another one."
     NotEnded "NOT_ENDED" 409 Never
         "The task or something of its plan has not ended: only ended plans can be deleted."
     NotARoot "NOT_A_ROOT" 409 Never

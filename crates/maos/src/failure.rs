@@ -227,6 +227,9 @@ fn remedy(code: ErrorCode) -> &'static str {
         E::NotEnded => "`maos task cancel ID` ends it",
         E::NotARoot => "delete the root that it names",
         E::ParentEnded => "`maos task get ID` names its parent: retry that one",
+        E::CheckpointDamaged => {
+            "`maos checkpoint delete` removes it, `maos checkpoint list` shows others"
+        }
         E::AgentEnded | E::AgentLost => "`maos agent create` makes another one",
         E::StaleIncarnation => "end this process: a newer one has taken over",
         E::NotAWorker => "`maos agent get ID` shows what the agent is",

@@ -1,6 +1,7 @@
 //! Checkpoints: made on request and by themselves, listed, removed. Going back to one is for the
 //! host, which starts the service anew.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -156,7 +157,20 @@ impl Service {
         work: impl FnOnce(&Checkpoints) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, ApiError> {
         let checkpoints = self.inner.checkpoints.clone();
-        blocking(move || work(&checkpoints)).await.map_err(|why| self.storage(&why))
+        blocking(move || work(&checkpoints)).await.map_err(|why| match &why {
+            StoreError::Checkpoint { path, .. } => damaged(path, &why),
+            _ => self.storage(&why),
+        })
+    }
+}
+
+/// It stays as it is whatever the disk does: no reason to try again.
+fn damaged(file: &Path, why: &StoreError) -> ApiError {
+    let error = ApiError::new(ErrorCode::CheckpointDamaged, why.to_string());
+    // Files of a checkpoint are named by its id.
+    match file.file_stem().and_then(|id| id.to_str()) {
+        Some(id) => error.with("checkpoint_id", id),
+        None => error,
     }
 }
 

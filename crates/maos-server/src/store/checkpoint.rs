@@ -344,9 +344,9 @@ fn remove(path: &Path) -> Result<(), StoreError> {
 }
 
 fn read_manifest(path: &Path) -> Result<Manifest, StoreError> {
-    let text = fs::read(path).map_err(|fault| io(path, fault))?;
-    let manifest: Manifest = serde_json::from_slice(&text)
-        .map_err(|fault| StoreError::Damaged { path: path.to_owned(), what: fault.to_string() })?;
+    let text = fs::read(path).map_err(|fault| unreadable(path, fault))?;
+    let manifest: Manifest =
+        serde_json::from_slice(&text).map_err(|fault| damaged(path, &fault.to_string()))?;
     if manifest.format > FORMAT {
         let (found, known) = (manifest.format, FORMAT);
         return Err(StoreError::TooNew { path: path.to_owned(), found, known });
@@ -386,14 +386,17 @@ fn pack(from: &Path, to: &Path) -> Result<(blake3::Hash, u64), StoreError> {
 }
 
 fn unpack(from: &Path, to: &Path, manifest: &Manifest) -> Result<(), StoreError> {
-    let damaged = |what: String| StoreError::Damaged { path: from.to_owned(), what };
-    let mut source = BufReader::new(File::open(from).map_err(|fault| io(from, fault))?);
+    let damaged = |what: String| damaged(from, &what);
+    let mut source = BufReader::new(File::open(from).map_err(|fault| unreadable(from, fault))?);
     let mut target = File::create(to).map_err(|fault| io(to, fault))?;
     let (mut hasher, mut left) = (blake3::Hasher::new(), manifest.plain_bytes);
     let mut sealed = Vec::new();
     while left > 0 {
         let mut length = [0; 4];
-        source.read_exact(&mut length).map_err(|fault| damaged(fault.to_string()))?;
+        source.read_exact(&mut length).map_err(|fault| match fault.kind() {
+            ErrorKind::UnexpectedEof => damaged("it ends before its content does".to_owned()),
+            _ => io(from, fault),
+        })?;
         let length = u64::from(u32::from_le_bytes(length));
         sealed.clear();
         let read = (&mut source).take(length).read_to_end(&mut sealed);
@@ -408,9 +411,25 @@ fn unpack(from: &Path, to: &Path, manifest: &Manifest) -> Result<(), StoreError>
     }
     let found = hasher.finalize().to_hex().to_string();
     if found != manifest.hash {
-        return Err(damaged(format!("its hash is {found}, {} is wanted", manifest.hash)));
+        return Err(damaged(format!("its checksum is {found}, {} is wanted", manifest.hash)));
     }
     target.sync_all().map_err(|fault| io(to, fault))
+}
+
+fn damaged(path: &Path, what: &str) -> StoreError {
+    let file = path.file_name().unwrap_or_default().to_string_lossy();
+    let what = format!("the file `{file}` of the checkpoint is damaged: {what}");
+    StoreError::Checkpoint { path: path.to_owned(), what }
+}
+
+/// A file of a checkpoint that is gone does not come back by itself.
+fn unreadable(path: &Path, fault: std::io::Error) -> StoreError {
+    if fault.kind() != ErrorKind::NotFound {
+        return io(path, fault);
+    }
+    let file = path.file_name().unwrap_or_default().to_string_lossy();
+    let what = format!("the file `{file}` of the checkpoint is missing");
+    StoreError::Checkpoint { path: path.to_owned(), what }
 }
 
 fn io(path: &Path, source: std::io::Error) -> StoreError {

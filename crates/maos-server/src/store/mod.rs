@@ -85,6 +85,14 @@ pub enum StoreError {
         /// What was found.
         what: String,
     },
+    /// A checkpoint that nobody can go back to; the store itself is whole.
+    #[error("{what}\nhint: delete this checkpoint and restore another one")]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, the file named.
+        what: String,
+    },
     /// Written by a newer release.
     #[error("`{}` has format {found}, this release reads up to {known}\n\
      hint: use the release that wrote it, or a newer one", path.display())]

@@ -150,9 +150,19 @@ async fn the_state_goes_back_and_forth_and_workers_are_fenced() {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     std::fs::write(&data, bytes).unwrap();
-    let (status, refused) = server.call("PUT", &restore, Value::Null).await;
-    assert_eq!(status, 503, "{refused}");
+    let damaged = async |said: &str| {
+        let (status, refused) = server.call("PUT", &restore, Value::Null).await;
+        assert_eq!((status, &refused["error_code"]), (409, &json!("CHECKPOINT_DAMAGED")));
+        assert_eq!(refused["details"]["checkpoint_id"], json!(here), "{refused}");
+        let error = refused["error"].as_str().unwrap();
+        assert!(error.contains(said) && error.contains("restore another one"), "{error}");
+    };
+    damaged("is damaged: ").await;
+    std::fs::remove_file(&data).unwrap();
+    damaged("is missing").await;
     assert_eq!(server.status_of(&again).await, (200, json!("completed")));
+    let path = format!("{CHECKPOINTS}/{here}");
+    assert_eq!(server.call("DELETE", &path, Value::Null).await.0, 200, "what is left goes");
     server.host.stop().await;
 }
 

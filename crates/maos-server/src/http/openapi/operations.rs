@@ -489,16 +489,21 @@ fn pools() -> Vec<Operation> {
 fn checkpoints() -> Vec<Operation> {
     let example = json!({"name": "before the upgrade", "metadata": {"by": "me"}});
     let missing = [ErrorCode::CheckpointNotFound];
+    let damaged = [ErrorCode::CheckpointDamaged];
     vec![
         post(paths::CHECKPOINTS, "create_checkpoint", "Copy the state as it is now")
             .body(bodies::checkpoint(), example)
             .or_none()
             .answers::<CheckpointEnvelope>()
-            .refuses(&[ErrorCode::QueueFull]),
-        get(paths::CHECKPOINTS, "list_checkpoints", "List the copies").answers::<CheckpointList>(),
+            .refuses(&[ErrorCode::QueueFull])
+            .refuses(&damaged),
+        get(paths::CHECKPOINTS, "list_checkpoints", "List the copies")
+            .answers::<CheckpointList>()
+            .refuses(&damaged),
         get(paths::CHECKPOINT, "get_checkpoint", "Show a copy")
             .answers::<CheckpointEnvelope>()
-            .refuses(&missing),
+            .refuses(&missing)
+            .refuses(&damaged),
         delete(paths::CHECKPOINT, "delete_checkpoint", "Delete a copy")
             .answers::<CheckpointGone>()
             .refuses(&missing),
@@ -509,6 +514,7 @@ fn checkpoints() -> Vec<Operation> {
             )
             .answers::<RestoreAnswer>()
             .refuses(&missing)
+            .refuses(&damaged)
             .refuses(&[ErrorCode::NotRestorable]),
     ]
 }
