@@ -100,7 +100,10 @@ impl DataDir {
 
 /// Makes the directory if it is not there: secrets of webhooks are in its files. What is above it,
 /// and one that is there already, are the operator's.
-fn make(path: &Path) -> std::io::Result<()> {
+///
+/// # Errors
+/// The fault.
+pub fn make(path: &Path) -> std::io::Result<()> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
     }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use maos_server::config::{Config, ConfigError, Layers, Shown};
+use maos_server::data_dir;
 
 use crate::words;
 
@@ -26,6 +27,6 @@ pub(crate) fn data_dir(named: &Path) -> anyhow::Result<PathBuf> {
         )
     };
     let path = std::path::absolute(named).with_context(unusable)?;
-    std::fs::create_dir_all(&path).with_context(unusable)?;
+    data_dir::make(&path).with_context(unusable)?;
     Ok(path)
 }

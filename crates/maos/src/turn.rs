@@ -39,7 +39,7 @@ impl Turn {
 
     /// The idempotency key of one of its submissions.
     pub(crate) fn key(&self, index: usize) -> String {
-        format!("run-{}-{index}-{}", self.hash, self.number)
+        format!("run/{}/{}/{index}", self.hash, self.number)
     }
 
     /// Notes that it has come to its end.

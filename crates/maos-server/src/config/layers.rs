@@ -165,13 +165,18 @@ impl Layers {
             })
             .collect();
         for (name, key) in CONTRACT {
-            if let Some(value) = self.environment.get(name) {
+            if let Some(value) = self.environment.get(name)
+                && !is_of_a_service(name, value)
+            {
                 let origin = Origin::Environment(name.to_owned());
                 settings.push((key.to_owned(), literal(value), origin));
             }
         }
         for (name, value) in &self.environment {
             let Some((section, key)) = section_and_key(name) else { continue };
+            if is_of_a_service(name, value) {
+                continue;
+            }
             let origin = Origin::Environment(name.clone());
             settings.push((format!("{section}.{key}"), literal(value), origin));
         }
@@ -251,10 +256,27 @@ fn blame(why: ConfigError, origins: &BTreeMap<String, Origin>, lines: &Lines) ->
     ConfigError::Invalid { origin: format!("{origin}{line}"), fault: why.to_string() }
 }
 
-/// Kubernetes gives every container a `REDIS_PORT` of this form when a service beside it is called
-/// `redis`: nobody asked us to use it.
 fn asks_for_something(value: &str) -> bool {
-    !["", "false", "0", "no"].contains(&value) && !value.starts_with("tcp://")
+    !["", "false", "0", "no"].contains(&value) && !is_address_of_a_service(value)
+}
+
+/// Whether Kubernetes sets such a variable by itself, for a service beside the container that is
+/// called `maos`, `maos-api`, `api`: nobody asked us for anything then.
+pub(super) fn is_of_a_service(name: &str, value: &str) -> bool {
+    let of_a_port = |rest: &str| {
+        let (port, protocol) = rest.split_once('_').unwrap_or((rest, ""));
+        port.parse::<u16>().is_ok()
+            && ["TCP", "UDP", "SCTP"].iter().any(|p| protocol.starts_with(p))
+    };
+    is_address_of_a_service(value)
+        || name.ends_with("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || name.split_once("_PORT_").is_some_and(|(_, rest)| of_a_port(rest))
+}
+
+/// `REDIS_PORT`, `API_PORT` and the like are of this form then.
+fn is_address_of_a_service(value: &str) -> bool {
+    ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme))
 }
 
 /// `MAOS_API_MAX_AGENTS` is `max_agents` of `api`. Variables of other sections are not ours.
@@ -373,6 +395,25 @@ mod tests {
         let environment =
             environment.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
         (Layers { file: Some(path), environment, flags: vec![] }, folder)
+    }
+
+    #[test]
+    fn what_kubernetes_sets_for_services_beside_the_container_is_no_setting() {
+        let address = "tcp://10.0.0.7:80";
+        let (layers, _folder) = layers(
+            "",
+            &[
+                ("API_PORT", address),
+                ("MAOS_PORT", address),
+                ("MAOS_API_PORT", address),
+                ("MAOS_API_PORT_80_TCP_PORT", "80"),
+                ("MAOS_API_SERVICE_HOST", "10.0.0.7"),
+                ("MAOS_LOG_SERVICE_PORT_HTTP", "80"),
+            ],
+        );
+        let (config, _) = Config::load(&layers).unwrap();
+        assert_eq!(config.api.port, Config::default().api.port);
+        assert_eq!(layers.unheeded(&config), Vec::<String>::new());
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use std::cmp::Reverse;
 
-use super::layers::{SECTIONS, section_and_key};
+use super::layers::{SECTIONS, is_of_a_service, section_and_key};
 use super::{Config, Layers};
 
 /// What maos itself, its tests, its scripts and its examples read or set.
@@ -30,24 +30,19 @@ impl Layers {
     pub fn unheeded(&self, config: &Config) -> Vec<String> {
         let secrets: Vec<&str> =
             config.http_agents.values().filter_map(|agent| agent.secret_env.as_deref()).collect();
-        let is_known = |name: &str| {
+        let is_known = |name: &str, value: &str| {
             section_and_key(name).is_some()
                 || OURS.contains(&name)
                 || secrets.contains(&name)
-                || is_of_a_service(name)
+                || is_of_a_service(name, value)
         };
-        let told = |name: &String| {
-            let hint = name.strip_prefix("MAOS_").filter(|_| !is_known(name)).map(hint)?;
+        let told = |(name, value): (&String, &String)| {
+            let hint = name.strip_prefix("MAOS_").filter(|_| !is_known(name, value)).map(hint)?;
             let what = format!("environment variable `{name}` is no setting and has no effect");
             Some(format!("{what}\nhint: {hint}"))
         };
-        self.environment.keys().filter_map(told).collect()
+        self.environment.iter().filter_map(told).collect()
     }
-}
-
-/// Whether Kubernetes sets such a variable by itself, for a service called `maos` or `maos-web`.
-fn is_of_a_service(name: &str) -> bool {
-    name.contains("_PORT") || name.contains("SERVICE_")
 }
 
 fn hint(rest: &str) -> String {
@@ -88,6 +83,7 @@ mod tests {
             ("MAOS_RESOURCE_CPU_CORES", "keys of [resources] are set by `MAOS_RESOURCES_<KEY>`"),
             ("MAOS_CHECKPOINT_KEEP", "keys of [checkpoints] are"),
             ("MAOS_LOGGING_LEVEL", "keys of [log] are"),
+            ("MAOS_PORT", "docs/config.md has all settings"),
             ("MAOS_BOGUS_KEY", "docs/config.md has all settings"),
             ("MAOS_COMMANDS_POET", "define it in maos.toml, under [commands.NAME]"),
             ("MAOS_HTTP_AGENTS_X", "define it in maos.toml, under [http_agents.NAME]"),
@@ -103,7 +99,7 @@ mod tests {
     #[test]
     fn what_is_set_by_itself_is_passed_over() {
         let settings = ["MAOS_API_PORT", "MAOS_LOGS_KEEP_DAYS", "MESSAGE_BUS_X", "PATH"];
-        let others = ["MAOS_PORT", "MAOS_PORT_8000_TCP_ADDR", "MAOS_SERVICE_HOST"];
+        let others = ["MAOS_PORT_8000_TCP_ADDR", "MAOS_SERVICE_HOST", "MAOS_SERVICE_PORT"];
         let more = ["MAOS_WEB_PORT_80_TCP", "MAOS_WEB_SERVICE_PORT_HTTP"];
         for names in [&settings[..], &others, &more, &OURS] {
             assert_eq!(unheeded(names), Vec::<String>::new());

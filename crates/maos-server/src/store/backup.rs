@@ -13,7 +13,7 @@ use rusqlite::backup::Backup;
 use rusqlite::{Connection, OpenFlags};
 
 use super::{StoreError, sqlite_fault, table};
-use crate::data_dir::{LOGS, MESSAGES, sync_folder, write_whole};
+use crate::data_dir::{self, LOGS, MESSAGES, sync_folder, write_whole};
 
 const MANIFEST: &str = "manifest";
 const MANIFEST_HEAD: &str = "maos backup 1";
@@ -199,7 +199,7 @@ fn list(path: &Path) -> Result<Vec<String>, StoreError> {
 }
 
 fn make_empty(path: &Path) -> Result<(), StoreError> {
-    fs::create_dir_all(path).map_err(|fault| io(path, fault))?;
+    data_dir::make(path).map_err(|fault| io(path, fault))?;
     if list(path)?.is_empty() {
         Ok(())
     } else {
