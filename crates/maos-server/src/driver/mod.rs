@@ -185,6 +185,8 @@ struct Driver {
     shared: Shared,
     /// Reset by the journal's fault, so that it is logged once.
     healthy: bool,
+    /// Asked to stop: nothing is started any more.
+    stopping: bool,
 }
 
 impl Driver {
@@ -208,6 +210,7 @@ impl Driver {
             trimmed: Sequence(0),
             shared,
             healthy: true,
+            stopping: false,
         }
     }
 
@@ -228,6 +231,7 @@ impl Driver {
                 Ok(()) = kept.changed() => Wake::Kept,
             };
             let began = Instant::now();
+            self.stopping = stop.is_cancelled();
             match wake {
                 // What a failing journal does not take was never acknowledged.
                 Wake::Stop if self.gathering.is_empty() || !self.healthy => return Ended::Stopped,
@@ -455,6 +459,11 @@ impl Driver {
     /// Sends orders to the agents; what needs nobody's time is reported in their place, which takes
     /// less than handing it to another thread would.
     fn send_orders(&mut self) {
+        if self.stopping {
+            // There would be no end while tasks wait. What was decided to start and is not known of
+            // is lost as in a crash, or a worker's, who is sent it by the next server.
+            return self.orders.clear();
+        }
         for order in std::mem::take(&mut self.orders) {
             match (self.ports.at_once)(&order) {
                 Some(command) => self.feed(Input::Request { id: None, command, echo: Echo::Id }),

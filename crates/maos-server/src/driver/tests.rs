@@ -2,11 +2,13 @@
 
 use std::sync::Mutex;
 
+use maos_core::command::Report;
 use maos_core::engine::State;
 use maos_core::ids::{NodeId, PlanId, TaskId};
 use maos_core::node::Query;
+use maos_core::payload::Payload;
 use maos_core::record::Stage;
-use maos_core::spec::{Collect, Plan, PlanTask, TaskSpec};
+use maos_core::spec::{AgentSpec, Collect, Plan, PlanTask, Runtime, TaskSpec};
 
 use super::*;
 use crate::journal::{Batch, JournalError, MemoryJournal};
@@ -53,6 +55,13 @@ impl Journal for Slow {
 }
 
 fn open(journal: impl Journal + 'static) -> (Running, Kept) {
+    open_with(journal, |_| None)
+}
+
+fn open_with(
+    journal: impl Journal + 'static,
+    at_once: fn(&Order) -> Option<Command>,
+) -> (Running, Kept) {
     let kept = Kept::default();
     let keeping = kept.clone();
     // Nobody carries out orders here.
@@ -61,7 +70,7 @@ fn open(journal: impl Journal + 'static) -> (Running, Kept) {
     let keep = Box::new(move |changes| keeping.lock().unwrap().push(changes));
     let ports = Ports {
         orders,
-        at_once: |_| None,
+        at_once,
         tell: Box::new(|_, _, _| {}),
         keep,
         kept: reached,
@@ -168,4 +177,38 @@ async fn beside_a_busy_disk_only_who_changes_something_waits_for_it() {
     drop(busy);
     handle.run(submit(4), Echo::Id).await.unwrap();
     running.stop().await;
+}
+
+#[tokio::test]
+async fn a_stop_starts_nothing_more_of_what_waits() {
+    fn done(order: &Order) -> Option<Command> {
+        let Order::Start(start) = order else { return None };
+        let report = Report::Completed(Payload::inline(b"1"));
+        Some(Command::Report { task: start.task, attempt: start.attempt, report })
+    }
+    let shut = Arc::new(AtomicBool::new(false));
+    let slow = Slow { journal: MemoryJournal::default(), shut: shut.clone() };
+    let (running, kept) = open_with(slow, done);
+    let handle = running.handle.clone();
+    handle.run(begin(Epoch(1), NodeId(1)), Echo::Id).await.unwrap();
+    let spec = AgentSpec::clone(&crate::store::samples::agent(1).spec);
+    let agent = Arc::new(AgentSpec { runtime: Runtime::Command, slots: 1, ..spec });
+    handle.run(Command::RegisterAgent { agent }, Echo::Id).await.unwrap();
+    // More than the loop commits by itself, so that it can hear of the stop meanwhile.
+    shut.store(true, Ordering::Release);
+    let many: Vec<Command> = (1..=50).map(submit).collect();
+    let submitted = tokio::spawn(async move { handle.run_all(many, Echo::Id).await });
+    tokio::task::yield_now().await;
+    // It is heard of before the journal goes on: the token is cancelled in this very call.
+    let stopped = running.stop();
+    let mut stopped = std::pin::pin!(stopped);
+    assert!(futures_util::poll!(&mut stopped).is_pending());
+    shut.store(false, Ordering::Release);
+    assert_eq!(stopped.await, Ended::Stopped);
+    drop(submitted.await);
+    let kept = kept.lock().unwrap();
+    let ended = |task: &maos_core::record::TaskRecord| task.stage.ended();
+    let completed =
+        kept.iter().flat_map(|changes| &changes.tasks).filter(|task| ended(task)).count();
+    assert!(completed < 50, "a stop waited for {completed} tasks");
 }

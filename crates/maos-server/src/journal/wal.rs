@@ -32,35 +32,55 @@ pub(super) fn damage(database: &Path) -> Result<Option<String>> {
     if !fill(&mut log, &mut header)? {
         return Ok(None);
     }
-    let page_bytes = word(&header, 8);
-    let mut frame = Vec::new();
     let mut sum = Checksum { big_endian: word(&header, 0) & 1 == 1, sums: (0, 0) };
     sum.add(&header[..24]);
     let is_header = word(&header, 0) & !1 == MAGIC
-        && page_bytes <= PAGE_BYTES_MAX
+        && word(&header, 8) <= PAGE_BYTES_MAX
         && sum.sums == (word(&header, 24), word(&header, 28));
-    if !is_header {
-        // It fits one sector, which a disk writes whole.
-        return Ok(Some("the header of its log is damaged".to_owned()));
+    match is_header {
+        true => damaged_frame(&mut log, &header, sum),
+        false => damaged_header(&mut log),
     }
-    frame.resize(FRAME_HEADER_BYTES + usize::try_from(page_bytes).unwrap_or_default(), 0);
-    let (mut frames, mut first_bad, mut commits_behind) = (0_u64, None, 0);
-    while fill(&mut log, &mut frame)? {
+}
+
+/// A header is synced before the first frame is written, so one that is wrong in front of frames
+/// was right once. With nothing behind it, or zeros, it was never synced.
+fn damaged_header(log: &mut impl Read) -> Result<Option<String>> {
+    let mut behind = Vec::new();
+    log.take(u64::from(PAGE_BYTES_MAX)).read_to_end(&mut behind)?;
+    let is_empty = behind.iter().all(|byte| *byte == 0);
+    Ok((!is_empty).then(|| "the header of its log is damaged".to_owned()))
+}
+
+/// Looks for the first bad frame, and for commits behind it that were written after it: each frame's
+/// checksum goes on from the one before, and what is left of an earlier write does not.
+fn damaged_frame(
+    log: &mut impl Read,
+    header: &[u8; HEADER_BYTES],
+    mut sum: Checksum,
+) -> Result<Option<String>> {
+    let page_bytes = usize::try_from(word(header, 8)).unwrap_or_default();
+    let mut frame = vec![0; FRAME_HEADER_BYTES + page_bytes];
+    let (mut frames, mut first_bad, mut commits) = (0_u64, None, 0);
+    while fill(log, &mut frame)? {
         frames += 1;
+        let stored = (word(&frame, 16), word(&frame, 20));
+        sum.add(&frame[..8]);
+        sum.add(&frame[FRAME_HEADER_BYTES..]);
         let is_ours = frame[8..16] == header[16..24];
-        if first_bad.is_none() {
-            sum.add(&frame[..8]);
-            sum.add(&frame[FRAME_HEADER_BYTES..]);
-            let whole = is_ours && sum.sums == (word(&frame, 16), word(&frame, 20));
-            first_bad = (!whole).then_some(frames);
+        let follows = is_ours && sum.sums == stored;
+        sum.sums = stored;
+        match first_bad {
+            None if follows => continue,
+            None if is_ours => first_bad = Some(frames),
+            Some(_) if follows => {}
+            None | Some(_) => break,
         }
-        let commits = word(&frame, 4) > 0;
-        commits_behind += u32::from(first_bad.is_some() && is_ours && commits);
+        commits += u32::from(word(&frame, 4) > 0);
     }
-    Ok(first_bad.filter(|_| commits_behind > 1).map(|bad| {
+    Ok(first_bad.filter(|_| commits > 1).map(|bad| {
         format!(
-            "frame {bad} of its log is damaged, and {commits_behind} commits from there on would \
-             be lost"
+            "frame {bad} of its log is damaged, and {commits} commits from there on would be lost"
         )
     }))
 }
@@ -151,6 +171,31 @@ mod tests {
         assert!(flipped(20).0.unwrap().contains("the header of its log"));
         for nothing in [&[][..], &log[..10], &log[..HEADER_BYTES]] {
             assert_eq!(look(&database, nothing), (None, 0));
+        }
+    }
+
+    #[test]
+    fn what_is_left_of_a_write_that_was_cut_off_before_is_no_commit_behind() {
+        let frame = FRAME_HEADER_BYTES + 4_096;
+        let end = |frames: usize| HEADER_BYTES + frames * frame;
+        let (database, log) = left_behind(6);
+        let (_, other) = left_behind(6);
+        // Two crashes: whole frames of an earlier write lie behind one that was cut off later.
+        let mut bytes = log[..end(4)].to_vec();
+        bytes[end(3) + FRAME_HEADER_BYTES + 100] ^= 1;
+        let mut left = other[end(4)..].to_vec();
+        for leftover in left.chunks_exact_mut(frame) {
+            leftover[8..16].copy_from_slice(&log[16..24]);
+        }
+        bytes.extend(left);
+        assert_eq!(look(&database, &bytes), (None, 3));
+    }
+
+    #[test]
+    fn a_header_that_was_never_synced_is_none() {
+        let (database, _) = left_behind(1);
+        for bytes in [vec![0; HEADER_BYTES], vec![0; 9_000]] {
+            assert_eq!(look(&database, &bytes), (None, 0));
         }
     }
 

@@ -26,6 +26,9 @@ use super::{ATTEMPT_MARKER, SUPERVISOR_MARKER, own_pid, tree};
 /// Pause before one looks again whether a program has heeded its signal.
 const LOOK: Duration = Duration::from_millis(5);
 
+/// How long ending strays is tried at the end of each program.
+const STRAYS_PATIENCE: Duration = Duration::from_millis(100);
+
 struct Supervising {
     socket: OwnedFd,
     /// Leaders of the programs that run. Held while one is started, so that nobody else reaps it.
@@ -152,13 +155,10 @@ impl Supervising {
     fn conclude(self: Arc<Supervising>, id: String, status: WaitStatus) {
         let (code, signal) = (status.exit_status(), status.terminating_signal());
         let done = std::thread::Builder::new().spawn(move || {
-            let left = |processes: &[tree::Process]| {
-                let mut left = members(processes, None, &id);
-                left.extend(self.strays(processes));
-                left
-            };
-            tree::end_all(left, tree::PATIENCE);
+            tree::end_all(|processes| members(processes, None, &id), tree::PATIENCE);
             self.tell(&Event::Exited { id, code, signal });
+            // Behind that, and for a moment: one that belongs to another user is never ended.
+            tree::end_all(|processes| self.strays(processes), STRAYS_PATIENCE);
         });
         // Without a thread the server waits for this program until it stops it, or stops itself.
         drop(done);
