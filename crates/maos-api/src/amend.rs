@@ -93,7 +93,8 @@ pub fn parse_cancel(body: &[u8], bounds: &Bounds) -> Result<Option<String>, ApiE
         match &**name {
             "reason" if given.is_none() => given = Some(*value),
             "reason" => reader.invalid(name, "is given twice"),
-            _ => reader.invalid(name, "is not known: there is only `reason`"),
+            // Clients that sent a body before one was read may go on to.
+            _ => {}
         }
     }
     let reason = reader.text("reason", given, Null::Absent, bounds.name_chars_max);

@@ -100,14 +100,14 @@ pub enum Query {
     Outcome(TaskId),
     /// All tasks of the plan with this root.
     Plan(TaskId),
-    /// What a body became that came under an idempotency key before.
+    /// What bodies became that came under idempotency keys before.
     Remembered {
         /// Whose.
         namespace: Name,
         /// Whose of them.
         submitter: Name,
-        /// The key, and the hash of the body.
-        key: IdempotencyKey,
+        /// The keys, each with the hash of its body.
+        keys: Vec<IdempotencyKey>,
     },
     /// All agents.
     Agents,
@@ -181,8 +181,8 @@ pub enum Answer {
     Outcome(Outcome),
     /// All tasks of a plan, the root first.
     Plan(Vec<TaskRecord>),
-    /// The root that a body became; `None`: it did not come before.
-    Remembered(Option<TaskId>),
+    /// The root that each body became, in order; `None`: it did not come before.
+    Remembered(Vec<Option<TaskId>>),
     /// Agents.
     Agents(Vec<AgentState>),
     /// An agent and what it holds, in full.
@@ -508,9 +508,9 @@ impl Node {
                 Some(tasks) => (Ok(Answer::Plan(tasks)), self.decided),
                 None => self.absent(root),
             },
-            Query::Remembered { namespace, submitter, key } => {
-                let root = self.state.remembered(&namespace, &submitter, &key);
-                (Ok(Answer::Remembered(root)), self.decided)
+            Query::Remembered { namespace, submitter, keys } => {
+                let root = |key| self.state.remembered(&namespace, &submitter, key);
+                (Ok(Answer::Remembered(keys.iter().map(root).collect())), self.decided)
             }
             Query::Agents => {
                 let agents = self.state.agents().map(|record| self.agent_state(record)).collect();

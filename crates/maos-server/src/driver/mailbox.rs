@@ -142,7 +142,7 @@ impl Shared {
     fn explained(&self, refused: Refused, told: fn(Box<str>) -> Refused) -> Refused {
         match refused {
             Refused::Rejection(Rejection::StorageUnavailable) => {
-                told(self.journal_fault().unwrap_or_else(|| "it did not answer".into()))
+                told(self.journal_fault().unwrap_or_else(|| "it failed a moment ago".into()))
             }
             other => other,
         }
@@ -191,11 +191,10 @@ impl Handle {
         self.shared.journal_fault()
     }
 
-    /// That what was asked for may be done or not, for want of the journal.
+    /// What a rejection of a command says, with the cause where it is for want of the journal.
     #[must_use]
-    pub fn not_written(&self) -> Refused {
-        let refused = Refused::Rejection(Rejection::StorageUnavailable);
-        self.shared.explained(refused, Refused::NotWritten)
+    pub fn refused(&self, rejection: Rejection) -> Refused {
+        self.shared.explained(Refused::Rejection(rejection), Refused::NotWritten)
     }
 
     /// The longest turn of the loop since this was asked last: for so long nobody else got an

@@ -52,8 +52,8 @@ fn damaged_header(log: &mut impl Read) -> Result<Option<String>> {
     Ok((!is_empty).then(|| "the header of its log is damaged".to_owned()))
 }
 
-/// Looks for the first bad frame, and for commits behind it that were written after it: each frame's
-/// checksum goes on from the one before, and what is left of an earlier write does not.
+/// Looks for the first bad frame, and for commits behind it that were written after it: each
+/// frame's checksum goes on from the one before, and what is left of an earlier write does not.
 fn damaged_frame(
     log: &mut impl Read,
     header: &[u8; HEADER_BYTES],

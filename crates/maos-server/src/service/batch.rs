@@ -62,10 +62,11 @@ impl Service {
                     commands.push(Command::Submit { plan: Arc::new(planned.plan) });
                     places.push(place);
                 }
-                Err(error) => {
-                    results.push(self.accepted_part_or(key.as_ref(), place, error).await?)
-                }
+                Err(error) => results.push(refused(error)),
             }
+        }
+        if let Some(key) = &key {
+            self.find_accepted(key, &mut results).await?;
         }
         let answers = self.inner.driver.run_all(commands, Echo::Id).await;
         for (place, answer) in places.into_iter().zip(answers.map_err(faults::refused)?) {
@@ -75,8 +76,8 @@ impl Service {
                 }
                 Ok(_) => refused(faults::internal(&"a submission was answered otherwise")),
                 // All of it is in one commit, so whether any of it was done is not known.
-                Err(Rejection::StorageUnavailable) => {
-                    return Err(faults::refused(self.inner.driver.not_written()));
+                Err(rejection @ Rejection::StorageUnavailable) => {
+                    return Err(faults::refused(self.inner.driver.refused(rejection)));
                 }
                 // The key is that of the whole body, and all of it is refused for the same.
                 Err(rejection @ Rejection::IdempotencyConflict { .. }) => {
@@ -88,18 +89,25 @@ impl Service {
         Ok(results)
     }
 
-    /// What became of this entry when the list came before; else the refusal.
-    async fn accepted_part_or(
+    /// Puts in the place of refusals what became of these entries when the list came before.
+    async fn find_accepted(
         &self,
-        whole: Option<&IdempotencyKey>,
-        place: usize,
-        refusal: ApiError,
-    ) -> Result<BatchResult, ApiError> {
-        let Some(whole) = whole else { return Ok(refused(refusal)) };
-        Ok(match self.accepted_under(part_of(whole, place)).await? {
-            Some(root) => BatchResult::Accepted { task_id: Uuid::from_u128(root.0) },
-            None => refused(refusal),
-        })
+        whole: &IdempotencyKey,
+        results: &mut [BatchResult],
+    ) -> Result<(), ApiError> {
+        let is_refused = |result: &BatchResult| matches!(result, BatchResult::Refused { .. });
+        let places: Vec<usize> =
+            (0..results.len()).filter(|at| is_refused(&results[*at])).collect();
+        if places.is_empty() {
+            return Ok(());
+        }
+        let keys = places.iter().map(|place| part_of(whole, *place)).collect();
+        for (place, root) in places.into_iter().zip(self.accepted_under(keys).await?) {
+            if let Some(root) = root {
+                results[place] = BatchResult::Accepted { task_id: Uuid::from_u128(root.0) };
+            }
+        }
+        Ok(())
     }
 
     fn plan_all(&self, body: &[u8], options: &SubmitOptions) -> Result<List, ApiError> {

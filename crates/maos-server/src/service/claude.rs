@@ -36,18 +36,15 @@ impl Service {
         let planned = self.inner.planning.plan(document.as_bytes(), envelope);
         // One answer tells all that is wrong.
         let planned = match fault.into_iter().chain(unreachable).reduce(ApiError::and) {
-            Some(fault) => return Err(planned.err().into_iter().fold(fault, ApiError::and)),
+            Some(fault) => Err(planned.err().into_iter().fold(fault, ApiError::and)),
             None => planned,
         };
         let (accepted, callback) = match planned {
             Ok(planned) => self.accept(planned, callback_url.map(Callback::new)).await?,
             Err(refusal) => {
                 let accepted = self.accepted_or(key, refusal).await?;
-                let callback = match &callback_url {
-                    Some(_) => self.callback(TaskId(accepted.task.id.as_u128())).await,
-                    None => None,
-                };
-                (accepted, callback)
+                let callback = self.callback(TaskId(accepted.task.id.as_u128())).await;
+                (accepted, callback.filter(|_| callback_url.is_some()))
             }
         };
         Ok(ClaudeAccepted {

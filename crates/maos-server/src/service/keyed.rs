@@ -31,14 +31,14 @@ impl SubmitOptions {
 }
 
 impl Service {
-    /// The root that this body became under its key, if it did.
+    /// The roots that these bodies became under their keys, in order, where they did.
     pub(super) async fn accepted_under(
         &self,
-        key: IdempotencyKey,
-    ) -> Result<Option<TaskId>, ApiError> {
+        keys: Vec<IdempotencyKey>,
+    ) -> Result<Vec<Option<TaskId>>, ApiError> {
         let (namespace, submitter) = (NAMESPACE.into(), SUBMITTER.into());
-        match self.ask(Query::Remembered { namespace, submitter, key }).await? {
-            Answer::Remembered(root) => Ok(root),
+        match self.ask(Query::Remembered { namespace, submitter, keys }).await? {
+            Answer::Remembered(roots) => Ok(roots),
             _ => Err(faults::internal(&"a key was answered with something else")),
         }
     }
@@ -49,10 +49,8 @@ impl Service {
         key: Option<IdempotencyKey>,
         refusal: ApiError,
     ) -> Result<TaskEnvelope, ApiError> {
-        let root = match key {
-            Some(key) => self.accepted_under(key).await?,
-            None => None,
-        };
+        let Some(key) = key else { return Err(refusal) };
+        let root = self.accepted_under(vec![key]).await?.pop().flatten();
         let Some(root) = root else { return Err(refusal) };
         let record = self.record(root, std::time::Duration::ZERO).await?;
         let task = self.present(&record).await?;

@@ -180,9 +180,10 @@ fn within(room: &Room, wanted: u32) -> Result<(u32, Option<String>), String> {
     if wanted <= free {
         return Ok((wanted, None));
     }
-    let held = format!("`api.max_agents` is {bound}, and over all pools there are {there}");
+    let held = format!("`api.max_agents` is {bound}, and there are {there} agents");
     match free {
-        0 => Err(format!("{wanted} more are wanted and none can start: {held}")),
+        // Without the number that is wanted, which goes with the queue: it is told once.
+        0 => Err(format!("more are wanted and none can start: {held}")),
         _ => Ok((free, Some(format!("{wanted} more are wanted and {free} can start: {held}")))),
     }
 }
@@ -360,7 +361,7 @@ impl Service {
             memory.note(view, at);
             let count = agents_count(view);
             restless |= view.waiting > 0 && count < plan.settings.max;
-            restless |= count > plan.settings.min;
+            restless |= count != plan.settings.min;
             let Some(decision) = decide(&plan.settings, view, memory, at) else { continue };
             restless = true;
             match self.carry_out(plan, view, &decision).await {

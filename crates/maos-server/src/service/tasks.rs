@@ -140,7 +140,9 @@ impl Service {
                 let both = vec![callback.keep(own)?, submit];
                 let answers = self.inner.driver.run_all(both, Echo::Task).await;
                 let last = answers.map_err(faults::refused)?.pop();
-                last.map_or(Err(Refused::Stopped), |last| last.map_err(Refused::Rejection))
+                last.map_or(Err(Refused::Stopped), |last| {
+                    last.map_err(|why| self.inner.driver.refused(why))
+                })
             }
         };
         if callback.is_some() && !matches!(answer, Ok(Answer::Accepted { fresh: true, .. })) {
@@ -276,7 +278,9 @@ impl Service {
         let both = vec![Command::Revive { tasks: tasks.into() }, command];
         let answers = self.inner.driver.run_all(both, Echo::Task).await;
         let last = answers.map_err(faults::refused)?.pop();
-        Ok(last.map_or(Err(Refused::Stopped), |last| last.map_err(Refused::Rejection)))
+        Ok(last.map_or(Err(Refused::Stopped), |last| {
+            last.map_err(|why| self.inner.driver.refused(why))
+        }))
     }
 
     /// Keeps a pin until the store has what a task came to by the time that the answer is dropped:
@@ -455,6 +459,7 @@ impl Service {
             demand.capabilities.iter().map(|name| format!("`{name}`")).collect();
         let mut wanted = match demand.agent {
             Some(agent) => format!("the agent `{agent}`"),
+            None if matches!(demand.work, Work::BuiltIn(_)) => "a built-in agent".to_owned(),
             None => "an agent".to_owned(),
         };
         if let Some(kind) = &demand.agent_type {

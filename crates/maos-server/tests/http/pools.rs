@@ -114,14 +114,11 @@ async fn a_pool_grows_by_what_there_is_room_for_and_names_the_bound_that_holds_i
     let (_, grown) = events.next().await.unwrap();
     assert_eq!((&grown["from"], &grown["to"]), (&json!(0), &json!(2)), "{grown}");
     let reason = grown["reason"].as_str().unwrap();
-    assert!(reason.contains("`api.max_agents` is 3, and over all pools there are 1"), "{reason}");
+    assert!(reason.contains("`api.max_agents` is 3, and there are 1 agents"), "{reason}");
     let (_, held) = events.next().await.unwrap();
     assert_eq!((&held["from"], &held["to"]), (&json!(2), &json!(2)), "{held}");
     let reason = held["reason"].as_str().unwrap();
-    assert!(
-        reason.contains("none can start: `api.max_agents` is 3, and over all pools"),
-        "{reason}"
-    );
+    assert!(reason.contains("none can start: `api.max_agents` is 3, and there are"), "{reason}");
     assert_eq!(pool(&house).await["last_decision"]["reason"], held["reason"]);
 }
 
