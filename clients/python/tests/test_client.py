@@ -165,18 +165,27 @@ def test_a_server_that_is_away_for_long_is_waited_for(
     async def lines(client: MAOSClient, task_id: str) -> list[str]:
         return [item["line"] async for item in client.follow_logs(task_id)]
 
+    async def running_one(client: MAOSClient) -> str:
+        while not (page := await client.list_tasks(status="running"))["items"]:
+            await asyncio.sleep(0.01)
+        task_id: str = page["items"][0]["id"]
+        return task_id
+
+    async def enough_failures() -> None:
+        while failures < 50:
+            await asyncio.sleep(0.01)
+
     async def use() -> None:
         async with MAOSClient(server.url) as client, MAOSClient(server.url, retries=0) as other:
             agent = (await client.create_agent("m", ["mine"], runtime="worker"))["agent"]["id"]
+            # Nothing is assigned to a worker before its first poll.
+            await client.poll(agent, json.dumps({"incarnation": 1, "max_tasks": 0}).encode())
             running = asyncio.create_task(other.run_task("n", **work))
-            while not (page := await client.list_tasks(status="running"))["items"]:
-                await asyncio.sleep(0.01)
-            task_id = page["items"][0]["id"]
+            task_id = await asyncio.wait_for(running_one(client), 30)
             waiting = asyncio.create_task(client.wait_for(task_id, 60))
             following = asyncio.create_task(lines(client, task_id))
             server.kill()
-            while failures < 50:
-                await asyncio.sleep(0.01)
+            await asyncio.wait_for(enough_failures(), 30)
             assert not (running.done() or waiting.done() or following.done())
             server.process = (await asyncio.to_thread(server.again)).process
             log = {"task_id": task_id, "attempt": 1, "line": "back"}

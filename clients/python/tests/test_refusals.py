@@ -331,7 +331,9 @@ def given(server: Server, program: Program, capability: str, seconds: float) -> 
                 "n", parameters={"seconds": seconds}, required_capabilities=[capability]
             )
             task_id: str = accepted["task"]["id"]
+            until = time.monotonic() + 30
             while (await client.get_task(task_id))["task"]["status"] != "running":
+                assert time.monotonic() < until
                 await asyncio.sleep(0.02)
             # Running means assigned; the answer that brings it is on its way.
             await asyncio.sleep(0.3)
