@@ -8,6 +8,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from aiohttp import web
 from conftest import Server
 
 from maos import MAOSClient, MAOSError, _wire
@@ -165,18 +166,27 @@ def test_a_server_that_is_away_for_long_is_waited_for(
     async def lines(client: MAOSClient, task_id: str) -> list[str]:
         return [item["line"] async for item in client.follow_logs(task_id)]
 
+    async def running_one(client: MAOSClient) -> str:
+        while not (page := await client.list_tasks(status="running"))["items"]:
+            await asyncio.sleep(0.01)
+        task_id: str = page["items"][0]["id"]
+        return task_id
+
+    async def enough_failures() -> None:
+        while failures < 50:
+            await asyncio.sleep(0.01)
+
     async def use() -> None:
         async with MAOSClient(server.url) as client, MAOSClient(server.url, retries=0) as other:
             agent = (await client.create_agent("m", ["mine"], runtime="worker"))["agent"]["id"]
+            # Nothing is assigned to a worker before its first poll.
+            await client.poll(agent, json.dumps({"incarnation": 1, "max_tasks": 0}).encode())
             running = asyncio.create_task(other.run_task("n", **work))
-            while not (page := await client.list_tasks(status="running"))["items"]:
-                await asyncio.sleep(0.01)
-            task_id = page["items"][0]["id"]
+            task_id = await asyncio.wait_for(running_one(client), 30)
             waiting = asyncio.create_task(client.wait_for(task_id, 60))
             following = asyncio.create_task(lines(client, task_id))
             server.kill()
-            while failures < 50:
-                await asyncio.sleep(0.01)
+            await asyncio.wait_for(enough_failures(), 30)
             assert not (running.done() or waiting.done() or following.done())
             server.process = (await asyncio.to_thread(server.again)).process
             log = {"task_id": task_id, "attempt": 1, "line": "back"}
@@ -189,13 +199,54 @@ def test_a_server_that_is_away_for_long_is_waited_for(
     asyncio.run(use())
 
 
-def test_a_task_is_not_waited_for_at_a_server_that_never_was_there() -> None:
+def test_nothing_is_waited_for_at_a_server_that_never_was_there() -> None:
+    task_id = "01a20795-57e5-7721-88cd-0741d7d34689"
+
     async def use() -> None:
         async with MAOSClient("http://127.0.0.1:1", retries=0) as client:
             with pytest.raises(aiohttp.ClientConnectionError):
                 await client.run_task("n")
-            with pytest.raises(asyncio.TimeoutError):
-                await client.wait_for("01a20795-57e5-7721-88cd-0741d7d34689", 0.05)
+            with pytest.raises(aiohttp.ClientConnectionError):
+                await client.wait_for(task_id, 30)
+            with pytest.raises(aiohttp.ClientConnectionError):
+                await asyncio.wait_for(client.follow_logs(task_id).__anext__(), 30)
+
+    asyncio.run(use())
+
+
+@pytest.mark.parametrize("code", ["SHUTTING_DOWN", "STORAGE_UNAVAILABLE"])
+def test_a_server_that_says_it_is_away_is_waited_for(
+    code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_wire, "PAUSE_FIRST_SECONDS", 0.001)
+    monkeypatch.setattr(_wire, "PAUSE_MAX_SECONDS", 0.01)
+    keys: list[str] = []
+    refusals = {503: 20, 429: 0}
+
+    async def submitted(request: web.Request) -> web.Response:
+        keys.append(request.headers["idempotency-key"])
+        for status, left in refusals.items():
+            if left > 0:
+                refusals[status] -= 1
+                return web.json_response({"error": "later", "error_code": code}, status=status)
+        ended = {"id": "x", "status": "completed", "completed_at": "now", "result": 7}
+        return web.json_response({"task": ended})
+
+    async def use() -> None:
+        app = web.Application()
+        app.router.add_post("/api/v1/tasks", submitted)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        try:
+            async with MAOSClient(f"http://127.0.0.1:{runner.addresses[0][1]}") as client:
+                assert await asyncio.wait_for(client.run_task("n"), 30) == 7
+                assert len(keys) == 21 and len(set(keys)) == 1
+                refusals[429] = 20
+                with pytest.raises(MAOSError):
+                    await asyncio.wait_for(client.run_task("n"), 30)
+        finally:
+            await runner.cleanup()
 
     asyncio.run(use())
 

@@ -195,50 +195,91 @@ def test_a_poll_without_names_is_halved_until_one_entry_is_left() -> None:
     assert sent.body(b"{}").endswith(b'"logs":[{"line":1},{"line":3}]}')
 
 
-def test_what_an_attempt_says_goes_in_order_and_its_outcome_last() -> None:
-    outbox = Outbox()
-    one, other = ("one", 1), ("other", 1)
-    for n in range(3):
-        outbox.add_line(one, {"line": n})
-        outbox.add_sign(one, {"message": n})
-        outbox.add_sign(one, {"fraction": n})
-        outbox.add_sign(other, {"message": n})
-    for attempt in (one, other):
-        outbox.outcomes.append(Outcome(attempt, b"{}", False))
-    told: list[Any] = []
-    polls = 0
+def told_by(outbox: Outbox) -> list[list[tuple[Any, Any]]]:
+    """What each poll tells until nothing waits, in the order in which the server stores it."""
+    polls = []
     while not outbox.is_empty():
-        sent = outbox.take()
-        if polls == 1:
+        if len(polls) == 1:
             # It did not arrive.
-            outbox.put_back(sent)
-            sent = outbox.take()
+            outbox.put_back(outbox.take())
+        sent = outbox.take()
+        told: list[tuple[Any, Any]] = []
         for said in [*sent.progress, *sent.lines]:
-            told.append((said.attempt, json.loads(said.body)))
+            entry = json.loads(said.body)
+            told.append((said.attempt, entry.get("message", entry.get("line"))))
         told += [(outcome.attempt, "ended") for outcome in sent.outcomes]
-        polls += 1
-    words = [[("line", n), ("message", n)] for n in range(3)]
-    said_by_one = [entry for attempt, entry in told if attempt == one and "fraction" not in entry]
-    assert said_by_one == [*({name: n} for pair in words for name, n in pair), "ended"]
-    assert [entry for attempt, entry in told if attempt == other] == [
-        *({"message": n} for n in range(3)),
-        "ended",
-    ]
-    assert polls == 4
+        polls.append(told)
+    return polls
 
 
-def test_a_flood_does_not_go_in_order_but_in_few_polls() -> None:
+ONE, OTHER = ("one", 1), ("other", 1)
+
+
+def sign(attempt: tuple[str, int], **more: Any) -> dict[str, Any]:
+    return {"task_id": attempt[0], "attempt": attempt[1], **more}
+
+
+def test_what_an_attempt_said_goes_in_order_with_its_outcome() -> None:
     outbox = Outbox()
+    for n in range(3):
+        outbox.add_line(ONE, {"line": f"line {n}"})
+        outbox.add_sign(ONE, sign(ONE, message=f"sign {n}"))
+        outbox.add_sign(OTHER, sign(OTHER, message=f"sign {n}"))
+    for attempt in (ONE, OTHER):
+        outbox.outcomes.append(Outcome(attempt, b"{}", False))
+    polls = told_by(outbox)
+    assert len(polls) == 1
+    words = [f"{what} {n}" for n in range(3) for what in ("line", "sign")]
+    assert [text for attempt, text in polls[0] if attempt == ONE] == [*words, "ended"]
+    signs = [f"sign {n}" for n in range(3)]
+    assert [text for attempt, text in polls[0] if attempt == OTHER] == [*signs, "ended"]
+
+
+def test_the_last_sign_of_an_attempt_that_goes_on_is_one() -> None:
+    outbox = Outbox()
+    for n in range(3):
+        for attempt in (ONE, OTHER):
+            outbox.add_line(attempt, {"line": f"line {n}"})
+            outbox.add_sign(attempt, sign(attempt, fraction=n / 4))
+            outbox.add_sign(attempt, sign(attempt, message=f"sign {n}"))
+    outbox.add_line(ONE, {"line": "line 3"})
+    first, second = outbox.take(), outbox.take()
+    assert outbox.is_empty() and not first.progress
+    lasts = [json.loads(said.body) for said in second.progress]
+    assert lasts == [sign(attempt, message="sign 2") for attempt in (ONE, OTHER)]
+    outbox.put_back(second)
+    outbox.put_back(first)
+    told = [text for poll in told_by(outbox) for by, text in poll if by == ONE]
+    assert told == [f"{what} {n}" for n in range(3) for what in ("line", "sign")] + ["line 3"]
+
+
+def test_of_fractions_the_last_goes() -> None:
+    outbox = Outbox()
+    for n in range(5_000):
+        outbox.add_line(ONE, {"line": n})
+        outbox.add_sign(ONE, sign(ONE, fraction=n / 5_000))
+    sent = outbox.take()
+    assert [json.loads(said.body)["fraction"] for said in sent.progress] == [4_999 / 5_000]
+    assert len(sent.lines) == 5_000 and outbox.is_empty()
+
+
+@pytest.mark.parametrize("has_ended", [True, False])
+def test_a_flood_goes_in_order_and_in_few_polls(has_ended: bool) -> None:
+    outbox = Outbox()
+    outbox.add_line(OTHER, {"line": "of another"})
     for n in range(15_000):
-        outbox.add_line(("one", 1), {"line": n})
-        outbox.add_sign(("one", 1), {"message": n})
+        outbox.add_line(ONE, {"line": n})
+        outbox.add_sign(ONE, sign(ONE, message=n))
     assert len(outbox.progress) == 10_000
     assert json.loads(outbox.lines[-1].body)["line"].startswith("lines are left out")
-    polls = 0
-    while not outbox.is_empty():
-        outbox.take()
-        polls += 1
-    assert polls < 520
+    if has_ended:
+        outbox.outcomes.append(Outcome(ONE, b"{}", False))
+    outbox.outcomes.append(Outcome(OTHER, b"{}", False))
+    polls = told_by(outbox)
+    assert len(polls) <= 4, len(polls)
+    assert (OTHER, "ended") in polls[0]
+    numbers = [text for told in polls for by, text in told if by == ONE and type(text) is int]
+    assert numbers == sorted(numbers) and len(numbers) > 19_000
 
 
 def test_large_outcomes_go_in_several_polls() -> None:
@@ -331,7 +372,9 @@ def given(server: Server, program: Program, capability: str, seconds: float) -> 
                 "n", parameters={"seconds": seconds}, required_capabilities=[capability]
             )
             task_id: str = accepted["task"]["id"]
+            until = time.monotonic() + 30
             while (await client.get_task(task_id))["task"]["status"] != "running":
+                assert time.monotonic() < until
                 await asyncio.sleep(0.02)
             # Running means assigned; the answer that brings it is on its way.
             await asyncio.sleep(0.3)

@@ -34,7 +34,13 @@ _TASKS_MAX = 1_000
 _PAUSE_FIRST_SECONDS = 1.0
 _PAUSE_MAX_SECONDS = 30.0
 _PAUSES_PER_LEASE = 3
-_ANSWER = aiohttp.ClientTimeout(total=90.0)
+# How long the answer of a poll that does not wait may take: a share of the lease, with a least, and
+# what a slow line needs for a large body.
+_ANSWERS_PER_LEASE = 3
+_ANSWER_SECONDS_MIN = 5.0
+_BYTES_PER_SECOND = 1 << 20
+# The server's own lease, unless it says another.
+_LEASE_SECONDS = 90.0
 # What is left of the grace time for telling the server what was given up, and for taking leave.
 _TELL_SECONDS = 2.0
 _LEAVE_SECONDS = 5.0
@@ -74,7 +80,11 @@ class Agent:
         self.holding: dict[Attempt, tuple[Task, asyncio.Task[None]]] = {}
         self.outbox = Outbox()
         self.pauses = Pauses(_PAUSE_FIRST_SECONDS, _PAUSE_MAX_SECONDS)
-        self._bound_pauses(heartbeat_timeout)
+        self.lease_seconds = _LEASE_SECONDS
+        self._learn_lease(heartbeat_timeout)
+        # Counts how often it was registered anew: what is answered to a poll from before does not
+        # hold any more.
+        self.registration = 0
         # Whose outcome is on its way: held until the server has said that it has it.
         self.telling: set[Attempt] = set()
 
@@ -179,10 +189,19 @@ class Agent:
             self.rest = None
             self.wake.set()
 
-    def _bound_pauses(self, lease_seconds: Optional[int]) -> None:
+    def _learn_lease(self, lease_seconds: Optional[float]) -> None:
         """Keep pauses well below the silence after which the server takes this for lost."""
         if lease_seconds is not None:
+            self.lease_seconds = lease_seconds
             self.pauses.seconds_max = min(_PAUSE_MAX_SECONDS, lease_seconds / _PAUSES_PER_LEASE)
+
+    def _patience(self, waits: bool, body: bytes) -> aiohttp.ClientTimeout:
+        """Return how long the answer of a poll may take: its connection may die in silence."""
+        seconds = max(_ANSWER_SECONDS_MIN, self.lease_seconds / _ANSWERS_PER_LEASE)
+        if waits:
+            # The server waits no longer than that, either.
+            seconds += min(_POLL_MS / 1_000, self.lease_seconds * 2 / 3)
+        return aiohttp.ClientTimeout(total=seconds + len(body) / _BYTES_PER_SECOND)
 
     async def _unless_asked_to_stop(self, stop: Stop, first: Coroutine[Any, Any, None]) -> bool:
         doing, asked = asyncio.create_task(first), asyncio.create_task(stop.asked.wait())
@@ -281,35 +300,38 @@ class Agent:
 
     async def _poll(self, tells: bool) -> None:
         sent = Sent([], [], [])
+        registration = self.registration
         if tells:
             self.news = False
             sent = self.outbox.take()
         try:
             answer = await self._told(sent, tells)
         except MAOSError as error:
-            self.outbox.put_back(sent)
-            await self._go_on_after(error)
+            self._put_back(sent, registration)
+            await self._go_on_after(error, registration)
         except (aiohttp.ClientError, asyncio.TimeoutError, ValueError) as error:
-            self.outbox.put_back(sent)
+            self._put_back(sent, registration)
             _log.warning("the server is away: %s", error or "no answer")
             self._begin_rest(0.0)
         else:
             self.pauses.reset()
-            self._bound_pauses(answer["lease_seconds"])
-            self._take(answer)
+            self._learn_lease(answer["lease_seconds"])
+            if registration == self.registration:
+                self._take(answer)
         finally:
             if tells:
                 self.telling.clear()
                 self.news = self.news or not self.outbox.is_empty()
 
-    def _body(self, sent: Sent, tells: bool) -> bytes:
+    def _put_back(self, sent: Sent, registration: int) -> None:
+        if registration != self.registration:
+            # Those attempts were given up meanwhile.
+            sent.outcomes.clear()
+        self.outbox.put_back(sent)
+
+    def _body(self, sent: Sent, waits: bool) -> bytes:
         free = 0 if self.drains else self.slots - len(self.holding)
-        told = {outcome.attempt for outcome in sent.outcomes}
-        waiting = {outcome.attempt for outcome in self.outbox.outcomes}
-        held = (self.holding.keys() | self.telling | waiting) - told
-        # One that tells is answered at once, for the next one that does. The last outcomes of a
-        # worker that ends are not to wait for what comes next, either.
-        waits = not tells and (bool(held) or not self.drains)
+        held = self._held() - {outcome.attempt for outcome in sent.outcomes}
         fields = {
             "incarnation": self.incarnation,
             "max_tasks": max(0, min(free, _TASKS_MAX)),
@@ -318,13 +340,21 @@ class Agent:
         }
         return sent.body(encoded(fields))
 
+    def _held(self) -> set[Attempt]:
+        waiting = {outcome.attempt for outcome in self.outbox.outcomes}
+        return self.holding.keys() | self.telling | waiting
+
     async def _told(self, sent: Sent, tells: bool) -> dict[str, Any]:
         """Send a poll, without what the server refuses of it, and return the answer."""
         while True:
             if tells:
                 self.telling = {outcome.attempt for outcome in sent.outcomes}
+            # One that tells is answered at once, for the next one that does. The last outcomes of a
+            # worker that ends are not to wait for what comes next, either.
+            waits = not tells and (bool(self._held()) or not self.drains)
+            body = self._body(sent, waits)
             try:
-                return await self.client.poll(self.id, self._body(sent, tells), _ANSWER)
+                return await self.client.poll(self.id, body, self._patience(waits, body))
             except MAOSError as error:
                 if error.status not in (400, 413, 415, 422) or sent.is_empty():
                     raise
@@ -343,10 +373,10 @@ class Agent:
                 refusal = Failed(f"its outcome was refused: {error.message}", permanent=True)
                 self.outbox.outcomes.append(self._outcome(dropped.attempt, failed(refusal), True))
 
-    async def _go_on_after(self, error: MAOSError) -> None:
+    async def _go_on_after(self, error: MAOSError, registration: int) -> None:
         if error.error_code in ("AGENT_LOST", "AGENT_NOT_FOUND"):
-            # Both polls may hear of it.
-            if not self.registers:
+            # Both polls may hear of it, one when it is over.
+            if registration == self.registration:
                 _log.warning("%s: what it ran is given up", error.message)
                 await self._begin_anew()
         elif error.error_code in ("AGENT_ENDED", "STALE_INCARNATION", "NOT_A_WORKER"):
@@ -358,6 +388,7 @@ class Agent:
 
     async def _begin_anew(self) -> None:
         self.registers = True
+        self.registration += 1
         for attempt, (task, run) in self.holding.items():
             task.cancelled.set()
             self.processes.end(attempt)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Iterator, Mapping
 from itertools import chain, count
@@ -16,9 +17,6 @@ _SIGNS_MAX = 10_000
 # The server takes 64 MiB; one outcome may have 16.
 _BYTES_MAX = 32 << 20
 _SAID_BYTES_MAX = 16 << 20
-# The server keeps the words of a poll's signs before its lines. So words that came behind a line
-# go with the next poll, unless that would take too many of them.
-_IN_ORDER_MAX = 1_000
 
 
 class Outcome(NamedTuple):
@@ -37,8 +35,16 @@ class Said(NamedTuple):
     place: int
     attempt: Attempt
     body: bytes
-    # It has words, which become a line of the log.
-    is_line: bool
+    is_sign: bool
+    # They become a line of the log.
+    has_words: bool
+
+    def as_line(self) -> Said:
+        """Return the words of a sign as a line of log."""
+        sign = json.loads(self.body)
+        line = {"level": "info", "line": sign["message"]}
+        entry = {"task_id": sign["task_id"], "attempt": sign["attempt"], **line}
+        return Said(self.place, self.attempt, encoded(entry), False, True)
 
 
 class Outbox:
@@ -62,23 +68,25 @@ class Outbox:
             self._leaves_out = True
             missing = "lines are left out from here on: the server does not keep up"
             entry = {**entry, "level": "warning", "line": missing}
-        self.lines.append(Said(next(self._places), attempt, encoded(entry), True))
+        self.lines.append(Said(next(self._places), attempt, encoded(entry), False, True))
 
     def add_sign(self, attempt: Attempt, sign: dict[str, Any]) -> None:
         """Take a sign of progress: while the server is away the last ones are as good as all."""
         if len(self.progress) >= _SIGNS_MAX:
             self.progress.popleft()
-        said = Said(next(self._places), attempt, encoded(sign), "message" in sign)
-        self.progress.append(said)
+        has_words = "message" in sign
+        self.progress.append(Said(next(self._places), attempt, encoded(sign), True, has_words))
 
     def is_empty(self) -> bool:
         """Say whether nothing waits."""
         return not (self.outcomes or self.progress or self.lines)
 
     def take(self) -> Sent:
-        """Return what the next poll may hold: of an attempt its outcome last, and alone in order.
+        """Return what the next poll may hold: what an attempt says in order, its outcome last.
 
-        What is taken at once is stored by the server as signs, lines, outcomes.
+        The server stores what it gets at once as signs, lines, outcomes. So words of a sign that
+        came behind a line go as a line, too. Only the last sign of an attempt that goes on waits
+        for the next poll then, with what came after it: it says how far the attempt is.
         """
         progress, lines = self._said()
         return Sent(self._ended(), progress, lines)
@@ -92,20 +100,39 @@ class Outbox:
     def _said(self) -> tuple[list[Said], list[Said]]:
         progress: list[Said] = []
         lines: list[Said] = []
+        ended = {outcome.attempt for outcome in self.outcomes}
+        # No outcome is to wait for what others say.
+        waiting = sorted(
+            chain(self.progress, self.lines),
+            key=lambda said: (said.attempt not in ended, said.place),
+        )
+        last = {said.attempt: said.place for said in self.progress}
+        self.progress.clear()
+        self.lines.clear()
         talked: set[Attempt] = set()
-        in_order = len(self.progress) + len(self.lines) <= _IN_ORDER_MAX
+        held: set[Attempt] = set()
         room = _SAID_BYTES_MAX
-        while waiting := [each for each in (self.progress, self.lines) if each]:
-            first = min(waiting, key=lambda each: each[0].place)
-            here, most = (lines, _LINES_MAX) if first is self.lines else (progress, _ENTRIES_MAX)
-            room -= len(first[0].body)
-            if len(here) == most or room < 0:
-                break
-            if here is lines:
-                talked.add(first[0].attempt)
-            elif in_order and first[0].is_line and first[0].attempt in talked:
-                break
-            here.append(first.popleft())
+        for said in waiting:
+            attempt = said.attempt
+            is_last = said.place == last.get(attempt)
+            if said.is_sign and not (said.has_words or is_last):
+                # The server would only put the last in its place.
+                continue
+            goes = room > 0 and attempt not in held
+            sign_is_late = said.has_words and attempt in talked
+            if goes and said.is_sign and (sign_is_late or len(progress) == _ENTRIES_MAX):
+                goes = said.has_words and (attempt in ended or not is_last)
+                said = said.as_line() if goes else said
+            if not said.is_sign:
+                goes = goes and len(lines) < _LINES_MAX
+            if not goes:
+                held.add(attempt)
+                (self.progress if said.is_sign else self.lines).append(said)
+                continue
+            room -= len(said.body)
+            if not said.is_sign:
+                talked.add(attempt)
+            (progress if said.is_sign else lines).append(said)
         return progress, lines
 
     def _ended(self) -> list[Outcome]:

@@ -24,7 +24,8 @@ JSON = dict[str, Any]
 Content = Union[bytes, bytearray, memoryview, Path]
 Self = TypeVar("Self", bound="Wire")
 
-RETRY_STATUSES = (429, 503)
+AWAY_STATUS = 503
+RETRY_STATUSES = (429, AWAY_STATUS)
 # What says that the server is away: it may come back.
 PASSING = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, asyncio.TimeoutError)
 PAUSE_FIRST_SECONDS = 0.2
@@ -146,19 +147,25 @@ class Wire:
         answer: JSON = await asyncio.wait_for(asked, self._timeout_seconds + waits)
         return answer
 
-    async def _until_answered(self, ask: Callable[[], Awaitable[JSON]]) -> JSON:
-        """Ask what is harmless to ask again, as long as the server is away or busy."""
+    async def _until_answered(
+        self, ask: Callable[[], Awaitable[JSON]], statuses: Sequence[int] = RETRY_STATUSES
+    ) -> JSON:
+        """Ask what is harmless to ask again, as long as the server is away or busy.
+
+        One that was never reached is not there: its error is the caller's.
+        """
         pauses = Pauses(PAUSE_FIRST_SECONDS, PAUSE_MAX_SECONDS)
         while True:
             asked_seconds = 0.0
             try:
                 return await ask()
             except MAOSError as error:
-                if error.status not in RETRY_STATUSES:
+                if error.status not in statuses:
                     raise
                 asked_seconds = retry_after(error.headers)
             except PASSING:
-                pass
+                if not self.was_reached:
+                    raise
             await asyncio.sleep(pauses.next(asked_seconds))
 
     async def _send(

@@ -20,8 +20,8 @@ from yarl import URL
 from ._pause import Pauses, retry_after
 from ._wider import Wider
 from ._wire import (
+    AWAY_STATUS,
     JSON,
-    PASSING,
     PAUSE_FIRST_SECONDS,
     PAUSE_MAX_SECONDS,
     PIECE_BYTES,
@@ -107,7 +107,9 @@ class MAOSClient(Wider):
     async def wait_for(self, task_id: str, timeout_seconds: Optional[float] = None) -> JSON:
         """Wait until a task has ended, and return it; also for a server that is away meanwhile.
 
-        Raises `asyncio.TimeoutError` when that takes longer than `timeout_seconds`.
+        Raises `asyncio.TimeoutError` when that takes longer than `timeout_seconds`. A server that
+        this client has never reached is an `aiohttp.ClientConnectionError`, as with every other
+        method.
         """
 
         def look() -> Awaitable[JSON]:
@@ -126,8 +128,8 @@ class MAOSClient(Wider):
     ) -> Any:
         """Submit a task, wait for its end, and return its result; `RuntimeError` if it fails.
 
-        A server that is away meanwhile is waited for. One that this client has never reached is an
-        `aiohttp.ClientConnectionError`, as with every other method.
+        A server that is away meanwhile, or says so (503), is waited for. One that this client has
+        never reached is an `aiohttp.ClientConnectionError`, as with every other method.
         """
         # One request for both: who submits hears of the end as soon as it is there.
         wait = {"wait_seconds": str(_WAIT_MAX_SECONDS)}
@@ -137,12 +139,8 @@ class MAOSClient(Wider):
         def submit() -> Awaitable[JSON]:
             return self._submit("/api/v1/tasks", submission, key, wait)
 
-        try:
-            answer = await submit()
-        except PASSING:
-            if not self.was_reached:
-                raise
-            answer = await self._until_answered(submit)
+        # One whose queue is full takes nothing: that is for the caller to know.
+        answer = await self._until_answered(submit, [AWAY_STATUS])
         task: JSON = answer["task"]
         if task["completed_at"] is None:
             task = await self.wait_for(task["id"])
@@ -220,6 +218,7 @@ class MAOSClient(Wider):
         """Get the lines of a task as they come, until it has ended.
 
         A broken connection is taken up again behind the last line, as soon as the server is back.
+        One that this client has never reached is an `aiohttp.ClientConnectionError`.
         """
         while True:
             ask = partial(self.task_logs, task_id, offset, 1_000, level, _WAIT_MAX_SECONDS)
@@ -262,6 +261,7 @@ class MAOSClient(Wider):
         """Fetch a file of a task; with `to` into that file, piece by piece, and return nothing."""
         url = URL(self._base + artifact_path(task_id, name), encoded=True)
         async with self._open().get(url, timeout=aiohttp.ClientTimeout(total=None)) as response:
+            self.was_reached = True
             if response.status != 200:
                 raise MAOSError(response, await read_body(response))
             if to is None:
@@ -289,6 +289,7 @@ class MAOSClient(Wider):
                     headers=headers,
                     timeout=aiohttp.ClientTimeout(total=None, sock_read=60),
                 ) as response:
+                    self.was_reached = True
                     if response.status != 200:
                         raise MAOSError(response, await read_body(response))
                     async for event in server_sent(response):
@@ -351,6 +352,7 @@ class MAOSClient(Wider):
         """Poll for a worker with a body as `docs/worker-protocol.md` says. It is sent only once."""
         url = URL(f"{self._base}/api/v1/agents/{escaped(agent_id)}/poll", encoded=True)
         async with self._open().post(url, data=body, headers=_JSON, timeout=timeout) as response:
+            self.was_reached = True
             if response.status == 200:
                 answer: JSON = json.loads(await response.read())
                 return answer
