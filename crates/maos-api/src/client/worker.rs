@@ -25,7 +25,7 @@
 //! ```
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -42,14 +42,15 @@ use uuid::Uuid;
 
 use super::content::Content;
 use super::retry::{Reconnecting, Retries, passes};
+use super::untold::{Sign, Told, Untold, bytes_as_json, fitting};
 use super::{Client, ClientError};
 use crate::agent::{AgentCreate, AgentRuntime};
 use crate::artifacts::Artifact;
 use crate::logs::LogLevel;
 use crate::time::UtcTime;
 use crate::worker::{
-    AttemptRef, LOG_LINES_MAX, Log, OUTCOMES_MAX, Outcome, OutcomeStatus, Poll, PollAnswer,
-    Progress, TASKS_MAX, Task,
+    AttemptRef, Log, OUTCOMES_MAX, Outcome, OutcomeStatus, Poll, PollAnswer, Progress, TASKS_MAX,
+    Task,
 };
 
 /// How long a poll waits when there is nothing to tell.
@@ -73,10 +74,6 @@ const ERROR_BYTES_MAX: usize = 128 << 10;
 /// Bytes of the outcomes of one poll, and of one of them. With those of its signs and lines a poll
 /// stays below the 64 MiB that a server reads.
 const OUTCOMES_BYTES_MAX: usize = 32 << 20;
-/// Bytes of an outcome, a sign or a line beside what it says, at the most.
-const ENTRY_BYTES: usize = 256;
-/// Bytes of the signs of progress of one poll, and of its lines.
-const SIGNS_BYTES_MAX: usize = 8 << 20;
 
 /// One attempt of a task, as a function gets it.
 #[derive(Debug)]
@@ -184,20 +181,6 @@ pub struct Signs {
     waiting: Arc<AtomicUsize>,
 }
 
-/// Something that an attempt says while it goes on.
-#[derive(Debug)]
-enum Sign {
-    Progress(Progress<'static>),
-    Line(Log<'static>),
-}
-
-/// What the server has not been told yet.
-#[derive(Debug, Default)]
-struct Untold {
-    progress: Vec<Progress<'static>>,
-    lines: Vec<Log<'static>>,
-}
-
 /// How an attempt went.
 #[derive(Debug)]
 pub enum Verdict {
@@ -233,7 +216,8 @@ impl Verdict {
 
 impl Signs {
     /// Tells how far it has come: a part of 1, and words. What is below 0 or above 1 counts as
-    /// that: one bad sign would have the whole poll refused.
+    /// that: one bad sign would have the whole poll refused. While the server is away the newest
+    /// signs wait for it.
     pub fn tell(&self, fraction: Option<f64>, message: Option<String>) {
         let AttemptRef { task_id, attempt } = self.attempt;
         let fraction = fraction.filter(|part| !part.is_nan()).map(|part| part.clamp(0.0, 1.0));
@@ -304,10 +288,19 @@ impl Ending {
 struct Sent {
     body: Bytes,
     wait: Duration,
-    outcomes: usize,
-    signs: usize,
-    lines: usize,
+    outcomes: HashSet<AttemptRef>,
+    told: Told,
     pause_max: Duration,
+}
+
+/// What came while a poll was out.
+enum Heard {
+    /// Its answer.
+    Answer(PollAnswer),
+    /// That all that was held is lost.
+    Lost,
+    /// Something to tell, while it only waited.
+    News,
 }
 
 /// Attempts that run, and outcomes that the server does not have yet.
@@ -402,14 +395,15 @@ impl Worker {
             let poll = self.poll(incarnation, &desk, &untold, ending != Ending::No);
             let waits = !poll.wait.is_zero();
             tokio::select! {
-                answer = self.ask(&poll) => match answer? {
-                    Some(answer) => {
-                        desk.ended.drain(..poll.outcomes);
-                        untold.forget(&poll);
-                        waiting.fetch_sub(poll.lines, Ordering::Relaxed);
+                heard = self.ask_and_listen(&poll, &mut signs, &mut untold) => match heard? {
+                    Heard::Answer(answer) => {
+                        desk.ended.retain(|(attempt, _, _)| !poll.outcomes.contains(attempt));
+                        untold.forget(poll.told);
+                        waiting.fetch_sub(poll.told.lines, Ordering::Relaxed);
                         desk.take(answer, &work, &sink, (&waiting, &self.client));
                     }
-                    None => desk.clear(),
+                    Heard::Lost => desk.clear(),
+                    Heard::News => {}
                 },
                 // A poll that only waits is given up for news: what it might have brought is sent
                 // again.
@@ -417,7 +411,6 @@ impl Worker {
                     let joined = joined.map_err(|failed| (failed.id(), failed.is_panic()));
                     desk.note(joined);
                 }
-                Some(sign) = signs.recv(), if waits => untold.add(sign),
                 () = &mut stop, if ending == Ending::No => {
                     ending = Ending::Draining(Instant::now() + grace);
                 }
@@ -451,47 +444,65 @@ impl Worker {
     }
 
     fn poll(&self, incarnation: u64, desk: &Desk, untold: &Untold, draining: bool) -> Sent {
-        let told = fitting(&desk.ended, OUTCOMES_MAX, OUTCOMES_BYTES_MAX, bytes_of);
-        let outcomes: Vec<Outcome<'_>> = told.iter().map(outcome).collect();
-        let progress = fitting(&untold.progress, OUTCOMES_MAX, SIGNS_BYTES_MAX, |sign| {
-            sign.message.as_deref().map_or(0, bytes_as_json)
-        });
-        let logs = fitting(&untold.lines, LOG_LINES_MAX, SIGNS_BYTES_MAX, |line| {
-            line.line.as_deref().map_or(0, bytes_as_json)
-        });
+        let said = untold.next();
+        // The server drops what an attempt says after its outcome.
+        let ready = desk.ended.iter().filter(|(attempt, _, _)| !said.more_of.contains(attempt));
+        let count = fitting(ready.clone().map(bytes_of), OUTCOMES_MAX, OUTCOMES_BYTES_MAX);
+        let told: HashSet<AttemptRef> = ready.clone().take(count).map(|ended| ended.0).collect();
+        let outcomes: Vec<Outcome<'_>> = ready.take(count).map(outcome).collect();
         let room = self.slots.saturating_sub(desk.stops.len() + desk.ended.len() - outcomes.len());
         let quiet = outcomes.is_empty() && untold.is_empty();
         let room = if draining { 0 } else { room };
-        // What has ended and does not fit into this poll is held until it is told.
-        let held = desk.ended.iter().skip(outcomes.len()).map(|(attempt, _, _)| *attempt);
+        // What has ended and does not go with this poll is held until it is told.
+        let held = desk.ended.iter().map(|ended| ended.0).filter(|held| !told.contains(held));
         let poll = Poll {
             incarnation,
             max_tasks: u32::try_from(room).unwrap_or(TASKS_MAX).min(TASKS_MAX),
             wait_ms: if quiet { WAIT_MS } else { 0 },
             holding: desk.stops.keys().copied().chain(held).collect(),
             outcomes,
-            progress: progress.to_vec(),
-            logs: logs.to_vec(),
+            progress: said.progress,
+            logs: said.lines,
             ..Poll::default()
         };
         Sent {
             body: serde_json::to_vec(&poll).unwrap_or_default().into(),
             wait: Duration::from_millis(poll.wait_ms),
-            outcomes: poll.outcomes.len(),
-            signs: poll.progress.len(),
-            lines: poll.logs.len(),
+            outcomes: told,
+            told: said.told,
             pause_max: desk.pause_max(),
         }
     }
 
-    /// Polls until there is an answer; `None` when all that was held is lost.
-    async fn ask(&self, poll: &Sent) -> Result<Option<PollAnswer>, ClientError> {
+    /// Polls, and takes what is said meanwhile, so that it stays within its bounds.
+    async fn ask_and_listen(
+        &self,
+        poll: &Sent,
+        signs: &mut mpsc::UnboundedReceiver<Sign>,
+        untold: &mut Untold,
+    ) -> Result<Heard, ClientError> {
+        let heard = self.ask(poll);
+        tokio::pin!(heard);
+        loop {
+            tokio::select! {
+                biased;
+                heard = &mut heard => return heard,
+                Some(sign) = signs.recv() => untold.add(sign),
+            }
+            if !poll.wait.is_zero() {
+                return Ok(Heard::News);
+            }
+        }
+    }
+
+    /// Polls until there is an answer.
+    async fn ask(&self, poll: &Sent) -> Result<Heard, ClientError> {
         let mut pauses = Reconnecting::within(poll.pause_max);
         loop {
             let error = match self.client.poll_with(self.id, poll.body.clone(), poll.wait).await {
                 Ok(answer) => {
                     self.tell_back();
-                    return Ok(Some(answer.value));
+                    return Ok(Heard::Answer(answer.value));
                 }
                 Err(error) => error,
             };
@@ -506,7 +517,7 @@ impl Worker {
             self.tell_back();
             self.register(poll.pause_max).await?;
             self.tell(Contact::Lost);
-            return Ok(None);
+            return Ok(Heard::Lost);
         }
     }
 
@@ -551,25 +562,6 @@ impl Worker {
 fn incarnation() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-impl Untold {
-    /// Leaves out what the server has now.
-    fn forget(&mut self, told: &Sent) {
-        self.progress.drain(..told.signs);
-        self.lines.drain(..told.lines);
-    }
-
-    fn add(&mut self, sign: Sign) {
-        match sign {
-            Sign::Progress(sign) => self.progress.push(sign),
-            Sign::Line(line) => self.lines.push(line),
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.progress.is_empty() && self.lines.is_empty()
-    }
 }
 
 impl Desk {
@@ -695,39 +687,12 @@ fn bounded(verdict: Verdict) -> Verdict {
     }
 }
 
-/// The first of `entries`: at most so many, with so many bytes; but one at least, so that none
-/// holds up those behind it.
-fn fitting<T>(
-    entries: &[T],
-    count_max: usize,
-    bytes_max: usize,
-    bytes: impl Fn(&T) -> usize,
-) -> &[T] {
-    let mut sum = 0_usize;
-    let fit = entries.iter().take(count_max).take_while(|entry| {
-        sum = sum.saturating_add(ENTRY_BYTES + bytes(entry));
-        sum <= bytes_max
-    });
-    let count = fit.count().max(1).min(entries.len());
-    &entries[..count]
-}
-
 fn bytes_of((_, verdict, _): &(AttemptRef, Verdict, bool)) -> usize {
     match verdict {
         Verdict::Completed(document) | Verdict::HandedOver(document) => document.get().len(),
         Verdict::Failed { message, .. } => bytes_as_json(message),
         Verdict::Lost => 0,
     }
-}
-
-/// What a text takes as JSON, at the most: what is escaped takes more than it has.
-fn bytes_as_json(text: &str) -> usize {
-    let escaped = |byte: u8| match byte {
-        b'"' | b'\\' => 2,
-        0..b' ' => 6,
-        _ => 1,
-    };
-    text.bytes().map(escaped).sum()
 }
 
 /// The text up to so many bytes.
