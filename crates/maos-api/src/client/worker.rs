@@ -62,6 +62,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 const PAUSES_IN_LEASE: u32 = 3;
 /// What is left after the grace time for telling the server what was stopped.
 const TELL_MAX: Duration = Duration::from_secs(2);
+/// For the server to take lines of log when nothing else is left.
+const LINES_TELL_MAX: Duration = Duration::from_secs(5);
 /// For taking leave of the server, which finds out by itself if need be.
 const LEAVE_MAX: Duration = Duration::from_secs(5);
 /// Lines of log that wait for the server at the most.
@@ -273,14 +275,16 @@ enum Ending {
 }
 
 impl Ending {
-    /// Returns when the time is over.
-    async fn due(self) {
-        match self {
-            Ending::No => std::future::pending().await,
+    /// Returns when the time is over: soon, if nothing is held and no poll is answered.
+    async fn due(self, is_held: bool) {
+        let until = match self {
+            Ending::No => return std::future::pending().await,
+            Ending::Draining(until) | Ending::Telling(until) if is_held => until,
             Ending::Draining(until) | Ending::Telling(until) => {
-                tokio::time::sleep_until(until).await;
+                until.min(Instant::now() + LINES_TELL_MAX)
             }
-        }
+        };
+        tokio::time::sleep_until(until).await;
     }
 }
 
@@ -393,7 +397,7 @@ impl Worker {
         self.tell(Contact::Serving);
         while ending == Ending::No || !desk.is_empty() || !untold.is_empty() {
             let poll = self.poll(incarnation, &desk, &untold, ending != Ending::No);
-            let waits = !poll.wait.is_zero();
+            let due = ending.due(!desk.is_empty());
             tokio::select! {
                 heard = self.ask_and_listen(&poll, &mut signs, &mut untold) => match heard? {
                     Heard::Answer(answer) => {
@@ -407,19 +411,19 @@ impl Worker {
                 },
                 // A poll that only waits is given up for news: what it might have brought is sent
                 // again.
-                Some(joined) = desk.running.join_next_with_id(), if waits => {
+                Some(joined) = desk.running.join_next_with_id(), if !poll.wait.is_zero() => {
                     let joined = joined.map_err(|failed| (failed.id(), failed.is_panic()));
                     desk.note(joined);
                 }
                 () = &mut stop, if ending == Ending::No => {
                     ending = Ending::Draining(Instant::now() + grace);
                 }
-                () = ending.due() => {
+                () = due => {
+                    // Lines that nobody takes hold up nobody.
+                    if desk.is_empty() {
+                        break;
+                    }
                     if matches!(ending, Ending::Telling(_)) {
-                        // Lines that nobody takes hold up nobody.
-                        if desk.is_empty() {
-                            break;
-                        }
                         return Err(self.untold(&desk));
                     }
                     desk.stop_all();

@@ -288,6 +288,37 @@ fn a_worker_with_a_short_lease_comes_back_within_it_however_long_the_server_is_a
 }
 
 #[test]
+fn lines_alone_hold_up_no_worker_that_is_told_to_end() {
+    let (stop, stopped) = oneshot::channel::<()>();
+    let (mut ended, mut stop) = (false, Some(stop));
+    let (client, _bodies) = server(move |poll, body| {
+        let has_lines = body["logs"].as_array().is_some_and(|lines| !lines.is_empty());
+        if ended && has_lines {
+            drop(stop.take());
+            return AWAY;
+        }
+        ended |= !outcomes(body).is_empty();
+        tasks(u128::from(poll == 0), 90)
+    });
+    let worker = Worker::new(client, "t", vec!["c".to_owned()], 1);
+    let work = |given: Given| async move {
+        // Something goes on to say what nobody takes.
+        let signs = given.progress.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                signs.log(LogLevel::Info, "still there");
+            }
+        });
+        Verdict::Completed(given.task.parameters)
+    };
+    let began = std::time::Instant::now();
+    run(worker.run(work, async { drop(stopped.await) }, PATIENCE)).unwrap();
+    let took = began.elapsed();
+    assert!(took > Duration::from_secs(4) && took < PATIENCE / 2, "{took:?}");
+}
+
+#[test]
 fn a_worker_says_how_it_stands_with_its_server() {
     let (client, _bodies) = server(|poll, _| match poll {
         0 => AWAY,
