@@ -60,6 +60,12 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Part of the lease that a pause may take: a server that comes back counts it anew, and the worker
 /// is heard within it although one more poll may fail.
 const PAUSES_IN_LEASE: u32 = 3;
+/// Part of the lease that a poll may go unanswered beyond its wait, and the least time for it: a
+/// connection that died in silence costs no attempts.
+const SILENCES_IN_LEASE: u32 = 3;
+const SILENCE_MIN: Duration = Duration::from_secs(5);
+/// For each so many bytes of a poll there is a second more.
+const SECOND_BYTES: usize = 1 << 20;
 /// What is left after the grace time for telling the server what was stopped.
 const TELL_MAX: Duration = Duration::from_secs(2);
 /// For the server to take lines of log when nothing else is left.
@@ -295,6 +301,8 @@ struct Sent {
     outcomes: HashSet<AttemptRef>,
     told: Told,
     pause_max: Duration,
+    /// When it is given up, with its wait.
+    answer_max: Duration,
 }
 
 /// What came while a poll was out.
@@ -462,16 +470,19 @@ impl Worker {
         let poll = Poll {
             incarnation,
             max_tasks: u32::try_from(room).unwrap_or(TASKS_MAX).min(TASKS_MAX),
-            wait_ms: if quiet { WAIT_MS } else { 0 },
+            wait_ms: if quiet { desk.wait_ms() } else { 0 },
             holding: desk.stops.keys().copied().chain(held).collect(),
             outcomes,
             progress: said.progress,
             logs: said.lines,
             ..Poll::default()
         };
+        let body: Bytes = serde_json::to_vec(&poll).unwrap_or_default().into();
+        let wait = Duration::from_millis(poll.wait_ms);
         Sent {
-            body: serde_json::to_vec(&poll).unwrap_or_default().into(),
-            wait: Duration::from_millis(poll.wait_ms),
+            answer_max: wait.saturating_add(desk.silence_max(body.len())),
+            body,
+            wait,
             outcomes: told,
             told: said.told,
             pause_max: desk.pause_max(),
@@ -503,7 +514,9 @@ impl Worker {
     async fn ask(&self, poll: &Sent) -> Result<Heard, ClientError> {
         let mut pauses = Reconnecting::within(poll.pause_max);
         loop {
-            let error = match self.client.poll_with(self.id, poll.body.clone(), poll.wait).await {
+            let answer = self.client.poll_with(self.id, poll.body.clone(), poll.wait);
+            let answer = tokio::time::timeout(poll.answer_max, answer).await;
+            let error = match answer.unwrap_or_else(|_| Err(self.timed_out(poll.answer_max))) {
                 Ok(answer) => {
                     self.tell_back();
                     return Ok(Heard::Answer(answer.value));
@@ -523,6 +536,10 @@ impl Worker {
             self.tell(Contact::Lost);
             return Ok(Heard::Lost);
         }
+    }
+
+    fn timed_out(&self, after: Duration) -> ClientError {
+        ClientError::TimedOut { url: self.client.url().to_owned(), seconds: after.as_secs() }
     }
 
     async fn register(&self, pause_max: Duration) -> Result<(), ClientError> {
@@ -576,6 +593,20 @@ impl Desk {
     /// The longest pause that does not cost the attempts.
     fn pause_max(&self) -> Duration {
         self.lease.map_or(PAUSE_MAX, |lease| PAUSE_MAX.min(lease / PAUSES_IN_LEASE))
+    }
+
+    /// How long a poll waits: no longer than a server lets it.
+    fn wait_ms(&self) -> u64 {
+        let lease_ms = self.lease.map(|lease| u64::try_from(lease.as_millis()).unwrap_or(u64::MAX));
+        lease_ms.map_or(WAIT_MS, |lease_ms| WAIT_MS.min(lease_ms / 3 * 2))
+    }
+
+    /// How long the server may be silent to a poll of so many bytes.
+    fn silence_max(&self, bytes: usize) -> Duration {
+        let on_its_way = Duration::from_secs(u64::try_from(bytes / SECOND_BYTES).unwrap_or(0));
+        self.lease.map_or(Duration::MAX, |lease| {
+            SILENCE_MIN.max(lease / SILENCES_IN_LEASE).saturating_add(on_its_way)
+        })
     }
 
     fn take<F, Fut>(

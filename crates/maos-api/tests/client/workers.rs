@@ -26,6 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 enum Answer {
     Poll(Value),
     Refuse(u16, &'static str),
+    /// None, over a connection that stays open.
+    Silence,
 }
 
 const AWAY: Answer = Answer::Refuse(503, "SHUTTING_DOWN");
@@ -39,7 +41,7 @@ fn server(
     let client = Client::new(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
     let (bodies, seen) = channel();
     thread::spawn(move || {
-        let (mut polls, mut ended) = (0, BTreeSet::new());
+        let (mut polls, mut ended, mut silent) = (0, BTreeSet::new(), Vec::new());
         for stream in listener.incoming().flatten() {
             while let Some((line, body)) = request(&stream) {
                 let answer = match () {
@@ -59,6 +61,10 @@ fn server(
                         match answer {
                             Answer::Poll(answer) => write(&stream, 200, &answer),
                             Answer::Refuse(status, code) => write(&stream, status, &refusal(code)),
+                            Answer::Silence => {
+                                silent.extend(stream.try_clone());
+                                false
+                            }
                         }
                     }
                 };
@@ -285,6 +291,24 @@ fn a_worker_with_a_short_lease_comes_back_within_it_however_long_the_server_is_a
     result.unwrap();
     // With pauses that grow without regard to the lease these are minutes.
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_connection_that_dies_in_silence_is_given_up_within_the_lease() {
+    let mut ended = false;
+    let (client, bodies) = server(move |poll, body| {
+        let first = !ended && !outcomes(body).is_empty();
+        ended |= first;
+        if first { Answer::Silence } else { tasks(u128::from(poll == 0), 18) }
+    });
+    let began = std::time::Instant::now();
+    let (result, _) = served(client, &bodies, 2, |given: Given| async move {
+        Verdict::Completed(given.task.parameters)
+    });
+    result.unwrap();
+    // Six seconds of silence, and a pause.
+    let took = began.elapsed();
+    assert!(took > Duration::from_secs(5) && took < Duration::from_secs(15), "{took:?}");
 }
 
 #[test]
