@@ -26,6 +26,7 @@ mod shared;
 mod stream;
 #[cfg(feature = "tls")]
 mod tls;
+mod untold;
 mod url;
 mod wider;
 mod wire;

@@ -51,14 +51,14 @@ impl Reconnecting {
         Reconnecting { next: PAUSE_FIRST, pause_max }
     }
 
-    /// The pause after a try that ended so.
+    /// The pause after a try that ended so: not below what the server asks for, within the bound.
     pub(super) fn after(&mut self, fault: &ClientError) -> Duration {
         // Half of it is left to chance, also at the bound: else all who wait long come back at the
         // same moment.
-        let most = self.pause_max / 2;
-        let pause = self.next.max(asked_for(fault)).min(most);
-        self.next = self.next.saturating_mul(2).min(most);
-        spread(pause)
+        let grown = self.next.min(self.pause_max / 2);
+        self.next = grown.saturating_mul(2);
+        let least = grown.max(asked_for(fault).min(self.pause_max));
+        by_chance(least, least.saturating_mul(2).min(self.pause_max))
     }
 }
 
@@ -109,8 +109,13 @@ pub(super) fn asked_for(fault: &ClientError) -> Duration {
 
 /// A pause of one to two times `pause`.
 pub(super) fn spread(pause: Duration) -> Duration {
+    by_chance(pause, pause.saturating_mul(2))
+}
+
+fn by_chance(least: Duration, most: Duration) -> Duration {
     let chance = RandomState::new().hash_one(()) % 1_000;
-    pause + pause.mul_f64(f64::from(u32::try_from(chance).unwrap_or_default()) / 1_000.0)
+    let part = f64::from(u32::try_from(chance).unwrap_or_default()) / 1_000.0;
+    least + most.saturating_sub(least).mul_f64(part)
 }
 
 #[cfg(test)]
@@ -163,6 +168,7 @@ mod tests {
         let second = Duration::from_secs(1);
         let pause = |seconds| Reconnecting::within(30 * second).after(&asks(seconds));
         assert!((5 * second..=10 * second).contains(&pause(5)));
-        assert!((15 * second..=30 * second).contains(&pause(1_000_000)));
+        assert!((0..100).all(|_| (20 * second..=30 * second).contains(&pause(20))));
+        assert_eq!(pause(1_000_000), 30 * second);
     }
 }

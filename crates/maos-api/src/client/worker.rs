@@ -25,7 +25,7 @@
 //! ```
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -42,14 +42,15 @@ use uuid::Uuid;
 
 use super::content::Content;
 use super::retry::{Reconnecting, Retries, passes};
+use super::untold::{Sign, Told, Untold, bytes_as_json, fitting};
 use super::{Client, ClientError};
 use crate::agent::{AgentCreate, AgentRuntime};
 use crate::artifacts::Artifact;
 use crate::logs::LogLevel;
 use crate::time::UtcTime;
 use crate::worker::{
-    AttemptRef, LOG_LINES_MAX, Log, OUTCOMES_MAX, Outcome, OutcomeStatus, Poll, PollAnswer,
-    Progress, TASKS_MAX, Task,
+    AttemptRef, Log, OUTCOMES_MAX, Outcome, OutcomeStatus, Poll, PollAnswer, Progress, TASKS_MAX,
+    Task,
 };
 
 /// How long a poll waits when there is nothing to tell.
@@ -59,8 +60,16 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Part of the lease that a pause may take: a server that comes back counts it anew, and the worker
 /// is heard within it although one more poll may fail.
 const PAUSES_IN_LEASE: u32 = 3;
+/// Part of the lease that a poll may go unanswered beyond its wait, and the least time for it: a
+/// connection that died in silence costs no attempts.
+const SILENCES_IN_LEASE: u32 = 3;
+const SILENCE_MIN: Duration = Duration::from_secs(5);
+/// For each so many bytes of a poll there is a second more.
+const SECOND_BYTES: usize = 1 << 20;
 /// What is left after the grace time for telling the server what was stopped.
 const TELL_MAX: Duration = Duration::from_secs(2);
+/// For the server to take lines of log when nothing else is left.
+const LINES_TELL_MAX: Duration = Duration::from_secs(5);
 /// For taking leave of the server, which finds out by itself if need be.
 const LEAVE_MAX: Duration = Duration::from_secs(5);
 /// Lines of log that wait for the server at the most.
@@ -73,10 +82,6 @@ const ERROR_BYTES_MAX: usize = 128 << 10;
 /// Bytes of the outcomes of one poll, and of one of them. With those of its signs and lines a poll
 /// stays below the 64 MiB that a server reads.
 const OUTCOMES_BYTES_MAX: usize = 32 << 20;
-/// Bytes of an outcome, a sign or a line beside what it says, at the most.
-const ENTRY_BYTES: usize = 256;
-/// Bytes of the signs of progress of one poll, and of its lines.
-const SIGNS_BYTES_MAX: usize = 8 << 20;
 
 /// One attempt of a task, as a function gets it.
 #[derive(Debug)]
@@ -184,20 +189,6 @@ pub struct Signs {
     waiting: Arc<AtomicUsize>,
 }
 
-/// Something that an attempt says while it goes on.
-#[derive(Debug)]
-enum Sign {
-    Progress(Progress<'static>),
-    Line(Log<'static>),
-}
-
-/// What the server has not been told yet.
-#[derive(Debug, Default)]
-struct Untold {
-    progress: Vec<Progress<'static>>,
-    lines: Vec<Log<'static>>,
-}
-
 /// How an attempt went.
 #[derive(Debug)]
 pub enum Verdict {
@@ -233,7 +224,8 @@ impl Verdict {
 
 impl Signs {
     /// Tells how far it has come: a part of 1, and words. What is below 0 or above 1 counts as
-    /// that: one bad sign would have the whole poll refused.
+    /// that: one bad sign would have the whole poll refused. While the server is away the newest
+    /// signs wait for it.
     pub fn tell(&self, fraction: Option<f64>, message: Option<String>) {
         let AttemptRef { task_id, attempt } = self.attempt;
         let fraction = fraction.filter(|part| !part.is_nan()).map(|part| part.clamp(0.0, 1.0));
@@ -289,14 +281,16 @@ enum Ending {
 }
 
 impl Ending {
-    /// Returns when the time is over.
-    async fn due(self) {
-        match self {
-            Ending::No => std::future::pending().await,
+    /// Returns when the time is over: soon, if nothing is held and no poll is answered.
+    async fn due(self, is_held: bool) {
+        let until = match self {
+            Ending::No => return std::future::pending().await,
+            Ending::Draining(until) | Ending::Telling(until) if is_held => until,
             Ending::Draining(until) | Ending::Telling(until) => {
-                tokio::time::sleep_until(until).await;
+                until.min(Instant::now() + LINES_TELL_MAX)
             }
-        }
+        };
+        tokio::time::sleep_until(until).await;
     }
 }
 
@@ -304,10 +298,21 @@ impl Ending {
 struct Sent {
     body: Bytes,
     wait: Duration,
-    outcomes: usize,
-    signs: usize,
-    lines: usize,
+    outcomes: HashSet<AttemptRef>,
+    told: Told,
     pause_max: Duration,
+    /// When it is given up, with its wait.
+    answer_max: Duration,
+}
+
+/// What came while a poll was out.
+enum Heard {
+    /// Its answer.
+    Answer(PollAnswer),
+    /// That all that was held is lost.
+    Lost,
+    /// Something to tell, while it only waited.
+    News,
 }
 
 /// Attempts that run, and outcomes that the server does not have yet.
@@ -400,33 +405,33 @@ impl Worker {
         self.tell(Contact::Serving);
         while ending == Ending::No || !desk.is_empty() || !untold.is_empty() {
             let poll = self.poll(incarnation, &desk, &untold, ending != Ending::No);
-            let waits = !poll.wait.is_zero();
+            let due = ending.due(!desk.is_empty());
             tokio::select! {
-                answer = self.ask(&poll) => match answer? {
-                    Some(answer) => {
-                        desk.ended.drain(..poll.outcomes);
-                        untold.forget(&poll);
-                        waiting.fetch_sub(poll.lines, Ordering::Relaxed);
+                heard = self.ask_and_listen(&poll, &mut signs, &mut untold) => match heard? {
+                    Heard::Answer(answer) => {
+                        desk.ended.retain(|(attempt, _, _)| !poll.outcomes.contains(attempt));
+                        untold.forget(poll.told);
+                        waiting.fetch_sub(poll.told.lines, Ordering::Relaxed);
                         desk.take(answer, &work, &sink, (&waiting, &self.client));
                     }
-                    None => desk.clear(),
+                    Heard::Lost => desk.clear(),
+                    Heard::News => {}
                 },
                 // A poll that only waits is given up for news: what it might have brought is sent
                 // again.
-                Some(joined) = desk.running.join_next_with_id(), if waits => {
+                Some(joined) = desk.running.join_next_with_id(), if !poll.wait.is_zero() => {
                     let joined = joined.map_err(|failed| (failed.id(), failed.is_panic()));
                     desk.note(joined);
                 }
-                Some(sign) = signs.recv(), if waits => untold.add(sign),
                 () = &mut stop, if ending == Ending::No => {
                     ending = Ending::Draining(Instant::now() + grace);
                 }
-                () = ending.due() => {
+                () = due => {
+                    // Lines that nobody takes hold up nobody.
+                    if desk.is_empty() {
+                        break;
+                    }
                     if matches!(ending, Ending::Telling(_)) {
-                        // Lines that nobody takes hold up nobody.
-                        if desk.is_empty() {
-                            break;
-                        }
                         return Err(self.untold(&desk));
                     }
                     desk.stop_all();
@@ -451,47 +456,70 @@ impl Worker {
     }
 
     fn poll(&self, incarnation: u64, desk: &Desk, untold: &Untold, draining: bool) -> Sent {
-        let told = fitting(&desk.ended, OUTCOMES_MAX, OUTCOMES_BYTES_MAX, bytes_of);
-        let outcomes: Vec<Outcome<'_>> = told.iter().map(outcome).collect();
-        let progress = fitting(&untold.progress, OUTCOMES_MAX, SIGNS_BYTES_MAX, |sign| {
-            sign.message.as_deref().map_or(0, bytes_as_json)
-        });
-        let logs = fitting(&untold.lines, LOG_LINES_MAX, SIGNS_BYTES_MAX, |line| {
-            line.line.as_deref().map_or(0, bytes_as_json)
-        });
+        let said = untold.next();
+        // The server drops what an attempt says after its outcome.
+        let ready = desk.ended.iter().filter(|(attempt, _, _)| !said.more_of.contains(attempt));
+        let count = fitting(ready.clone().map(bytes_of), OUTCOMES_MAX, OUTCOMES_BYTES_MAX);
+        let told: HashSet<AttemptRef> = ready.clone().take(count).map(|ended| ended.0).collect();
+        let outcomes: Vec<Outcome<'_>> = ready.take(count).map(outcome).collect();
         let room = self.slots.saturating_sub(desk.stops.len() + desk.ended.len() - outcomes.len());
         let quiet = outcomes.is_empty() && untold.is_empty();
         let room = if draining { 0 } else { room };
-        // What has ended and does not fit into this poll is held until it is told.
-        let held = desk.ended.iter().skip(outcomes.len()).map(|(attempt, _, _)| *attempt);
+        // What has ended and does not go with this poll is held until it is told.
+        let held = desk.ended.iter().map(|ended| ended.0).filter(|held| !told.contains(held));
         let poll = Poll {
             incarnation,
             max_tasks: u32::try_from(room).unwrap_or(TASKS_MAX).min(TASKS_MAX),
-            wait_ms: if quiet { WAIT_MS } else { 0 },
+            wait_ms: if quiet { desk.wait_ms() } else { 0 },
             holding: desk.stops.keys().copied().chain(held).collect(),
             outcomes,
-            progress: progress.to_vec(),
-            logs: logs.to_vec(),
+            progress: said.progress,
+            logs: said.lines,
             ..Poll::default()
         };
+        let body: Bytes = serde_json::to_vec(&poll).unwrap_or_default().into();
+        let wait = Duration::from_millis(poll.wait_ms);
         Sent {
-            body: serde_json::to_vec(&poll).unwrap_or_default().into(),
-            wait: Duration::from_millis(poll.wait_ms),
-            outcomes: poll.outcomes.len(),
-            signs: poll.progress.len(),
-            lines: poll.logs.len(),
+            answer_max: wait.saturating_add(desk.silence_max(body.len())),
+            body,
+            wait,
+            outcomes: told,
+            told: said.told,
             pause_max: desk.pause_max(),
         }
     }
 
-    /// Polls until there is an answer; `None` when all that was held is lost.
-    async fn ask(&self, poll: &Sent) -> Result<Option<PollAnswer>, ClientError> {
+    /// Polls, and takes what is said meanwhile, so that it stays within its bounds.
+    async fn ask_and_listen(
+        &self,
+        poll: &Sent,
+        signs: &mut mpsc::UnboundedReceiver<Sign>,
+        untold: &mut Untold,
+    ) -> Result<Heard, ClientError> {
+        let heard = self.ask(poll);
+        tokio::pin!(heard);
+        loop {
+            tokio::select! {
+                biased;
+                heard = &mut heard => return heard,
+                Some(sign) = signs.recv() => untold.add(sign),
+            }
+            if !poll.wait.is_zero() {
+                return Ok(Heard::News);
+            }
+        }
+    }
+
+    /// Polls until there is an answer.
+    async fn ask(&self, poll: &Sent) -> Result<Heard, ClientError> {
         let mut pauses = Reconnecting::within(poll.pause_max);
         loop {
-            let error = match self.client.poll_with(self.id, poll.body.clone(), poll.wait).await {
+            let answer = self.client.poll_with(self.id, poll.body.clone(), poll.wait);
+            let answer = tokio::time::timeout(poll.answer_max, answer).await;
+            let error = match answer.unwrap_or_else(|_| Err(self.timed_out(poll.answer_max))) {
                 Ok(answer) => {
                     self.tell_back();
-                    return Ok(Some(answer.value));
+                    return Ok(Heard::Answer(answer.value));
                 }
                 Err(error) => error,
             };
@@ -506,8 +534,12 @@ impl Worker {
             self.tell_back();
             self.register(poll.pause_max).await?;
             self.tell(Contact::Lost);
-            return Ok(None);
+            return Ok(Heard::Lost);
         }
+    }
+
+    fn timed_out(&self, after: Duration) -> ClientError {
+        ClientError::TimedOut { url: self.client.url().to_owned(), seconds: after.as_secs() }
     }
 
     async fn register(&self, pause_max: Duration) -> Result<(), ClientError> {
@@ -553,25 +585,6 @@ fn incarnation() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-impl Untold {
-    /// Leaves out what the server has now.
-    fn forget(&mut self, told: &Sent) {
-        self.progress.drain(..told.signs);
-        self.lines.drain(..told.lines);
-    }
-
-    fn add(&mut self, sign: Sign) {
-        match sign {
-            Sign::Progress(sign) => self.progress.push(sign),
-            Sign::Line(line) => self.lines.push(line),
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.progress.is_empty() && self.lines.is_empty()
-    }
-}
-
 impl Desk {
     fn is_empty(&self) -> bool {
         self.stops.is_empty() && self.ended.is_empty()
@@ -580,6 +593,20 @@ impl Desk {
     /// The longest pause that does not cost the attempts.
     fn pause_max(&self) -> Duration {
         self.lease.map_or(PAUSE_MAX, |lease| PAUSE_MAX.min(lease / PAUSES_IN_LEASE))
+    }
+
+    /// How long a poll waits: no longer than a server lets it.
+    fn wait_ms(&self) -> u64 {
+        let lease_ms = self.lease.map(|lease| u64::try_from(lease.as_millis()).unwrap_or(u64::MAX));
+        lease_ms.map_or(WAIT_MS, |lease_ms| WAIT_MS.min(lease_ms / 3 * 2))
+    }
+
+    /// How long the server may be silent to a poll of so many bytes.
+    fn silence_max(&self, bytes: usize) -> Duration {
+        let on_its_way = Duration::from_secs(u64::try_from(bytes / SECOND_BYTES).unwrap_or(0));
+        self.lease.map_or(Duration::MAX, |lease| {
+            SILENCE_MIN.max(lease / SILENCES_IN_LEASE).saturating_add(on_its_way)
+        })
     }
 
     fn take<F, Fut>(
@@ -695,39 +722,12 @@ fn bounded(verdict: Verdict) -> Verdict {
     }
 }
 
-/// The first of `entries`: at most so many, with so many bytes; but one at least, so that none
-/// holds up those behind it.
-fn fitting<T>(
-    entries: &[T],
-    count_max: usize,
-    bytes_max: usize,
-    bytes: impl Fn(&T) -> usize,
-) -> &[T] {
-    let mut sum = 0_usize;
-    let fit = entries.iter().take(count_max).take_while(|entry| {
-        sum = sum.saturating_add(ENTRY_BYTES + bytes(entry));
-        sum <= bytes_max
-    });
-    let count = fit.count().max(1).min(entries.len());
-    &entries[..count]
-}
-
 fn bytes_of((_, verdict, _): &(AttemptRef, Verdict, bool)) -> usize {
     match verdict {
         Verdict::Completed(document) | Verdict::HandedOver(document) => document.get().len(),
         Verdict::Failed { message, .. } => bytes_as_json(message),
         Verdict::Lost => 0,
     }
-}
-
-/// What a text takes as JSON, at the most: what is escaped takes more than it has.
-fn bytes_as_json(text: &str) -> usize {
-    let escaped = |byte: u8| match byte {
-        b'"' | b'\\' => 2,
-        0..b' ' => 6,
-        _ => 1,
-    };
-    text.bytes().map(escaped).sum()
 }
 
 /// The text up to so many bytes.

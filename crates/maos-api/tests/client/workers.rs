@@ -26,12 +26,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 enum Answer {
     Poll(Value),
     Refuse(u16, &'static str),
+    /// None, over a connection that stays open.
+    Silence,
 }
 
 const AWAY: Answer = Answer::Refuse(503, "SHUTTING_DOWN");
 
 /// A server that registers everybody; what it answers the polls says `polled`, by their number.
-/// The bodies of the polls are sent.
+/// The bodies of the polls are sent, without what it drops: what attempts say after their outcome.
 fn server(
     mut polled: impl FnMut(usize, &Value) -> Answer + Send + 'static,
 ) -> (Client, Receiver<Value>) {
@@ -39,7 +41,7 @@ fn server(
     let client = Client::new(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
     let (bodies, seen) = channel();
     thread::spawn(move || {
-        let mut polls = 0;
+        let (mut polls, mut ended, mut silent) = (0, BTreeSet::new(), Vec::new());
         for stream in listener.incoming().flatten() {
             while let Some((line, body)) = request(&stream) {
                 let answer = match () {
@@ -49,13 +51,20 @@ fn server(
                         write(&stream, 413, &refusal("BODY_TOO_LARGE"))
                     }
                     () => {
-                        let body = serde_json::from_slice(&body).unwrap();
+                        let mut body = serde_json::from_slice(&body).unwrap();
                         polls += 1;
                         let answer = polled(polls - 1, &body);
+                        if matches!(answer, Answer::Poll(_)) {
+                            drop_late(&mut body, &mut ended);
+                        }
                         bodies.send(body).ok();
                         match answer {
                             Answer::Poll(answer) => write(&stream, 200, &answer),
                             Answer::Refuse(status, code) => write(&stream, status, &refusal(code)),
+                            Answer::Silence => {
+                                silent.extend(stream.try_clone());
+                                false
+                            }
                         }
                     }
                 };
@@ -66,6 +75,16 @@ fn server(
         }
     });
     (client, seen)
+}
+
+fn drop_late(body: &mut Value, ended: &mut BTreeSet<String>) {
+    let attempt = |entry: &Value| format!("{} {}", entry["task_id"], entry["attempt"]);
+    for field in ["logs", "progress"] {
+        if let Some(said) = body[field].as_array_mut() {
+            said.retain(|entry| !ended.contains(&attempt(entry)));
+        }
+    }
+    ended.extend(outcomes(body).iter().map(attempt));
 }
 
 fn request(stream: &TcpStream) -> Option<(String, Vec<u8>)> {
@@ -201,6 +220,46 @@ fn lines_that_come_faster_than_they_are_told_are_left_out_and_the_log_says_so() 
     assert!(lines.contains("more lines are left out here: 10000 wait for the server"));
 }
 
+fn said<'a>(seen: &'a [Value], list: &str) -> Vec<&'a Value> {
+    seen.iter().filter_map(|body| body[list].as_array()).flatten().collect()
+}
+
+#[test]
+fn the_end_of_a_long_log_comes_before_the_outcome() {
+    let (client, bodies) = server(|poll, _| tasks(2 * u128::from(poll == 0), 90));
+    let (result, seen) = served(client, &bodies, 2, |given: Given| async move {
+        let long = given.task.task_id == Uuid::from_u128(1);
+        for index in 0..if long { 600 } else { 1 } {
+            given.log(LogLevel::Info, format!("{index} {}", "x".repeat(20_000)));
+        }
+        Verdict::Completed(given.task.parameters)
+    });
+    result.unwrap();
+    assert_eq!(said(&seen, "logs").len(), 601);
+    // What has ended and is not told is held.
+    let mut told = 0;
+    for body in seen.iter().filter(|body| !said(std::slice::from_ref(body), "logs").is_empty()) {
+        told += outcomes(body).len();
+        assert_eq!(body["holding"].as_array().map_or(0, Vec::len) + told, 2);
+    }
+}
+
+#[test]
+fn of_too_many_signs_of_progress_the_newest_are_told_before_the_outcome() {
+    let (client, bodies) = server(|poll, _| tasks(u128::from(poll == 0), 90));
+    let (result, seen) = served(client, &bodies, 1, |given: Given| async move {
+        for index in 0..12_000 {
+            given.progress.tell(None, Some(index.to_string()));
+        }
+        Verdict::Completed(given.task.parameters)
+    });
+    result.unwrap();
+    let signs = said(&seen, "progress");
+    assert_eq!(signs.len(), 10_000);
+    let (first, last) = (&signs[0]["message"], &signs[9_999]["message"]);
+    assert_eq!((first, last), (&json!("2000"), &json!("11999")));
+}
+
 #[test]
 fn a_bad_sign_of_progress_is_made_a_good_one() {
     let (client, bodies) = server(|poll, _| tasks(u128::from(poll == 0), 90));
@@ -232,6 +291,55 @@ fn a_worker_with_a_short_lease_comes_back_within_it_however_long_the_server_is_a
     result.unwrap();
     // With pauses that grow without regard to the lease these are minutes.
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_connection_that_dies_in_silence_is_given_up_within_the_lease() {
+    let mut ended = false;
+    let (client, bodies) = server(move |poll, body| {
+        let first = !ended && !outcomes(body).is_empty();
+        ended |= first;
+        if first { Answer::Silence } else { tasks(u128::from(poll == 0), 18) }
+    });
+    let began = std::time::Instant::now();
+    let (result, _) = served(client, &bodies, 2, |given: Given| async move {
+        Verdict::Completed(given.task.parameters)
+    });
+    result.unwrap();
+    // Six seconds of silence, and a pause.
+    let took = began.elapsed();
+    assert!(took > Duration::from_secs(5) && took < Duration::from_secs(15), "{took:?}");
+}
+
+#[test]
+fn lines_alone_hold_up_no_worker_that_is_told_to_end() {
+    let (stop, stopped) = oneshot::channel::<()>();
+    let (mut ended, mut stop) = (false, Some(stop));
+    let (client, _bodies) = server(move |poll, body| {
+        let has_lines = body["logs"].as_array().is_some_and(|lines| !lines.is_empty());
+        if ended && has_lines {
+            drop(stop.take());
+            return AWAY;
+        }
+        ended |= !outcomes(body).is_empty();
+        tasks(u128::from(poll == 0), 90)
+    });
+    let worker = Worker::new(client, "t", vec!["c".to_owned()], 1);
+    let work = |given: Given| async move {
+        // Something goes on to say what nobody takes.
+        let signs = given.progress.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                signs.log(LogLevel::Info, "still there");
+            }
+        });
+        Verdict::Completed(given.task.parameters)
+    };
+    let began = std::time::Instant::now();
+    run(worker.run(work, async { drop(stopped.await) }, PATIENCE)).unwrap();
+    let took = began.elapsed();
+    assert!(took > Duration::from_secs(4) && took < PATIENCE / 2, "{took:?}");
 }
 
 #[test]
