@@ -86,7 +86,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
     type Rejection = Failed;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Params<T>, Failed> {
-        query::filters(&parts.uri).map(Params)
+        query::read(&parts.uri).map(Params)
     }
 }
 

@@ -17,7 +17,7 @@ const LISTS: [&str; 5] = ["capabilities", "priority", "status", "tags", "type"];
 
 /// Reads the query of `uri` into a structure of optional strings, whose fields are the known
 /// parameters.
-pub(super) fn filters<T: DeserializeOwned>(uri: &Uri) -> Result<T, Failed> {
+pub(super) fn read<T: DeserializeOwned>(uri: &Uri) -> Result<T, Failed> {
     let Ok(Query(pairs)) = Query::<Vec<(String, String)>>::try_from_uri(uri) else {
         let message = "the query cannot be read";
         return Err(Failed(ApiError::new(ErrorCode::MalformedQuery, message)));

@@ -50,7 +50,7 @@ impl Service {
     /// # Errors
     /// What is wrong with the submission.
     pub fn preview(&self, body: &[u8]) -> Result<ExecutionPlan, ApiError> {
-        let planned = self.plan(body, SubmitOptions::default())?;
+        let planned = self.plan(body, &SubmitOptions::default())?;
         let records = drafted(&planned.plan, WallTime(super::now().0));
         Ok(shown(&records, planned.warnings))
     }

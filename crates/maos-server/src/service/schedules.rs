@@ -282,7 +282,7 @@ impl Service {
             return Ok(Vec::new());
         }
         let body = body_of(spec, Uuid::nil(), now())?;
-        let planned = self.plan(&body, SubmitOptions::default()).map_err(|why| {
+        let planned = self.plan(&body, &SubmitOptions::default()).map_err(|why| {
             let mut why = why;
             if let Some(Value::Object(fields)) = why.details.get_mut("fields") {
                 let below = std::mem::take(fields).into_iter();

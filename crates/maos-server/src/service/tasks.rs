@@ -71,10 +71,9 @@ impl Service {
         options: SubmitOptions,
     ) -> Result<TaskEnvelope, ApiError> {
         self.check_intake()?;
-        let key = options.key_of_bytes(body);
-        match self.plan(body, options) {
+        match self.plan(body, &options) {
             Ok(planned) => Ok(self.accept(planned, None).await?.0),
-            Err(refusal) => self.accepted_or(key, refusal).await,
+            Err(refusal) => self.accepted_or(options.key_of_bytes(body), refusal).await,
         }
     }
 
@@ -95,7 +94,7 @@ impl Service {
             return Ok(TaskEnvelope { warnings: accepted.warnings, ..ended });
         }
         self.check_intake()?;
-        let planned = self.plan(body, options)?;
+        let planned = self.plan(body, &options)?;
         self.inner.payloads.keep_all(planned.blobs).await.map_err(|why| self.storage(&why))?;
         let (plan, warnings) = (Arc::new(planned.plan), planned.warnings);
         let task = plan.root().id;
@@ -172,10 +171,10 @@ impl Service {
     pub(super) fn plan(
         &self,
         body: &[u8],
-        options: SubmitOptions,
+        options: &SubmitOptions,
     ) -> Result<planner::Planned, ApiError> {
-        let idempotency = options.key_of_bytes(body);
-        let envelope = Envelope { idempotency, trace: options.trace, ..Envelope::default() };
+        let (idempotency, trace) = (options.key_of_bytes(body), options.trace.clone());
+        let envelope = Envelope { idempotency, trace, ..Envelope::default() };
         self.inner.planning.plan(body, envelope)
     }
 
