@@ -83,31 +83,33 @@ async def never() -> Answer:
 def test_a_poll_that_is_never_answered_holds_up_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_agent, "_ANSWER_SECONDS_MIN", 0.1)
     monkeypatch.setattr(_agent, "_POLL_MS", 100)
-    worker = Worker(grace_seconds=1)
-    told = asyncio.Event()
-    silent = 2
 
-    @worker.task
-    async def work() -> int:
-        return 7
-
-    async def answer(poll: dict[str, Any]) -> Answer:
-        nonlocal silent
-        if len(stand.polls) == 1:
-            return given("one", lease_seconds=0.6)
-        if "outcomes" in poll and silent == 0:
-            told.set()
-        elif "outcomes" in poll:
-            silent -= 1
-            return await never()
-        elif silent > 0 and poll["wait_ms"] > 0:
-            return await never()
-        await asyncio.sleep(0.05)
-        return given(lease_seconds=0.6)
-
-    stand = Stand(answer)
-
+    # Events belong to the loop in which they are made, up to Python 3.9.
     async def use() -> None:
+        worker = Worker(grace_seconds=1)
+        told = asyncio.Event()
+        silent = 2
+
+        @worker.task
+        async def work() -> int:
+            return 7
+
+        async def answer(poll: dict[str, Any]) -> Answer:
+            nonlocal silent
+            if len(stand.polls) == 1:
+                return given("one", lease_seconds=0.6)
+            if "outcomes" in poll and silent == 0:
+                told.set()
+            elif "outcomes" in poll:
+                silent -= 1
+                return await never()
+            elif silent > 0 and poll["wait_ms"] > 0:
+                return await never()
+            await asyncio.sleep(0.05)
+            return given(lease_seconds=0.6)
+
+        stand = Stand(answer)
+
         async with stand.serves(worker):
             await asyncio.wait_for(told.wait(), 10)
 
@@ -133,41 +135,42 @@ def test_the_answer_of_a_poll_may_take_a_share_of_the_lease() -> None:
 
 
 def test_a_loss_that_is_heard_of_twice_counts_once() -> None:
-    worker = Worker(concurrency=2)
-    waits, second_began, goes_on, told = (asyncio.Event() for _ in range(4))
-
-    @worker.task
-    async def work(task: Task) -> int:
-        if task.id == "first":
-            # So that there is a poll beside the one that waits.
-            await waits.wait()
-            task.log("a line")
-            await asyncio.sleep(30)
-        second_began.set()
-        await goes_on.wait()
-        return 7
-
-    async def answer(poll: dict[str, Any]) -> Answer:
-        if len(stand.polls) == 1:
-            return given("first")
-        if any(outcome["task_id"] == "second" for outcome in poll.get("outcomes", [])):
-            told.set()
-        elif "logs" in poll:
-            return given("second") if stand.registered == 2 else LOST
-        elif stand.registered == 1:
-            waits.set()
-            await second_began.wait()
-            return LOST
-        else:
-            goes_on.set()
-            await asyncio.sleep(0.05)
-        return given()
-
-    stand = Stand(answer)
-
+    # Events belong to the loop in which they are made, up to Python 3.9.
     async def use() -> None:
+        worker = Worker(concurrency=2)
+        waits, second_began, goes_on, told = (asyncio.Event() for _ in range(4))
+
+        @worker.task
+        async def work(task: Task) -> int:
+            if task.id == "first":
+                # So that there is a poll beside the one that waits.
+                await waits.wait()
+                task.log("a line")
+                await asyncio.sleep(30)
+            second_began.set()
+            await goes_on.wait()
+            return 7
+
+        async def answer(poll: dict[str, Any]) -> Answer:
+            if len(stand.polls) == 1:
+                return given("first")
+            if any(outcome["task_id"] == "second" for outcome in poll.get("outcomes", [])):
+                told.set()
+            elif "logs" in poll:
+                return given("second") if stand.registered == 2 else LOST
+            elif stand.registered == 1:
+                waits.set()
+                await second_began.wait()
+                return LOST
+            else:
+                goes_on.set()
+                await asyncio.sleep(0.05)
+            return given()
+
+        stand = Stand(answer)
+
         async with stand.serves(worker):
             await asyncio.wait_for(told.wait(), 10)
+        assert stand.registered == 2
 
     asyncio.run(use())
-    assert stand.registered == 2
