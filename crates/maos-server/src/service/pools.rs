@@ -32,6 +32,9 @@ const REGISTER: &str = "pool";
 pub(super) const DECISIONS: &str = "pool_decision";
 /// How often pools are looked at while something waits or one is larger than it must be.
 const LOOK: Duration = Duration::from_millis(500);
+/// At most so often when nothing is to be done: under load every turn of the engine finds tasks
+/// that wait, and a look at each would cost it more than the pools are worth.
+const BREATH: Duration = Duration::from_millis(50);
 /// First and longest pause after an agent could not be started.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
@@ -494,6 +497,7 @@ async fn watch(service: &Service, mut memories: BTreeMap<String, Memory>) {
         if restless {
             tokio::time::sleep(LOOK).await;
         } else {
+            tokio::time::sleep(BREATH).await;
             service.inner.waiting.next().await;
         }
     }
