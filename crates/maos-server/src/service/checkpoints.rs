@@ -135,14 +135,15 @@ impl Service {
         cause: Cause,
         metadata: Map<String, serde_json::Value>,
     ) -> Result<Manifest, ApiError> {
+        // Before the store is made to write what it has, and until all is done: it goes with the
+        // work, which nobody cuts off, and not with who waits for it.
+        let busy = self.inner.driver.busy_disk();
         let Answer::Figures(figures) = self.ask(Query::Figures).await? else {
             return Err(faults::internal(&"figures were something else"));
         };
         self.inner.store.reach(figures.durable).await;
         let (id, created) = (Uuid::from_u128(new_id()), now());
         let name = name.unwrap_or_else(|| created.to_string());
-        // It goes with the work, which nobody cuts off, and not with who waits for it.
-        let busy = self.inner.driver.busy_disk();
         let checkpoints = self.inner.checkpoints.clone();
         let made = in_the_background(move || {
             let _busy = busy;
