@@ -132,11 +132,17 @@ pub struct AgentEvent {
 
 wire_names! {
     /// What an agent came to.
-    AgentState: 5 {
+    AgentState: 8 {
         /// It serves, or serves as another than it was.
         Registered "registered"
         /// A worker was heard of for the first time: from now on it gets tasks.
         Online "online"
+        /// It holds nothing any more.
+        Idle "idle"
+        /// It holds something and has room for more.
+        Busy "busy"
+        /// It holds as much as it has slots.
+        Overloaded "overloaded"
         /// Somebody ended it.
         Terminated "terminated"
         /// It was not heard of for too long.

@@ -37,8 +37,33 @@ pub enum AgentTurn {
     Registered,
     /// It was heard of for the first time.
     Arrived,
+    /// It holds more or less than before.
+    Load(Load),
     /// It takes no more work.
     Ended(AgentEnd),
+}
+
+/// How many of its slots an agent that serves has taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Load {
+    /// None.
+    Idle,
+    /// Some.
+    Busy,
+    /// All: it takes nothing more.
+    Overloaded,
+}
+
+impl Load {
+    /// That of an agent which holds so many attempts.
+    #[must_use]
+    pub fn of(held: usize, slots: u32) -> Load {
+        match u32::try_from(held).unwrap_or(u32::MAX) {
+            0 => Load::Idle,
+            held if held < slots => Load::Busy,
+            _ => Load::Overloaded,
+        }
+    }
 }
 
 /// A document of the shell's changed, for those who watch.

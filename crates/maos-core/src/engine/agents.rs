@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use super::{Consequence, Gone, State};
 use crate::agent::{Agent, Held};
-use crate::change::{AgentTurn, Change};
+use crate::change::{AgentTurn, Change, Load};
 use crate::event::AgentEnd;
 use crate::ids::{AgentId, NodeId};
 use crate::record::Tally;
@@ -89,6 +89,18 @@ impl State {
         for (task, attempt) in self.agents[agent].held.iter() {
             let id = self.tasks[task].id;
             self.consequences.push_back(Consequence::Lose { task, id, attempt, because });
+        }
+    }
+
+    /// What an agent holds has changed from so many attempts.
+    pub(super) fn note_load(&mut self, agent: Slot, before: usize) {
+        if !self.watched {
+            return;
+        }
+        let Agent { spec, held, end, .. } = &self.agents[agent];
+        let load = Load::of(held.len(), spec.slots);
+        if end.is_none() && load != Load::of(before, spec.slots) {
+            self.note_agent(&spec.clone(), AgentTurn::Load(load));
         }
     }
 

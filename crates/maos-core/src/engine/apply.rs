@@ -263,6 +263,8 @@ impl State {
         self.dispatch.own_held += u64::from(self.agents[holder].spec.runtime.ends_with_server());
         let held = &mut self.agents[holder].held;
         assert!(held.insert(slot, attempt, self.moment.at), "a slot is taken once");
+        let before = held.len() - 1;
+        self.note_load(holder, before);
         self.tell_fitness(holder);
         self.activate_parents(slot);
         let agent = self.agents[holder].spec.clone();
@@ -491,6 +493,8 @@ impl State {
         let agent = &mut self.agents[holder];
         let since = agent.held.remove(slot, held.attempt).expect("an attempt holds a slot");
         agent.tally.run_us += self.moment.at.0.saturating_sub(since.0);
+        let before = agent.held.len() + 1;
+        self.note_load(holder, before);
         self.held_count -= 1;
         self.dispatch.own_held -= u64::from(self.agents[holder].spec.runtime.ends_with_server());
         let spec = &self.tasks[slot].spec;

@@ -3,7 +3,7 @@
 use maos_api::error::{ApiError, ErrorCode};
 use maos_api::events::{AgentEvent, AgentState, Event, EventFilter, EventId, TaskEvent};
 use maos_api::task::TaskStatus;
-use maos_core::change::{AgentTurn, Change};
+use maos_core::change::{AgentTurn, Change, Load};
 use maos_core::event::AgentEnd;
 use uuid::Uuid;
 
@@ -97,6 +97,9 @@ fn event(told: &Told) -> Option<Event> {
             state: match turn {
                 AgentTurn::Registered => AgentState::Registered,
                 AgentTurn::Arrived => AgentState::Online,
+                AgentTurn::Load(Load::Idle) => AgentState::Idle,
+                AgentTurn::Load(Load::Busy) => AgentState::Busy,
+                AgentTurn::Load(Load::Overloaded) => AgentState::Overloaded,
                 AgentTurn::Ended(AgentEnd::Terminated) => AgentState::Terminated,
                 AgentTurn::Ended(AgentEnd::Lost) => AgentState::Lost,
                 AgentTurn::Ended(AgentEnd::Retired) => AgentState::Retired,

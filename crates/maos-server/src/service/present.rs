@@ -8,6 +8,7 @@ use maos_api::agent::{
 use maos_api::explain::Blocker as WireBlocker;
 use maos_api::task::{Dependency, OnFailure, Priority as WirePriority, Task, TaskStatus};
 use maos_api::time::UtcTime;
+use maos_core::change::Load;
 use maos_core::ids::TaskId;
 use maos_core::limits::HEARTBEAT_TIMEOUT_MS;
 use maos_core::node::AgentState;
@@ -126,15 +127,15 @@ pub(super) fn agent(
 ) -> Agent {
     let (spec, tally) = (&state.record.spec, &state.record.tally);
     let timeout_seconds = spec.silence_ms.map_or(timeout_seconds, |own_ms| own_ms / 1_000);
-    let held = u32::try_from(state.held.len()).unwrap_or(u32::MAX);
     let here = spec.runtime.ends_with_server();
-    let status = match (state.record.end, held) {
+    let load = Load::of(state.held.len(), spec.slots);
+    let status = match (state.record.end, load) {
         (Some(maos_core::event::AgentEnd::Lost), _) => AgentStatus::Offline,
         (Some(_), _) => AgentStatus::Terminated,
         (None, _) if !here && seen.is_none() => AgentStatus::Offline,
-        (None, 0) => AgentStatus::Idle,
-        (None, held) if held < spec.slots => AgentStatus::Busy,
-        (None, _) => AgentStatus::Overloaded,
+        (None, Load::Idle) => AgentStatus::Idle,
+        (None, Load::Busy) => AgentStatus::Busy,
+        (None, Load::Overloaded) => AgentStatus::Overloaded,
     };
     let tasks: Vec<Uuid> = state.held.iter().map(|(task, _)| uuid(*task)).collect();
     // An agent inside this server is as alive as the answer that tells of it.

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::house::{EventReader, House, id_of};
+use crate::workers::{Worker, completed, held};
 
 async fn until_ended(reader: &mut EventReader, id: &str) -> (String, Vec<String>) {
     let mut states = vec![];
@@ -62,14 +63,39 @@ async fn what_a_cancelled_parent_takes_with_it_is_told_as_well() {
 async fn agents_come_and_go_and_only_what_is_asked_for_is_told() {
     let house = House::open().await;
     let mut reader = house.events("?type=agent", None).await;
-    house.submit(&noop()).await;
+    house.ended(&id_of(&house.submit(&noop()).await)).await;
     let body = json!({"agent_type": "mine", "capabilities": ["task_execution"]});
     let agent = house.call("POST", "/api/v1/agents", Some(&body)).await.body["agent"].clone();
     let path = format!("/api/v1/agents/{}", agent["id"].as_str().unwrap());
     house.call("DELETE", &path, None).await;
+    // Who did the task is told of as well: it was busy, and idle again.
+    for state in ["busy", "idle"] {
+        let (_, event) = reader.next().await.unwrap();
+        assert_eq!((&event["type"], &event["state"]), (&json!("agent"), &json!(state)));
+    }
     for state in ["registered", "terminated"] {
         let (_, event) = reader.next().await.unwrap();
         assert_eq!((&event["agent_id"], &event["state"]), (&agent["id"], &json!(state)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_agent_holds_is_told_as_it_grows_and_shrinks() {
+    let house = House::open().await;
+    let worker = Worker::register(&house, 2).await;
+    let mut reader = house.events(&format!("?type=agent&agent_id={}", worker.id), None).await;
+    let free = json!({"name": "free", "parameters": {}});
+    house.submit(&free).await;
+    let first = worker.fetch().await;
+    house.submit(&free).await;
+    let asked = json!({"max_tasks": 1, "wait_ms": 20_000, "holding": [held(&first)]});
+    let second = worker.poll(asked).await["tasks"][0].clone();
+    let done = completed(&first, json!({}));
+    worker.poll(json!({"outcomes": [done], "holding": [held(&second)]})).await;
+    worker.poll(json!({"outcomes": [completed(&second, json!({}))]})).await;
+    for state in ["online", "busy", "overloaded", "busy", "idle"] {
+        let (_, event) = reader.next().await.unwrap();
+        assert_eq!((&event["agent_id"], &event["state"]), (&json!(worker.id), &json!(state)));
     }
 }
 

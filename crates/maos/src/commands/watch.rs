@@ -12,7 +12,7 @@ use clap::Args;
 use console::Term;
 use maos_api::agent::{Agent, AgentStatus};
 use maos_api::client::Client;
-use maos_api::events::{Event, EventFilter};
+use maos_api::events::{AgentState, Event, EventFilter};
 use maos_api::listing::AgentQuery;
 use maos_api::system::{Figures, SystemMetrics, SystemStatus};
 use serde_json::Value;
@@ -54,10 +54,17 @@ async fn lines(client: &Client, json: bool) -> anyhow::Result<()> {
         let (_, event) = events.next().await?;
         if json {
             words::print(&serde_json::to_string(&event)?)?;
-        } else {
+        } else if for_people(&event) {
             words::print(&line(&event, Screen::stdout()))?;
         }
     }
+}
+
+/// Whether it says more to people than the events of tasks beside it: what an agent holds comes
+/// and goes with each of them.
+fn for_people(event: &Event) -> bool {
+    let Event::Agent(event) = event else { return true };
+    !matches!(event.state, AgentState::Idle | AgentState::Busy | AgentState::Overloaded)
 }
 
 /// One event for people.
@@ -109,7 +116,7 @@ async fn picture(client: &Client) -> anyhow::Result<()> {
             biased;
             () = sleep_until(due) => {}
             event = events.next() => {
-                recent.push_back(event?.1);
+                recent.extend(Some(event?.1).filter(for_people));
                 if recent.len() > EVENTS_MAX {
                     recent.pop_front();
                 }
@@ -249,6 +256,8 @@ fn figure(figures: &Figures, name: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use maos_api::agent::AgentStatus;
+    use maos_api::events::AgentEvent;
+    use maos_api::time::UtcTime;
     use serde_json::json;
 
     use super::*;
@@ -296,6 +305,18 @@ mod tests {
         };
         let agents = text.lines().filter(|line| line.starts_with("agent-")).map(str::to_owned);
         (agents.collect(), named("gap: "), text.lines().count())
+    }
+
+    #[test]
+    fn what_agents_hold_is_left_to_the_events_of_tasks() {
+        let shown = AgentState::ALL.into_iter().filter(|state| {
+            let (agent_id, at) = (uuid::Uuid::nil(), UtcTime(0));
+            let (name, agent_type) = (String::new(), String::new());
+            let state = *state;
+            for_people(&Event::Agent(AgentEvent { agent_id, name, agent_type, state, at }))
+        });
+        let shown: Vec<&str> = shown.map(AgentState::name).collect();
+        assert_eq!(shown, ["registered", "online", "terminated", "lost", "retired"]);
     }
 
     #[test]
