@@ -27,6 +27,8 @@ pub enum HappeningKind {
     Failed,
     /// It was cancelled.
     Cancelled,
+    /// Somebody had it begin anew after its end.
+    Retried,
 }
 
 /// One thing that happened.

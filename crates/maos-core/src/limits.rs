@@ -68,6 +68,8 @@ pub const WEIGHT_MAX: u32 = 1_000;
 pub const BEST_FIT_AMONG: u32 = 64;
 /// Unsuccessful attempts of one task that are remembered; older ones only count.
 pub const ATTEMPTS_KEPT: u32 = 16;
+/// Ends of one task, before it was tried anew, that are remembered.
+pub const ENDS_KEPT: usize = 16;
 /// Most files that agents make beside one task's result.
 pub const ARTIFACTS_MAX: u32 = 100;
 /// Most small documents that the engine keeps for the shell, all kinds together: schedules,

@@ -13,7 +13,7 @@ use minicbor::{Decode, Encode};
 
 use crate::event::{AgentEnd, Failure};
 use crate::ids::{AgentId, Attempt, Epoch, NodeId, PlanId, Position, TaskId};
-use crate::limits::ATTEMPTS_KEPT;
+use crate::limits::{ATTEMPTS_KEPT, ENDS_KEPT};
 use crate::payload::{Payload, shared};
 use crate::spec::{AgentSpec, Amounts, Artifact, IdempotencyKey, Name, Setting, TaskSpec};
 use crate::time::{Timestamp, WallTime};
@@ -69,6 +69,8 @@ pub struct Trail {
     pub last_failure: Option<Failure>,
     /// Unsuccessful attempts, at most the last `limits::ATTEMPTS_KEPT`.
     pub past: Vec<PastAttempt>,
+    /// Ends that somebody had it begin anew after, at most the last `limits::ENDS_KEPT`.
+    pub ends: Vec<PastEnd>,
     /// Files that its agents made beside its result.
     pub artifacts: Vec<Artifact>,
     /// Whether what was asked for has changed since it was accepted.
@@ -112,6 +114,12 @@ impl TaskRecord {
         self.trail.as_ref().map_or(&[], |trail| &trail.past)
     }
 
+    /// Ends that somebody had it begin anew after, at most the last `limits::ENDS_KEPT`.
+    #[must_use]
+    pub fn ends(&self) -> &[PastEnd] {
+        self.trail.as_ref().map_or(&[], |trail| &trail.ends)
+    }
+
     /// Files that its agents made beside its result.
     #[must_use]
     pub fn artifacts(&self) -> &[Artifact] {
@@ -148,6 +156,37 @@ impl Trail {
         self.last_failure = Some(attempt.failure.clone());
         self.past.push(attempt);
     }
+
+    /// One more end that was not the last; the oldest gives way.
+    pub(crate) fn note_end(&mut self, end: PastEnd) {
+        if self.ends.len() >= ENDS_KEPT {
+            self.ends.remove(0);
+        }
+        self.ends.push(end);
+    }
+}
+
+/// An end without a result, after which a task began anew.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct PastEnd {
+    /// How it ended: failed or cancelled.
+    #[n(0)]
+    pub stage: Stage,
+    /// When it ended.
+    #[n(1)]
+    pub ended: WallTime,
+    /// When it began anew.
+    #[n(2)]
+    pub reopened: WallTime,
+    /// The last attempt that had started; 0 if none had.
+    #[n(3)]
+    pub attempt: Attempt,
+    /// Who ran that.
+    #[n(4)]
+    pub agent: Option<AgentId>,
+    /// When it started.
+    #[n(5)]
+    pub started: Option<WallTime>,
 }
 
 /// An attempt that ended without a result.

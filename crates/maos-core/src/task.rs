@@ -7,10 +7,12 @@ use alloc::vec::Vec;
 use crate::dispatch::LaneId;
 use crate::event::Failure;
 use crate::ids::{AgentId, Attempt, Sequence, TaskId};
-use crate::record::{CollectRecord, HeldAttempt, PlanRecord, Stage, TaskRecord, Times, Trail};
+use crate::record::{
+    CollectRecord, HeldAttempt, PastEnd, PlanRecord, Stage, TaskRecord, Times, Trail,
+};
 use crate::slab::Slot;
 use crate::spec::{Artifact, FailurePolicy, TaskSpec};
-use crate::time::Timestamp;
+use crate::time::{Timestamp, WallTime};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Task {
@@ -128,6 +130,18 @@ impl Task {
 
     pub(crate) fn trail_mut(&mut self) -> &mut Trail {
         self.trail.get_or_insert_default()
+    }
+
+    /// How it ended, before it begins anew.
+    pub(crate) fn past_end(&self, reopened: WallTime) -> PastEnd {
+        PastEnd {
+            stage: self.stage.clone(),
+            ended: self.times.ended.expect("only an ended task begins anew"),
+            reopened,
+            attempt: self.attempt,
+            agent: self.ran_by,
+            started: self.times.started,
+        }
     }
 
     pub(crate) fn last_failure(&self) -> Option<&Failure> {

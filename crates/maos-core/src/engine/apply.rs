@@ -379,8 +379,11 @@ impl State {
         let (plan, spec) = (self.tasks[slot].plan.clone(), self.tasks[slot].spec.clone());
         let lane = self.dispatch.enter_lane(&plan.namespace, &spec);
         let root = self.tasks[slot].root;
+        let reopened = self.moment.wall;
         let task = &mut self.tasks[slot];
         assert!(task.lane.is_none(), "an ended task has no lane");
+        let end = task.past_end(reopened);
+        task.trail_mut().note_end(end);
         task.lane = Some(lane);
         task.retries_used = 0;
         task.losses = 0;

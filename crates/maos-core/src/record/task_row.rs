@@ -11,7 +11,8 @@ use minicbor::encode::Write;
 use minicbor::{Decode, Decoder, Encode, Encoder};
 
 use super::{
-    CollectRecord, HeldAttempt, Links, PastAttempt, PlanRecord, Stage, TaskRecord, Times, Trail,
+    CollectRecord, HeldAttempt, Links, PastAttempt, PastEnd, PlanRecord, Stage, TaskRecord, Times,
+    Trail,
 };
 use crate::event::Failure;
 use crate::ids::{AgentId, Attempt, TaskId};
@@ -59,6 +60,8 @@ struct Written<'r> {
     artifacts: &'r [Artifact],
     #[n(18)]
     amended: bool,
+    #[n(19)]
+    ends: &'r [PastEnd],
 }
 
 /// What is read: the same numbers.
@@ -102,6 +105,8 @@ struct Read {
     artifacts: Vec<Artifact>,
     #[cbor(n(18), default)]
     amended: bool,
+    #[cbor(n(19), default)]
+    ends: Vec<PastEnd>,
 }
 
 impl<C> Encode<C> for TaskRecord {
@@ -130,6 +135,7 @@ impl<C> Encode<C> for TaskRecord {
             past: self.past(),
             artifacts: self.artifacts(),
             amended: self.amended(),
+            ends: self.ends(),
         };
         written.encode(encoder, context)
     }
@@ -139,7 +145,7 @@ impl<'b, C> Decode<'b, C> for TaskRecord {
     fn decode(decoder: &mut Decoder<'b>, context: &mut C) -> Result<TaskRecord, Error> {
         let read = Read::decode(decoder, context)?;
         let Read { parent, depends_on, subtasks, collect, .. } = read;
-        let Read { last_failure, past, artifacts, amended, .. } = read;
+        let Read { last_failure, past, artifacts, amended, ends, .. } = read;
         Ok(TaskRecord {
             id: read.id,
             spec: read.spec,
@@ -153,7 +159,7 @@ impl<'b, C> Decode<'b, C> for TaskRecord {
             ran_by: read.ran_by,
             stopping: read.stopping,
             links: Links { parent, depends_on, subtasks, collect }.boxed(),
-            trail: Trail { last_failure, past, artifacts, amended }.boxed(),
+            trail: Trail { last_failure, past, ends, artifacts, amended }.boxed(),
         })
     }
 }

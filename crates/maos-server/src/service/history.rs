@@ -27,20 +27,21 @@ impl Service {
 fn history(record: &TaskRecord) -> TaskHistory {
     let times = &record.times;
     let mut items = vec![at(times.created, HappeningKind::Created)];
+    // A task with subtasks starts with the first of them, once.
+    if let (Some(started), None) = (times.started, record.ran_by) {
+        items.push(at(started, HappeningKind::Started));
+    }
+    let mut begun = Attempt(0);
+    for past in record.ends() {
+        let last = LastAttempt { number: past.attempt, agent: past.agent, started: past.started };
+        items.extend(attempts(record, begun, &last));
+        items.push(end(past.ended, &past.stage));
+        items.push(at(past.reopened, HappeningKind::Retried));
+        begun = past.attempt;
+    }
     items.extend(times.ready.map(|ready| at(ready, HappeningKind::Ready)));
-    for past in record.past() {
-        items.push(of_attempt(past.started, HappeningKind::Started, past.attempt, past.agent));
-        items.push(failed(past));
-    }
-    // An unsuccessful attempt has told of its start already.
-    let told = record.past().iter().any(|past| past.attempt == record.attempt);
-    match (times.started, record.ran_by) {
-        (Some(started), Some(agent)) if !told => {
-            items.push(of_attempt(started, HappeningKind::Started, record.attempt, agent));
-        }
-        (Some(started), None) => items.push(at(started, HappeningKind::Started)),
-        (Some(_), Some(_)) | (None, _) => {}
-    }
+    let last = LastAttempt { number: record.attempt, agent: record.ran_by, started: times.started };
+    items.extend(attempts(record, begun, &last));
     for artifact in record.artifacts() {
         let message = Some(artifact.name.to_string());
         items.push(Happening { message, ..at(artifact.kept, HappeningKind::ArtifactKept) });
@@ -50,12 +51,41 @@ fn history(record: &TaskRecord) -> TaskHistory {
     }
     // Stable: what happened at the same time stays in the order of a task's life.
     items.sort_by_key(|item| item.at);
+    let started =
+        |item: &&Happening| item.event == HappeningKind::Started && item.attempt.is_some();
+    let told = u32::try_from(items.iter().filter(started).count()).unwrap_or(u32::MAX);
     TaskHistory {
         task_id: present::uuid(record.id),
         status: present::status(&record.stage),
         items,
-        attempts_omitted: record.past().first().map_or(0, |first| first.attempt.0 - 1),
+        attempts_omitted: record.attempt.0.saturating_sub(told),
     }
+}
+
+/// The last attempt before an end, or until now.
+struct LastAttempt {
+    number: Attempt,
+    agent: Option<AgentId>,
+    started: Option<WallTime>,
+}
+
+/// What is known of the attempts behind `after` up to the last one.
+fn attempts(record: &TaskRecord, after: Attempt, last: &LastAttempt) -> Vec<Happening> {
+    let mut items = vec![];
+    let those = |past: &&PastAttempt| after < past.attempt && past.attempt <= last.number;
+    for past in record.past().iter().filter(those) {
+        items.push(of_attempt(past.started, HappeningKind::Started, past.attempt, past.agent));
+        items.push(failed(past));
+    }
+    // One that has a result, was cancelled or runs is not among the unsuccessful ones.
+    let told = record.past().iter().any(|past| past.attempt == last.number);
+    if let (Some(agent), Some(started)) = (last.agent, last.started)
+        && last.number > after
+        && !told
+    {
+        items.push(of_attempt(started, HappeningKind::Started, last.number, agent));
+    }
+    items
 }
 
 fn at(time: WallTime, event: HappeningKind) -> Happening {

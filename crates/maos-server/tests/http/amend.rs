@@ -4,6 +4,7 @@ use maos_server::config::Config;
 use serde_json::{Value, json};
 
 use crate::house::{House, id_of};
+use crate::workers::{Worker, completed};
 
 fn noop(name: &str) -> Value {
     json!({"name": name, "parameters": {"action": "noop"}, "tags": ["old"]})
@@ -165,9 +166,7 @@ async fn the_past_of_a_task_tells_of_every_attempt() {
     assert_eq!(house.ended(&id).await["status"], "failed");
     let path = format!("/api/v1/tasks/{id}/events");
     let told = house.get(&path).await.body;
-    let events: Vec<&str> =
-        told["items"].as_array().unwrap().iter().map(|i| i["event"].as_str().unwrap()).collect();
-    assert_eq!(events, ["created", "ready", "started", "attempt_failed", "failed"]);
+    assert_eq!(happened(&told), ["created", "ready", "started", "attempt_failed", "failed"]);
     let attempt = &told["items"][3];
     assert_eq!((&attempt["attempt"], &attempt["failure_kind"]), (&json!(1), &json!("REPORTED")));
     assert!(attempt["agent_id"].is_string() && attempt["message"].is_string(), "{told}");
@@ -175,7 +174,46 @@ async fn the_past_of_a_task_tells_of_every_attempt() {
     house.ended(&id).await;
     let house = house.reopen().await;
     let told = house.get(&path).await.body;
-    let failed =
-        told["items"].as_array().unwrap().iter().filter(|i| i["event"] == "attempt_failed");
-    assert_eq!((failed.count(), &told["attempts_omitted"]), (2, &json!(0)));
+    let (again, life) = ("retried", ["started", "attempt_failed", "failed"]);
+    let lives = ["created"].into_iter().chain(life).chain([again, "ready"]).chain(life);
+    assert_eq!(happened(&told), lives.collect::<Vec<_>>());
+    assert_eq!(told["attempts_omitted"], 0);
+}
+
+fn happened(told: &Value) -> Vec<&str> {
+    told["items"].as_array().unwrap().iter().map(|item| item["event"].as_str().unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancellation_stays_in_the_past_of_a_task_that_is_tried_anew() {
+    let house = House::open().await;
+    let worker = Worker::register(&house, 1).await;
+    let id = id_of(&house.submit(&json!({"name": "n"})).await);
+    let path = format!("/api/v1/tasks/{id}");
+    // Twice: before an attempt, and while one runs.
+    let cancel = async |reason| {
+        let body = json!({"reason": reason});
+        let answer = house.call("PUT", &format!("{path}/cancel"), Some(&body)).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        let answer = house.call("PUT", &format!("{path}/retry"), None).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+    };
+    cancel("not now").await;
+    let task = worker.fetch().await;
+    cancel("too slow").await;
+    // What it no longer holds has stopped.
+    let task = match worker.poll(json!({"max_tasks": 1})).await["tasks"].get(0) {
+        Some(next) if next["attempt"] != task["attempt"] => next.clone(),
+        _ => worker.fetch().await,
+    };
+    worker.poll(json!({"outcomes": [completed(&task, json!(1))]})).await;
+    house.ended(&id).await;
+    let told = house.get(&format!("{path}/events")).await.body;
+    let expected = ["created", "cancelled", "retried", "started", "cancelled", "retried", "ready"];
+    let expected: Vec<&str> = expected.into_iter().chain(["started", "completed"]).collect();
+    assert_eq!(happened(&told), expected, "{told}");
+    let said = ["not now", "too slow"].map(|reason| json!(reason));
+    let cancelled = told["items"].as_array().unwrap().iter().filter(|i| i["event"] == "cancelled");
+    assert!(cancelled.map(|item| &item["message"]).eq(&said), "{told}");
+    assert_eq!((&told["attempts_omitted"], &told["items"][3]["attempt"]), (&json!(0), &json!(1)));
 }
