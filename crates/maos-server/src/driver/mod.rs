@@ -73,7 +73,8 @@ pub struct Ports {
     pub waiting: Arc<Waiting>,
 }
 
-/// Tells somebody that tasks wait for an agent, without their asking again and again.
+/// Tells somebody that something happened while tasks wait for an agent, without their asking again
+/// and again.
 #[derive(Debug, Default)]
 pub struct Waiting {
     wanted: AtomicBool,
@@ -81,11 +82,16 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// Returns when tasks wait for an agent, or at [`Waiting::stir`].
-    pub async fn next(&self) {
-        let stirred = self.stirred.notified();
+    /// From now on counts for [`Waiting::next`]. To be called before a look, so that what happens
+    /// behind it is not missed.
+    pub fn arm(&self) {
         self.wanted.store(true, Ordering::Release);
-        stirred.await;
+    }
+
+    /// Returns once there was a step while tasks wait for an agent, or a [`Waiting::stir`], since
+    /// this was armed.
+    pub async fn next(&self) {
+        self.stirred.notified().await;
     }
 
     /// Has whoever waits look.
@@ -182,6 +188,8 @@ struct Driver {
     busy_at: Instant,
     orders: Vec<Order>,
     trimmed: Sequence,
+    /// The last step that found tasks waiting for an agent.
+    told_at: Sequence,
     shared: Shared,
     /// Reset by the journal's fault, so that it is logged once.
     healthy: bool,
@@ -208,6 +216,7 @@ impl Driver {
             busy_at: Instant::now(),
             orders: Vec::new(),
             trimmed: Sequence(0),
+            told_at: Sequence(0),
             shared,
             healthy: true,
             stopping: false,
@@ -249,7 +258,10 @@ impl Driver {
                 Wake::Kept => self.let_go(),
             }
             self.catch_up();
-            if self.node.state().ready_count() > 0 {
+            // A look is a turn as well, but no step: it does not call for another one.
+            let stepped_to = self.node.state().sequence();
+            if stepped_to > self.told_at && self.node.state().ready_count() > 0 {
+                self.told_at = stepped_to;
                 self.ports.waiting.tell();
             }
             let mut rounds = 0;

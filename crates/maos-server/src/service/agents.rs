@@ -128,6 +128,8 @@ impl Service {
         };
         self.inner.planning.forget_agent(agent);
         self.inner.workers.end(agent);
+        // It may have been one of those that a pool always has.
+        self.inner.waiting.stir();
         Ok(TerminateAnswer { message: "agent terminated".to_owned(), agent_id: id })
     }
 

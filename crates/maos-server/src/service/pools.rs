@@ -32,8 +32,8 @@ const REGISTER: &str = "pool";
 pub(super) const DECISIONS: &str = "pool_decision";
 /// How often pools are looked at while something waits or one is larger than it must be.
 const LOOK: Duration = Duration::from_millis(500);
-/// At most so often when nothing is to be done: under load every turn of the engine finds tasks
-/// that wait, and a look at each would cost it more than the pools are worth.
+/// The pause after a look that found nothing to do: under load every step leaves tasks waiting, and
+/// a look at each would cost the engine more than the pools are worth.
 const BREATH: Duration = Duration::from_millis(50);
 /// First and longest pause after an agent could not be started.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -487,6 +487,7 @@ pub(super) async fn attend(service: Service) -> Attendant {
 
 async fn watch(service: &Service, mut memories: BTreeMap<String, Memory>) {
     loop {
+        service.inner.waiting.arm();
         let restless = match service.look(&mut memories).await {
             Ok(restless) => restless,
             Err(why) => {

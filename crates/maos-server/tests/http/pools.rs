@@ -57,6 +57,34 @@ async fn a_pool_of_nobody_starts_somebody_and_goes_back_to_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_begins_to_wait_just_behind_a_look_at_pools_is_seen() {
+    let house = House::open_with(config(0, 2)).await;
+    for _ in 0..3 {
+        // One that no pool can do has them looked at, and nothing is to be done.
+        let nobody = json!({"name": "n", "required_capabilities": ["flying"]});
+        house.submit(&nobody).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        // Nothing else happens meanwhile that might call for a look.
+        let task = json!({"name": "n", "parameters": {"action": "noop"}});
+        let answer = house.call("POST", "/api/v1/tasks?wait_seconds=10", Some(&task)).await;
+        assert_eq!(answer.body["task"]["status"], "completed", "{}", answer.body);
+        grown_to(&house, 0).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_those_that_are_always_there_is_replaced_when_somebody_ends_it() {
+    let house = House::open_with(config(1, 2)).await;
+    let of_pool = "/api/v1/agents?search=small&status=idle";
+    let first = house.get(of_pool).await.body["items"][0]["id"].clone();
+    let path = format!("/api/v1/agents/{}", first.as_str().unwrap());
+    assert_eq!(house.call("DELETE", &path, None).await.status, 200);
+    grown_to(&house, 1).await;
+    let second = house.get(of_pool).await.body["items"][0]["id"].clone();
+    assert!(second.is_string() && second != first, "{second}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_waits_makes_a_pool_grow_to_its_bound_and_demand_tells_more() {
     let house = House::open_with(config(1, 3)).await;
     let limit = json!({"running_max": 0});
