@@ -38,12 +38,15 @@ const PAUSE: Duration = Duration::from_secs(5);
 pub(super) struct Callback {
     url: String,
     secret: String,
+    /// Why nobody is to be told any more: it goes to the dead ones, also after a restart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    given_up: Option<String>,
 }
 
 impl Callback {
     /// One with a secret that nobody knows yet.
     pub(super) fn new(url: String) -> Callback {
-        Callback { url, secret: Secret::generate().text() }
+        Callback { url, secret: Secret::generate().text(), given_up: None }
     }
 
     pub(super) fn secret(self) -> String {
@@ -122,19 +125,40 @@ impl Service {
         let kind = format!("task.{}", ended.task.status.name());
         let body = json!({"type": kind, "timestamp": now(), "data": ended});
         let body = Bytes::from(body.to_string());
+        let why = match &callback.given_up {
+            Some(why) => Some(why.clone()),
+            None => self.try_callback(task, &callback, &ended, &body).await,
+        };
+        if let Some(why) = why {
+            self.bury(&ended, &kind, &body, &callback.url, &why).await;
+        }
+        self.forget_callback(task).await;
+    }
+
+    /// Tells of the end; why it was given up, if it was, is kept when this returns.
+    async fn try_callback(
+        &self,
+        task: TaskId,
+        callback: &Callback,
+        ended: &ClaudeTaskStatus,
+        body: &Bytes,
+    ) -> Option<String> {
         let Ok(secret) = Secret::parse(&callback.secret) else {
-            return warn!(task.id = %task, "a callback has no secret that can be read");
+            return Some("it was kept without a secret that can be read".to_owned());
         };
         let target = Target { url: callback.url.clone(), secret };
         let id = ended.task.id.to_string();
         let tried = |number: u32, why: &Undelivered, pause: Duration| {
             debug!(task.id = %task, "callback try {number} failed, again in {pause:?}: {why}");
         };
-        if let Err(why) = self.inner.webhooks.send(&target, &id, &body, &tried).await {
-            warn!(task.id = %task, url = callback.url, "a callback was given up: {why}");
-            self.bury(&ended, &kind, &body, &callback.url, &why.to_string()).await;
+        let why = self.inner.webhooks.send(&target, &id, body, &tried).await.err()?.to_string();
+        warn!(task.id = %task, url = callback.url, "a callback was given up: {why}");
+        let given_up = Callback { given_up: Some(why.clone()), ..callback.clone() };
+        if let Ok(command) = given_up.keep(task) {
+            // A server that stops has it as it was, and tries again.
+            drop(self.inner.driver.run(command, Echo::Id).await);
         }
-        self.forget_callback(task).await;
+        Some(why)
     }
 
     /// A task in the form of those who are told, once it has ended; `None` if it is gone.

@@ -9,6 +9,9 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
+use maos_core::command::{Command, Expect};
+use maos_core::node::Echo;
+use maos_core::payload::Payload;
 use maos_server::config::Config;
 use maos_server::webhooks::Secret;
 use serde_json::{Value, json};
@@ -261,4 +264,28 @@ async fn a_callback_that_nobody_takes_is_tried_over_a_restart_and_then_kept_apar
     submit_with_callback(&house, &url).await;
     eventually("the next one is told", async || taker.taken.lock().unwrap().len() == 1).await;
     assert_eq!(taker.tries.load(Ordering::SeqCst), 5, "what was given up is not tried again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_callback_that_was_given_up_before_a_crash_is_kept_and_not_tried_again() {
+    let house = House::open_with(open_to_all()).await;
+    let (taker, url) = Taker::listen().await;
+    let body = json!({"name": "n", "parameters": {"action": "noop"}});
+    let answer = house.call("POST", "/api/v1/claude/tasks?wait_seconds=30", Some(&body)).await;
+    let task = answer.body["maos_task_id"].as_str().unwrap_or_else(|| panic!("{}", answer.body));
+    // What the engine has of it between the last try and the end of the story.
+    let given_up = json!({"url": url, "secret": Secret::generate().text(), "given_up": "500"});
+    let engine = house.server.as_ref().unwrap().engine().clone();
+    let kept = Command::SetEntry {
+        register: "callback".into(),
+        key: task.into(),
+        value: Some(Payload::inline(given_up.to_string().as_bytes())),
+        expect: Expect::Anything,
+    };
+    engine.run(kept, Echo::Id).await.unwrap();
+    let house = house.reopen_with(open_to_all()).await;
+    let path = "/api/v1/messages?mailbox=dead:callbacks&wait_seconds=30";
+    let dead = house.get(path).await.body;
+    assert_eq!(dead["items"][0]["metadata"], json!({"url": url, "error": "500"}), "{dead}");
+    assert_eq!(taker.tries.load(Ordering::SeqCst), 0);
 }
