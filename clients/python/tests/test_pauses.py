@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 from conftest import Server
 from test_worker import run, work
 
-from maos import MAOSClient, Worker, _wire
+from maos import MAOSClient, Worker, _wire, client
 from maos._pause import Pauses, retry_after
 
 
@@ -118,3 +120,19 @@ def test_the_pauses_of_a_worker_stay_below_a_third_of_its_lease(server: Server) 
     assert bounds == [10 / 3, 2.0, 30.0]
     pauses = [usual_agent.pauses.next() for _ in range(100)]
     assert max(pauses) <= 10 / 3 and max(pauses) - min(pauses[5:]) > 1.0
+
+
+def test_events_of_a_server_that_was_never_there_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "PAUSE_FIRST_SECONDS", 0.001)
+
+    async def follow() -> None:
+        with socket.socket() as taken:
+            # Bound and not listening: nobody answers there while this is open.
+            taken.bind(("127.0.0.1", 0))
+            port = taken.getsockname()[1]
+            async with MAOSClient(f"http://127.0.0.1:{port}") as maos:
+                async for _ in maos.events():
+                    raise AssertionError("nobody is there")
+
+    with pytest.raises(aiohttp.ClientConnectionError):
+        asyncio.run(asyncio.wait_for(follow(), 30))

@@ -276,9 +276,11 @@ class MAOSClient(Wider):
     async def events(self, last_event_id: str = "", **filters: Any) -> AsyncIterator[JSON]:
         """Follow what happens; each event has its place as `id`.
 
-        A broken connection is taken up again behind the last event that was seen.
+        A broken connection is taken up again behind the last event that was seen. A server that
+        this client has never reached is an `aiohttp.ClientConnectionError` after its retries.
         """
         pauses = Pauses(PAUSE_FIRST_SECONDS, PAUSE_MAX_SECONDS)
+        retries = self._retries
         while True:
             asked_seconds = 0.0
             headers = {"last-event-id": last_event_id} if last_event_id else {}
@@ -301,7 +303,9 @@ class MAOSClient(Wider):
                     raise
                 asked_seconds = retry_after(error.headers)
             except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError):
-                pass
+                if not self.was_reached and retries == 0:
+                    raise
+                retries -= 1
             await asyncio.sleep(pauses.next(asked_seconds))
 
     # ---- agents ---------------------------------------------------------------------------------
