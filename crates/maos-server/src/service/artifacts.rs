@@ -161,7 +161,10 @@ impl Upload {
         if bytes <= bytes_max {
             return Ok(());
         }
-        let message = format!("the file has more than {bytes_max} bytes");
+        let message = format!(
+            "the file has more than {bytes_max} bytes\n\
+             hint: keep it in pieces, or raise `[api] artifact_bytes_max`"
+        );
         Err(ApiError::new(ErrorCode::BodyTooLarge, message).with("bytes_max", bytes_max))
     }
 
