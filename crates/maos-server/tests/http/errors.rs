@@ -227,9 +227,18 @@ async fn agents_are_created_listed_and_ended() {
     let path = format!("/api/v1/agents/{id}");
     let house = ended_agent_is_there(house, &path).await.reopen().await;
     let house = ended_agent_is_there(house, &path).await;
-    for runtime in ["command", "http"] {
+    for (runtime, instead) in [
+        ("command", "[commands]"),
+        ("http", "[http_agents]"),
+        ("claude_code", "`maos worker exec`"),
+    ] {
         let body = json!({"agent_type": "x", "capabilities": ["y"], "runtime": runtime});
-        check(&house.call("POST", "/api/v1/agents", Some(&body)).await, 422, "VALIDATION_FAILED");
+        let refused = house.call("POST", "/api/v1/agents", Some(&body)).await;
+        check(&refused, 422, "VALIDATION_FAILED");
+        let said = refused.body["error"].as_str().unwrap();
+        assert!(said.starts_with(&format!("`runtime` is `{runtime}`: ")), "{said}");
+        assert!(said.contains(instead), "{said}");
+        assert!(refused.body["details"]["fields"]["runtime"].is_string(), "{}", refused.body);
     }
 }
 
