@@ -27,6 +27,8 @@ pub struct Report {
     pub submissions: u64,
     /// Attempts that completed.
     pub completions: u64,
+    /// Attempts of tasks that only a built-in agent may do.
+    pub built_in: u64,
     /// Plans that were let go of and came back from the store.
     pub revivals: u64,
     /// A hash of everything that the node had done, in order.
@@ -40,6 +42,7 @@ impl Report {
         self.crashes += other.crashes;
         self.submissions += other.submissions;
         self.completions += other.completions;
+        self.built_in += other.built_in;
         self.revivals += other.revivals;
         self.hash ^= other.hash.rotate_left(u32::try_from(self.steps % 64).unwrap_or_default());
     }

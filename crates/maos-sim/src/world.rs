@@ -12,7 +12,7 @@ use maos_core::laws;
 use maos_core::node::{Action, Answer, Echo, Input, Node, Query, RequestId};
 use maos_core::record::{Stage, TaskRecord};
 use maos_core::rejection::Rejection;
-use maos_core::spec::{Plan, Runtime};
+use maos_core::spec::{Plan, Runtime, Work};
 use maos_core::time::{Clock, Moment, Timestamp, WallTime};
 
 use crate::Report;
@@ -238,6 +238,7 @@ impl World {
         }
         let known = |job: &Job| job.task == task && job.attempt == attempt;
         if !self.jobs.iter().chain(&self.past).any(known) {
+            self.check_able(task, runtime)?;
             let hangs = self.mood.hangs(&mut self.rng);
             let job = Job { task, attempt, agent, runtime, stopping: false, hangs };
             self.jobs.push(job);
@@ -397,6 +398,20 @@ impl World {
         if due && !told {
             return Err(format!("nobody was told to run attempt {attempt} of {task}"));
         }
+        Ok(())
+    }
+
+    /// Others do not know a built-in action, whatever they are called, and would do something else.
+    fn check_able(&mut self, task: TaskId, runtime: Runtime) -> Result<(), String> {
+        let task = self.node.state().task(task);
+        let Some(task) = task.filter(|task| matches!(task.spec.demand.work, Work::BuiltIn(_)))
+        else {
+            return Ok(());
+        };
+        if runtime != Runtime::Builtin {
+            return Err(format!("{} was given to an agent that is not built in", task.id));
+        }
+        self.report.built_in += 1;
         Ok(())
     }
 

@@ -19,6 +19,7 @@ fn the_laws_hold_whatever_goes_wrong() {
     assert!(total.crashes > 100, "{total:?}");
     assert!(total.completions > 1_000, "{total:?}");
     assert!(total.revivals > 50, "{total:?}");
+    assert!(total.built_in > 200, "{total:?}");
 }
 
 #[test]
