@@ -501,7 +501,7 @@ impl Service {
 
 fn not_found(name: &str) -> ApiError {
     let shown: String = name.chars().filter(|c| !c.is_control()).take(100).collect();
-    let message = format!("no pool has the name `{shown}`: [pools] in the configuration has them");
+    let message = format!("no pool has the name `{shown}`");
     ApiError::new(ErrorCode::PoolNotFound, message).with("pool", shown)
 }
 
