@@ -90,7 +90,9 @@ impl ApiError {
     /// What is wrong and what to do: the message, which has a hint of its own or that of its code.
     #[must_use]
     pub fn told(&self) -> String {
-        if self.message.contains("\nhint: ") {
+        // A fault of a field says what is wanted there, and is told field by field by clients.
+        let says_itself = self.code == ErrorCode::ValidationFailed;
+        if says_itself || self.message.contains("\nhint: ") {
             return self.message.clone();
         }
         format!("{}\nhint: {}", self.message, self.code.remedy())
@@ -354,7 +356,8 @@ pub fn reference() -> String {
          `UPDATE_DOCS=1 cargo test -p maos-api` writes it anew.\n\n\
          Every error answer is `{error, error_code, details, timestamp, request_id}`. \
          `error` ends with a line `hint: ..` that says what to do: that of the code, in the last \
-         column, or one that knows more. \
+         column, or one that knows more; what is wrong with a field says by itself what is \
+         wanted. \
          Codes that say *later* come with `Retry-After`. \
          Only what the HTTP layer itself refuses has no such body: a request that cannot be \
          parsed (400), a path and query that are too long (414), headers that are too large \
@@ -401,7 +404,11 @@ mod tests {
             let remedy = code.remedy();
             let plain = remedy.trim_end_matches('.') == remedy && !remedy.contains('\n');
             assert!(plain && !remedy.is_empty(), "{}: {remedy}", code.name());
-            assert_eq!(told(ApiError::new(*code, "it is so")), format!("it is so\nhint: {remedy}"));
+            let expected = match code {
+                ErrorCode::ValidationFailed => "it is so".to_owned(),
+                _ => format!("it is so\nhint: {remedy}"),
+            };
+            assert_eq!(told(ApiError::new(*code, "it is so")), expected);
         }
         let own = "it is so\nhint: do this";
         assert_eq!(told(ApiError::new(ErrorCode::TaskNotFound, own)), own);
