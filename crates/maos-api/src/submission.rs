@@ -254,13 +254,23 @@ pub fn entry<'a>(
     read(members, Place::Entry, &mut Reader { at: &at, bounds, faults }, warnings)
 }
 
+/// That a body is no JSON, or that there is none; `wanted` is what should be in it.
+#[must_use]
+pub fn not_json(body: &[u8], wanted: &str, why: &serde_json::Error) -> ApiError {
+    let blank = body.iter().all(u8::is_ascii_whitespace);
+    let what =
+        if blank { "the body is empty".to_owned() } else { format!("the body is not JSON: {why}") };
+    let message =
+        format!("{what}\nhint: send JSON in UTF-8: {wanted}; `/docs` shows what belongs into it");
+    ApiError::new(ErrorCode::MalformedJson, message)
+        .with("line", why.line())
+        .with("column", why.column())
+}
+
 /// Why `text` could not be opened as an object.
 fn unopened(text: &str, bounds: &Bounds) -> ApiError {
     if let Err(error) = serde_json::from_str::<IgnoredAny>(text) {
-        let message = format!("the body is not JSON: {error}");
-        return ApiError::new(ErrorCode::MalformedJson, message)
-            .with("line", error.line())
-            .with("column", error.column());
+        return not_json(text.as_bytes(), "an object", &error);
     }
     // Well-formed and yet not to be opened: another type, or a name that no text can hold.
     match document::scan(text, bounds.nesting_max) {

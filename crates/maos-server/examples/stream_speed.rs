@@ -6,6 +6,7 @@ use std::error::Error;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use maos_core::ids::NodeId;
 use maos_server::streams::{AtTotal, Durability, Entry, Options, Room, Streams};
 
 const LINE: &str = "2026-01-01T00:00:00Z a line of a log as programs write them, 100 bytes in all, \
@@ -17,6 +18,7 @@ fn open(folder: &Path, durability: Durability) -> Result<Streams, Box<dyn Error>
         bytes_max: 8 << 30,
         at_total: AtTotal::Refuse,
         pending_bytes_max: 64 << 20,
+        node: NodeId(1),
     };
     Ok(Streams::open(&folder.join(format!("{durability:?}.db")), options)?)
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use maos_api::logs::{LogItem, LogLevel, LogSource};
 use maos_api::time::UtcTime;
-use maos_core::ids::{Attempt, TaskId};
+use maos_core::ids::{Attempt, NodeId, TaskId};
 use minicbor::{Decode, Encode};
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -82,16 +82,17 @@ struct Stored {
 }
 
 impl Logs {
-    /// The logs in the file `path`.
+    /// The logs in the file `path`; those that begin are of the server `node`.
     ///
     /// # Errors
     /// When it is damaged, of a newer release, or the disk fails.
-    pub fn open(path: &Path, keep: config::Logs) -> Result<Logs, StreamError> {
+    pub fn open(path: &Path, keep: config::Logs, node: NodeId) -> Result<Logs, StreamError> {
         let options = Options {
             durability: Durability::Written,
             bytes_max: keep.bytes_max,
             at_total: AtTotal::DropOldest,
             pending_bytes_max: PENDING_BYTES_MAX,
+            node,
         };
         Ok(Logs { streams: Streams::open(path, options)?, keep, missing: Arc::default() })
     }
@@ -331,7 +332,7 @@ mod tests {
 
     fn logs(keep: config::Logs) -> (Logs, tempfile::TempDir) {
         let folder = tempfile::tempdir().unwrap();
-        (Logs::open(&folder.path().join("logs.db"), keep).unwrap(), folder)
+        (Logs::open(&folder.path().join("logs.db"), keep, NodeId(3)).unwrap(), folder)
     }
 
     fn line(level: LogLevel, text: &str) -> Line {
@@ -351,6 +352,8 @@ mod tests {
         let part = logs.read(TASK, part.next, 9, LogLevel::Warning).unwrap();
         assert_eq!((&*part.items[0].line, part.next, part.at_end), ("9", 10, true));
         assert_eq!(part.items[0].attempt, 2);
+        let standing = logs.streams.standing(&name(TASK)).unwrap().unwrap();
+        assert_eq!(standing.node, Some(NodeId(3)));
         assert_eq!(logs.tasks(None, 9).unwrap(), [TASK]);
         logs.forget(&[TASK]);
         logs.settle(TASK).await.unwrap();

@@ -17,7 +17,7 @@ use maos_api::messages::{
     MessageQuery, READER_DEFAULT, Receipt,
 };
 use maos_api::time::UtcTime;
-use maos_core::ids::TaskId;
+use maos_core::ids::{NodeId, TaskId};
 use minicbor::{Decode, Encode};
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
@@ -127,14 +127,15 @@ impl Bus {
     ///
     /// # Errors
     /// When the file is damaged, of a newer release, or the disk fails.
-    pub fn open(path: &Path, config: config::MessageBus) -> Result<Bus, StreamError> {
-        Bus::open_counting(path, config, Arc::default())
+    pub fn open(path: &Path, config: config::MessageBus, node: NodeId) -> Result<Bus, StreamError> {
+        Bus::open_counting(path, config, node, Arc::default())
     }
 
     /// The same, which goes on counting where `counts` is.
     pub(crate) fn open_counting(
         path: &Path,
         config: config::MessageBus,
+        node: NodeId,
         counts: Arc<Counts>,
     ) -> Result<Bus, StreamError> {
         let options = Options {
@@ -142,6 +143,7 @@ impl Bus {
             bytes_max: config.bytes_max,
             at_total: AtTotal::Refuse,
             pending_bytes_max: PENDING_BYTES_MAX,
+            node,
         };
         let inner = Inner {
             streams: Streams::open(path, options)?,

@@ -12,9 +12,12 @@ mod plans;
 mod promises;
 mod rng;
 mod store;
+mod trace;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+
+pub use trace::{Entry, Trace};
 
 /// What one run, or many, came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,6 +30,8 @@ pub struct Report {
     pub submissions: u64,
     /// Attempts that completed.
     pub completions: u64,
+    /// Attempts of tasks that only a built-in agent may do.
+    pub built_in: u64,
     /// Plans that were let go of and came back from the store.
     pub revivals: u64,
     /// A hash of everything that the node had done, in order.
@@ -40,6 +45,7 @@ impl Report {
         self.crashes += other.crashes;
         self.submissions += other.submissions;
         self.completions += other.completions;
+        self.built_in += other.built_in;
         self.revivals += other.revivals;
         self.hash ^= other.hash.rotate_left(u32::try_from(self.steps % 64).unwrap_or_default());
     }
@@ -50,8 +56,20 @@ impl Report {
 /// # Errors
 /// The first law that did not hold, in words.
 pub fn run(seed: u64, steps: u64) -> Result<Report, String> {
+    run_in(seed, steps, None).map(|(report, _)| report)
+}
+
+/// The same, with all that the node had done, byte for byte.
+///
+/// # Errors
+/// The first law that did not hold, in words.
+pub fn run_traced(seed: u64, steps: u64) -> Result<(Report, Trace), String> {
+    run_in(seed, steps, Some(Trace::default()))
+}
+
+fn run_in(seed: u64, steps: u64, trace: Option<Trace>) -> Result<(Report, Trace), String> {
     let whole = || {
-        let mut world = world::World::new(seed)?;
+        let mut world = world::World::new(seed, trace)?;
         for step in 0..steps {
             world.act().map_err(|why| format!("step {step}: {why}"))?;
             if step % 10 == 0 {
@@ -59,7 +77,7 @@ pub fn run(seed: u64, steps: u64) -> Result<Report, String> {
             }
         }
         world.heal().map_err(|why| format!("when nothing went wrong any more: {why}"))?;
-        Ok(world.report())
+        Ok((world.report(), world.into_trace()))
     };
     catch_unwind(AssertUnwindSafe(whole)).unwrap_or_else(|panic| {
         let words = panic.downcast_ref::<String>().cloned();

@@ -50,14 +50,20 @@ fn some_demand(rng: &mut Rng) -> Demand {
         amounts.push(("memory".into(), 1_000 * (1 + rng.below(3))));
     }
     let agent = rng.once_in(15).then(|| 1 + rng.below(AGENTS));
+    let agent_type: Option<Name> = rng.once_in(12).then(|| "worker".into());
     // A built-in agent never knows free work.
     let builtin = agent.is_some_and(|number| runtime(number) == Runtime::Builtin);
-    let free = rng.once_in(4) && !builtin;
+    let named = agent.is_some() || agent_type.is_some();
+    let work = match rng.below(8) {
+        0..=1 if !builtin => Work::FreeForm,
+        2 if !named => Work::BuiltIn(capability.into()),
+        _ => Work::Known(capability.into()),
+    };
     Demand {
         capabilities: names(&[if rng.once_in(40) { NEVER } else { capability }]),
-        agent_type: rng.once_in(12).then(|| "worker".into()),
+        agent_type,
         agent: agent.map(|number| AgentId(u128::from(number))),
-        work: if free { Work::FreeForm } else { Work::Known(capability.into()) },
+        work,
         resources: Amounts::new(amounts),
     }
 }

@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use maos_core::command::Command;
 use maos_core::engine::{Effect, State};
+use maos_core::event::Step;
 use maos_core::ids::{AgentId, Attempt, Epoch, Sequence, TaskId};
 use maos_core::laws;
 use maos_core::node::{Action, Answer, Echo, Input, Node, Query, RequestId};
 use maos_core::record::{Stage, TaskRecord};
 use maos_core::rejection::Rejection;
-use maos_core::spec::{Plan, Runtime};
+use maos_core::spec::{Plan, Runtime, Work};
 use maos_core::time::{Clock, Moment, Timestamp, WallTime};
 
 use crate::Report;
@@ -22,6 +23,7 @@ use crate::plans::NODE;
 use crate::promises::{Asked, Promises};
 use crate::rng::Rng;
 use crate::store::Store;
+use crate::trace::{Entry, Trace};
 
 /// The wall clock at the beginning.
 const WALL_FIRST_US: u64 = 50 * 365 * 24 * 3_600 * 1_000_000;
@@ -75,10 +77,12 @@ pub(crate) struct World {
     pub(crate) next_request: u64,
     report: Report,
     hash: Hash,
+    /// Kept if somebody compares.
+    trace: Option<Trace>,
 }
 
 impl World {
-    pub(crate) fn new(seed: u64) -> Result<World, String> {
+    pub(crate) fn new(seed: u64, trace: Option<Trace>) -> Result<World, String> {
         let wall = WallTime(WALL_FIRST_US);
         let mut rng = Rng::new(seed);
         let mut world = World {
@@ -100,6 +104,7 @@ impl World {
             next_request: 0,
             report: Report::default(),
             hash: Hash(0xcbf2_9ce4_8422_2325),
+            trace,
         };
         world.begin_epoch()?;
         Ok(world)
@@ -111,6 +116,11 @@ impl World {
         report.completions = self.ledger.completions;
         report.hash = self.hash.0;
         report
+    }
+
+    /// All that the node had done, if that was kept.
+    pub(crate) fn into_trace(self) -> Trace {
+        self.trace.unwrap_or_default()
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -186,9 +196,10 @@ impl World {
     fn carry_out(&mut self, actions: Vec<Action>) -> Result<(), String> {
         for action in actions {
             write!(self.hash, "{action:?}").map_err(|why| why.to_string())?;
+            self.keep(&action)?;
             match action {
                 Action::Append { sequence, step } => {
-                    let bytes = minicbor::to_vec(&step).map_err(|why| why.to_string())?;
+                    let bytes = stored(&step)?;
                     self.inflight.push_back((sequence, bytes));
                 }
                 Action::Reply { id, answer } => {
@@ -205,6 +216,19 @@ impl World {
                 Action::StepDown => return Err("the only node stepped down".into()),
             }
         }
+        Ok(())
+    }
+
+    fn keep(&mut self, action: &Action) -> Result<(), String> {
+        let Some(trace) = &mut self.trace else { return Ok(()) };
+        let (kind, bytes) = match action {
+            Action::Append { step, .. } => ("append", stored(step)?),
+            Action::Reply { .. } => ("reply", format!("{action:?}").into_bytes()),
+            Action::Perform(_) => ("effect", format!("{action:?}").into_bytes()),
+            Action::Tell { .. } => ("word", format!("{action:?}").into_bytes()),
+            Action::StepDown => ("end", Vec::new()),
+        };
+        trace.entries.push(Entry { input: self.report.steps, kind, bytes });
         Ok(())
     }
 
@@ -238,6 +262,7 @@ impl World {
         }
         let known = |job: &Job| job.task == task && job.attempt == attempt;
         if !self.jobs.iter().chain(&self.past).any(known) {
+            self.check_able(task, runtime)?;
             let hangs = self.mood.hangs(&mut self.rng);
             let job = Job { task, attempt, agent, runtime, stopping: false, hangs };
             self.jobs.push(job);
@@ -400,11 +425,30 @@ impl World {
         Ok(())
     }
 
+    /// Others do not know a built-in action, whatever they are called, and would do something else.
+    fn check_able(&mut self, task: TaskId, runtime: Runtime) -> Result<(), String> {
+        let task = self.node.state().task(task);
+        let Some(task) = task.filter(|task| matches!(task.spec.demand.work, Work::BuiltIn(_)))
+        else {
+            return Ok(());
+        };
+        if runtime != Runtime::Builtin {
+            return Err(format!("{} was given to an agent that is not built in", task.id));
+        }
+        self.report.built_in += 1;
+        Ok(())
+    }
+
     /// Attempts that hold a slot, by agent.
     pub(crate) fn held(&self) -> BTreeMap<AgentId, Vec<(TaskId, Attempt)>> {
         let state = self.node.state();
         state.agents().map(|agent| (agent.spec.id, state.held_by(agent.spec.id))).collect()
     }
+}
+
+/// As the journal holds it.
+fn stored(step: &Step) -> Result<Vec<u8>, String> {
+    minicbor::to_vec(step).map_err(|why| why.to_string())
 }
 
 fn is_keyed(command: &Command) -> bool {

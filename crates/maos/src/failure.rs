@@ -138,10 +138,12 @@ fn tell(error: &anyhow::Error) -> Told {
 
 fn refusal(message: &str, code: &str, status: u16, details: &Map<String, Value>) -> Told {
     let (text, mut hints) = split(message);
-    if let Some(hint) = ErrorCode::from_name(code).map(remedy)
-        && hints.is_empty()
-    {
-        hints.push(hint.to_owned());
+    if let Some(code) = ErrorCode::from_name(code) {
+        // What a server says of any error of this code is told in the words of commands.
+        hints.retain(|hint| hint != code.remedy());
+        if hints.is_empty() {
+            hints.push(remedy(code).to_owned());
+        }
     }
     let exit = if status >= 500 && status != 503 { BROKEN } else { REFUSED };
     let text = format!("{text} ({code})");
@@ -214,7 +216,7 @@ fn about(error: &ClientError) -> (&'static str, &'static str) {
     }
 }
 
-/// What to do about a refusal, where the server's words do not say it already.
+/// What to do about a refusal, where the server's words say nothing of their own.
 fn remedy(code: ErrorCode) -> &'static str {
     use ErrorCode as E;
     match code {
@@ -256,23 +258,23 @@ fn remedy(code: ErrorCode) -> &'static str {
         }
         E::Internal => "the server's log says more under the request's id",
         E::IdempotencyConflict => "choose another --idempotency-key, or send the same again",
-        E::MalformedJson
-        | E::MalformedId
-        | E::MalformedQuery
+        E::MalformedId => "`maos task list` and `maos agent list` show the ids there are",
+        E::MalformedQuery
         | E::UnknownStrategy
+        | E::ValidationFailed
+        | E::UnknownAction
+        | E::PlanCycle => "correct what it names and send it again",
+        E::MalformedJson
         | E::StaleAttempt
         | E::BadToken
         | E::ResultRefused
         | E::BodyTooLarge
         | E::NotJson
-        | E::ValidationFailed
-        | E::UnknownAction
         | E::UnknownKey
         | E::DuplicateKey
-        | E::PlanCycle
         | E::BadReference
         | E::PlanTooLarge
-        | E::PlanTooDeep => "correct what it names and send it again",
+        | E::PlanTooDeep => code.remedy(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The layers of a configuration, merged key by key, each key with the layer it came from.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -14,8 +15,8 @@ use super::{Config, ConfigError};
 pub struct Layers {
     /// The file, if one is read.
     pub file: Option<PathBuf>,
-    /// The environment, whole.
-    pub environment: BTreeMap<String, String>,
+    /// The environment, whole. It may hold what is no text: that is refused where it is ours.
+    pub environment: BTreeMap<OsString, OsString>,
     /// Flags: dotted key, value, and the flag's name.
     pub flags: Vec<(&'static str, Value, &'static str)>,
 }
@@ -133,14 +134,15 @@ impl Layers {
 
     /// `MAOS_<SECTION>_<KEY>` for every key, and the contract's own names.
     fn environment_settings(&self) -> Result<Vec<(String, Value, Origin)>, ConfigError> {
+        let environment = self.readable()?;
         for (variable, what) in NOT_BUILT {
-            let asked = self.environment.get(variable).map(|value| value.to_lowercase());
+            let asked = environment.get(variable).map(|value| value.to_lowercase());
             if asked.is_some_and(|value| asks_for_something(&value)) {
                 return Err(ConfigError::NotBuilt { variable: variable.to_owned(), what });
             }
         }
         let mut found = Vec::new();
-        match self.environment.get("MAOS_ENV").map(String::as_str) {
+        match environment.get("MAOS_ENV").copied() {
             None | Some("development" | "testing") => {}
             Some("staging") => found.push(("log.format", "json".to_owned(), "MAOS_ENV")),
             Some("production") => {
@@ -155,7 +157,7 @@ impl Layers {
                 });
             }
         }
-        if let Some(level) = self.environment.get("LOG_LEVEL") {
+        if let Some(level) = environment.get("LOG_LEVEL") {
             found.push(("log.level", level.to_uppercase(), "LOG_LEVEL"));
         }
         let mut settings: Vec<(String, Value, Origin)> = found
@@ -165,23 +167,49 @@ impl Layers {
             })
             .collect();
         for (name, key) in CONTRACT {
-            if let Some(value) = self.environment.get(name)
+            if let Some(value) = environment.get(name)
                 && !is_of_a_service(name, value)
             {
                 let origin = Origin::Environment(name.to_owned());
                 settings.push((key.to_owned(), literal(value), origin));
             }
         }
-        for (name, value) in &self.environment {
+        for (name, value) in environment {
             let Some((section, key)) = section_and_key(name) else { continue };
             if is_of_a_service(name, value) {
                 continue;
             }
-            let origin = Origin::Environment(name.clone());
+            let origin = Origin::Environment(name.to_owned());
             settings.push((format!("{section}.{key}"), literal(value), origin));
         }
         Ok(settings)
     }
+
+    /// The environment as far as it is text. What is none cannot be ours by its name, and is a
+    /// fault as the value of a variable that is.
+    fn readable(&self) -> Result<BTreeMap<&str, &str>, ConfigError> {
+        let mut readable = BTreeMap::new();
+        for (name, value) in &self.environment {
+            let Some(name) = name.to_str() else { continue };
+            match value.to_str() {
+                Some(value) => drop(readable.insert(name, value)),
+                None if is_ours(name) => {
+                    let origin = Origin::Environment(name.to_owned()).to_string();
+                    let fault = "its value is not UTF-8".to_owned();
+                    return Err(ConfigError::Invalid { origin, fault });
+                }
+                None => {}
+            }
+        }
+        Ok(readable)
+    }
+}
+
+/// Whether a variable of this name says something to the server.
+fn is_ours(name: &str) -> bool {
+    let named = NOT_BUILT.iter().chain(&CONTRACT).map(|(ours, _)| *ours);
+    named.chain(["MAOS_ENV", "LOG_LEVEL"]).any(|ours| ours == name)
+        || section_and_key(name).is_some()
 }
 
 fn read_file(path: &PathBuf) -> Result<(String, Table), ConfigError> {

@@ -5,6 +5,7 @@
 //! Kubernetes names variables after the services beside a container.
 
 use std::cmp::Reverse;
+use std::ffi::OsString;
 
 use super::layers::{SECTIONS, is_of_a_service, section_and_key};
 use super::{Config, Layers};
@@ -36,8 +37,9 @@ impl Layers {
                 || secrets.contains(&name)
                 || is_of_a_service(name, value)
         };
-        let told = |(name, value): (&String, &String)| {
-            let hint = name.strip_prefix("MAOS_").filter(|_| !is_known(name, value)).map(hint)?;
+        let told = |(name, value): (&OsString, &OsString)| {
+            let (name, value) = (name.to_str()?, value.to_string_lossy());
+            let hint = name.strip_prefix("MAOS_").filter(|_| !is_known(name, &value)).map(hint)?;
             let what = format!("environment variable `{name}` is no setting and has no effect");
             Some(format!("{what}\nhint: {hint}"))
         };
@@ -113,7 +115,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("maos.toml");
         std::fs::write(&file, toml).unwrap();
-        let environment = [("MAOS_POET_SECRET".to_owned(), "x".to_owned())].into();
+        let environment = [("MAOS_POET_SECRET".into(), "x".into())].into();
         let layers = Layers { file: Some(file), environment, flags: Vec::new() };
         let (config, _) = Config::load(&layers).unwrap();
         assert_eq!(layers.unheeded(&config), Vec::<String>::new());

@@ -63,19 +63,21 @@ fn dressed(routes: Router) -> Router {
         })
         .method_not_allowed_fallback(|request: Request| async move {
             let (method, path) = (request.method(), request.uri().path());
-            let message = format!("`{path}` does not take {method}: see the header `Allow`");
+            let message = format!("`{path}` does not take {method}");
             answer::Failed(ApiError::new(ErrorCode::MethodNotAllowed, message)).into_response()
         })
         .layer(middleware::from_fn(finish))
 }
 
 fn nothing_there(path: &str) -> ApiError {
-    let what = match path.strip_suffix('/') {
-        Some("") => "the API is under `/api/v1`; `/docs` shows it, `/openapi.json` describes it",
-        Some(_) => "leave out the slash at its end, or look at `/docs` for what does",
-        None => "look at `/docs` for what does",
+    let hint = match path.strip_suffix('/') {
+        Some("") => {
+            "\nhint: the API is under `/api/v1`; `/docs` shows it, `/openapi.json` describes it"
+        }
+        Some(_) => "\nhint: leave out the slash at its end; `/docs` shows every path",
+        None => "",
     };
-    let message = format!("nothing answers under `{path}`: {what}");
+    let message = format!("nothing answers under `{path}`{hint}");
     ApiError::new(ErrorCode::PathNotFound, message).with("documentation", "/docs")
 }
 

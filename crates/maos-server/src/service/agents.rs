@@ -261,9 +261,12 @@ fn not_by_request(runtime: AgentRuntime) -> ApiError {
         AgentRuntime::Http => {
             "is `http`: URLs are the operator's, under [http_agents] in maos.toml"
         }
-        AgentRuntime::Builtin | AgentRuntime::ClaudeCode | AgentRuntime::Worker => {
-            "names a runtime that is not built yet"
+        AgentRuntime::ClaudeCode => {
+            "is `claude_code`: agents that run the Claude Code CLI are not built yet\n\
+             hint: use `worker`, with `maos worker exec` or a program of one's own that runs the \
+             CLI, or have the operator put it under [commands] in maos.toml"
         }
+        AgentRuntime::Builtin | AgentRuntime::Worker => "is one that requests may create",
     };
     fault("runtime", why.to_owned())
 }

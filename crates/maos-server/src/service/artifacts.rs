@@ -120,7 +120,7 @@ impl Service {
         takes_files(&self.record(task, Duration::ZERO).await?, attempt)
             .map_err(|why| faults::rejected(&why))?;
         let counted = self.inner.room.uploads.clone().try_acquire_owned().map_err(|_| {
-            let message = format!("{UPLOADS_MAX} files are on their way already: try again later");
+            let message = format!("{UPLOADS_MAX} files are on their way already");
             ApiError::new(ErrorCode::QueueFull, message).with("bound", UPLOADS_MAX)
         })?;
         let draft = Some(self.inner.payloads.draft());
@@ -161,7 +161,10 @@ impl Upload {
         if bytes <= bytes_max {
             return Ok(());
         }
-        let message = format!("the file has more than {bytes_max} bytes");
+        let message = format!(
+            "the file has more than {bytes_max} bytes\n\
+             hint: keep it in pieces, or raise `[api] artifact_bytes_max`"
+        );
         Err(ApiError::new(ErrorCode::BodyTooLarge, message).with("bytes_max", bytes_max))
     }
 

@@ -144,7 +144,7 @@ fn part_of(whole: &IdempotencyKey, place: usize) -> IdempotencyKey {
 
 fn refused(error: ApiError) -> BatchResult {
     let error_code = error.code.name().to_owned();
-    BatchResult::Refused { error: error.message, error_code, details: error.details }
+    BatchResult::Refused { error: error.told(), error_code, details: error.details }
 }
 
 fn no_list(body: &[u8]) -> ApiError {
@@ -154,8 +154,6 @@ fn no_list(body: &[u8]) -> ApiError {
             let fields = serde_json::json!({ "body": "must be a list" });
             ApiError::new(ErrorCode::ValidationFailed, message).with("fields", fields)
         }
-        Err(why) => ApiError::new(ErrorCode::MalformedJson, format!("the body is not JSON: {why}"))
-            .with("line", why.line())
-            .with("column", why.column()),
+        Err(why) => submission::not_json(body, "a list of submissions", &why),
     }
 }

@@ -129,7 +129,7 @@ fn told(task_id: Uuid, result: Result<(), ApiError>) -> BulkResult {
         Err(error) => BulkResult {
             task_id,
             success: false,
-            error: Some(error.message),
+            error: Some(error.told()),
             error_code: Some(error.code.name().to_owned()),
             details: error.details,
         },

@@ -25,8 +25,8 @@ const CANNOT_WRITE: &str = "the journal cannot be written at the moment";
 
 fn not_written(cause: &str) -> ApiError {
     let message = format!(
-        "{CANNOT_WRITE}, {cause}: whether this was done will show when it can; send a submission \
-         again with the same `Idempotency-Key`"
+        "{CANNOT_WRITE}, {cause}\nhint: whether this was done will show when it can; send a \
+         submission again with the same `Idempotency-Key`"
     );
     ApiError::new(ErrorCode::StorageUnavailable, message).with("cause", cause)
 }
@@ -80,8 +80,7 @@ pub(super) fn rejected(rejection: &Rejection) -> ApiError {
             with_task(ErrorCode::TaskFixed, *task).with("status", *state)
         }
         Rejection::Full { bound, .. } => {
-            ApiError::new(ErrorCode::QueueFull, format!("{message}: try again later"))
-                .with("bound", *bound)
+            ApiError::new(ErrorCode::QueueFull, message).with("bound", *bound)
         }
         Rejection::StorageUnavailable => not_written("the server's log says why"),
         Rejection::NotLeader => ApiError::new(ErrorCode::NotLeader, message),

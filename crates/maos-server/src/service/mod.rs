@@ -211,7 +211,7 @@ impl Service {
 pub fn parse_id(text: &str) -> Result<Uuid, ApiError> {
     Uuid::parse_str(text).map_err(|_| {
         let shown: String = text.chars().filter(|c| !c.is_control()).take(100).collect();
-        let message = format!("`{shown}` is not an id: a UUID is wanted");
+        let message = format!("`{shown}` is not an id");
         ApiError::new(ErrorCode::MalformedId, message)
     })
 }

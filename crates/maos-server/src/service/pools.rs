@@ -17,11 +17,13 @@ use maos_core::ids::AgentId;
 use maos_core::node::{Answer, Echo, Query};
 use maos_core::payload::Payload;
 use maos_core::record::EntryRecord;
-use maos_core::spec::{AgentSpec, Names, Runtime};
+use maos_core::spec::{AgentSpec, Name, Names, Runtime};
 use maos_core::view::PoolView;
+use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use super::attendant::Attendant;
+use super::planning::{NAMESPACE, SUBMITTER};
 use super::start::member;
 use super::{Service, faults, now};
 use crate::config::PoolConfig;
@@ -197,6 +199,30 @@ struct Room {
     bound: u32,
 }
 
+/// What was set for a pool, as it is stored. Documents from before have neither a room nor anybody
+/// who set them.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Kept {
+    /// Whose room its agents work in.
+    #[serde(default = "default_namespace")]
+    namespace: Name,
+    /// Who set it; empty when nobody said.
+    #[serde(default)]
+    submitter: Name,
+    #[serde(flatten)]
+    settings: PoolSettings,
+}
+
+fn default_namespace() -> Name {
+    NAMESPACE.into()
+}
+
+impl Kept {
+    fn new(settings: PoolSettings) -> Kept {
+        Kept { namespace: NAMESPACE.into(), submitter: SUBMITTER.into(), settings }
+    }
+}
+
 /// A pool as it is to be.
 struct Plan {
     name: String,
@@ -278,7 +304,8 @@ impl Service {
         let plan = plans.iter().find(|plan| plan.name == name).ok_or_else(|| not_found(name))?;
         let most = self.config().api.max_agents;
         let (settings, warnings) = pool::parse(body, self.bounds(), plan.settings, most)?;
-        let document = serde_json::to_vec(&settings).map_err(|why| faults::internal(&why))?;
+        let kept = Kept::new(settings);
+        let document = serde_json::to_vec(&kept).map_err(|why| faults::internal(&why))?;
         let command = Command::SetEntry {
             register: REGISTER.into(),
             key: name.into(),
@@ -315,13 +342,15 @@ impl Service {
 
     async fn plans_of_pools(&self) -> Result<Vec<Plan>, ApiError> {
         let set = self.entries(REGISTER).await?;
-        let set: BTreeMap<&str, PoolSettings> =
+        let mut set: BTreeMap<&str, Kept> =
             set.iter().filter_map(|entry| Some((&*entry.key, opened(entry)?))).collect();
         let plan = |(name, pool): (&String, &PoolConfig)| {
-            let settings = set.get(name.as_str()).copied().unwrap_or_else(|| configured(pool));
+            let kept = set.remove(name.as_str()).unwrap_or_else(|| Kept::new(configured(pool)));
+            let Kept { namespace, submitter, settings } = kept;
             let words = pool.capabilities.iter().map(|word| word.as_str().into());
             let (node, slots) = (self.inner.node, settings.slots);
             let model = member(name, name, Names::new(words), Runtime::Builtin, slots, node);
+            let model = AgentSpec { namespace, submitter, ..model };
             Plan { name: name.clone(), settings, model: Arc::new(model) }
         };
         let plans: Vec<Plan> = self.config().pools.iter().map(plan).collect();
@@ -472,7 +501,7 @@ impl Service {
 
 fn not_found(name: &str) -> ApiError {
     let shown: String = name.chars().filter(|c| !c.is_control()).take(100).collect();
-    let message = format!("no pool has the name `{shown}`: [pools] in the configuration has them");
+    let message = format!("no pool has the name `{shown}`");
     ApiError::new(ErrorCode::PoolNotFound, message).with("pool", shown)
 }
 
@@ -506,6 +535,8 @@ async fn watch(service: &Service, mut memories: BTreeMap<String, Memory>) {
 
 #[cfg(test)]
 mod tests {
+    use maos_core::time::WallTime;
+
     use super::*;
 
     const SETTINGS: PoolSettings = PoolSettings {
@@ -521,6 +552,24 @@ mod tests {
     fn view(agents: &[u32], waiting: u64, waited_ms: u64) -> PoolView {
         let agents = (1..).zip(agents).map(|(id, held)| (AgentId(id), *held)).collect();
         PoolView { agents, waiting, waited_ms }
+    }
+
+    #[test]
+    fn what_is_set_for_a_pool_says_whose_it_is_also_when_it_is_from_before() {
+        let stored = |value: &serde_json::Value| {
+            let (register, key) = (REGISTER.into(), "p".into());
+            let value = Some(Payload::inline(value.to_string().as_bytes()));
+            let (created, updated) = (WallTime::default(), WallTime::default());
+            opened::<Kept>(&EntryRecord { register, key, value, created, updated })
+        };
+        let before = serde_json::to_value(SETTINGS).unwrap();
+        assert_eq!(stored(&before), Some(Kept::new(SETTINGS)));
+        let now = serde_json::to_value(Kept::new(SETTINGS)).unwrap();
+        assert_eq!((&now["namespace"], &now["submitter"]), (&"default".into(), &"".into()));
+        assert_eq!(stored(&now), Some(Kept::new(SETTINGS)));
+        let mut other = now;
+        other["namespace"] = "lab".into();
+        assert_eq!(&*stored(&other).unwrap().namespace, "lab");
     }
 
     fn started(decision: Option<Decision>) -> Option<u32> {

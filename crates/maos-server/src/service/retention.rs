@@ -261,7 +261,7 @@ mod tests {
     use crate::logs::Line;
     use maos_api::logs::{LogLevel, LogSource};
     use maos_api::time::UtcTime;
-    use maos_core::ids::Attempt;
+    use maos_core::ids::{Attempt, NodeId};
     use uuid::Uuid;
 
     #[tokio::test]
@@ -269,7 +269,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let dir = Arc::new(DataDir::open(folder.path()).unwrap());
         let (store, Rows { .. }) = Store::open(&dir).unwrap();
-        let logs = Logs::open(&folder.path().join("logs.db"), config::Logs::default()).unwrap();
+        let logs =
+            Logs::open(&folder.path().join("logs.db"), config::Logs::default(), NodeId(1)).unwrap();
         let checkpoints = Checkpoints::open(folder.path()).unwrap();
         let [early, late] = [1_000_u128, 3_000].map(|millis| TaskId(millis << 80));
         for task in [early, late] {

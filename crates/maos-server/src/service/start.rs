@@ -180,7 +180,7 @@ pub(crate) async fn start_under(
 ) -> Result<Server, StartError> {
     let recovered = recovered(&setup.data_dir, &config).await?;
     let Recovered { store, journal, blobs, node, state, restored } = recovered;
-    let (logs, bus) = beside(&setup.data_dir, &config, &store, &reign)?;
+    let (logs, bus) = beside(&setup.data_dir, &config, &store, node, &reign)?;
     let epoch = Epoch(journal.epoch().0);
     let payloads = Payloads::new(blobs.clone());
     let supervisor = Arc::new(Supervisor::start(&setup.supervisor, &setup.data_dir).await?);
@@ -289,11 +289,12 @@ fn beside(
     data_dir: &Path,
     config: &Config,
     store: &store::Store,
+    node: NodeId,
     reign: &Reign,
 ) -> Result<(Logs, Bus), StreamError> {
-    let logs = Logs::open(&data_dir.join(LOGS), config.logs)?;
+    let logs = Logs::open(&data_dir.join(LOGS), config.logs, node)?;
     let counts = reign.counts.clone();
-    let bus = Bus::open_counting(&data_dir.join(MESSAGES), config.message_bus, counts)?;
+    let bus = Bus::open_counting(&data_dir.join(MESSAGES), config.message_bus, node, counts)?;
     let (logged, told) = (logs.clone(), bus.clone());
     store.on_removed(Box::new(move |tasks| {
         logged.forget(tasks);

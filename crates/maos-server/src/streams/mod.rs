@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use maos_core::ids::NodeId;
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
@@ -55,6 +56,9 @@ pub struct Options {
     pub at_total: AtTotal,
     /// Bytes that may wait to be written.
     pub pending_bytes_max: u64,
+    /// Whose streams those are that begin from now on: where others find them, once there are
+    /// several nodes.
+    pub node: NodeId,
 }
 
 /// One entry on its way in.

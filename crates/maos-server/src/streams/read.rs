@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use maos_core::ids::NodeId;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::table::{self, now};
@@ -50,6 +51,8 @@ pub struct Standing {
     pub bytes: u64,
     /// Its known readers.
     pub readers: Vec<ReaderStanding>,
+    /// The node that began it; `None`: it began when that was not noted.
+    pub node: Option<NodeId>,
 }
 
 /// How a reader of a stream stands.
@@ -110,7 +113,7 @@ impl Streams {
     /// What is damaged or failed.
     pub fn standing(&self, stream: &str) -> Result<Option<Standing>, StreamError> {
         let found = self.with_reader(|db, _| {
-            let sql = "SELECT id, name, next, entries, bytes FROM streams WHERE name = ?";
+            let sql = "SELECT id, name, next, entries, bytes, node FROM streams WHERE name = ?";
             let row = db.prepare_cached(sql)?.query_row([stream], standing).optional()?;
             row.map(|(id, found)| with_readers(db, id, found)).transpose()
         })?;
@@ -138,7 +141,7 @@ impl Streams {
         limit: u32,
     ) -> Result<Vec<Standing>, StreamError> {
         let found = self.with_reader(|db, _| {
-            let sql = "SELECT id, name, next, entries, bytes FROM streams
+            let sql = "SELECT id, name, next, entries, bytes, node FROM streams
                        WHERE name > ?1 AND name >= ?2 AND name < ?3 ORDER BY name LIMIT ?4";
             let end = format!("{prefix}\u{10ffff}");
             let mut query = db.prepare_cached(sql)?;
@@ -223,7 +226,9 @@ impl Streams {
 }
 
 fn standing(row: &rusqlite::Row<'_>) -> rusqlite::Result<(i64, Standing)> {
+    let node: Option<[u8; 16]> = row.get(5)?;
     let found = Standing {
+        node: node.map(|id| NodeId(u128::from_be_bytes(id))),
         name: row.get(1)?,
         next: row.get(2)?,
         entries: row.get(3)?,

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::{Durability, StreamError};
 
 /// The newest form of the file that this release knows.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// `MAOE`, so that no other database is taken for ours.
 const APPLICATION_ID: u32 = 0x4D41_4F45;
 /// Pages in the WAL that start a checkpoint.
@@ -27,7 +27,8 @@ const SCHEMA: &str = "
         entries INTEGER NOT NULL,
         bytes INTEGER NOT NULL,
         closed INTEGER NOT NULL,
-        touched INTEGER NOT NULL
+        touched INTEGER NOT NULL,
+        node BLOB
     ) STRICT;
     CREATE INDEX streams_with_entries ON streams (id) WHERE entries > 0;
     CREATE TABLE entries (
@@ -120,13 +121,17 @@ fn prepare(db: &mut Connection, durability: Durability) -> rusqlite::Result<()> 
     db.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
     db.busy_timeout(Duration::from_secs(5))?;
     let format: u32 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if format == 0 {
+    if format < FORMAT {
         let transaction = db.transaction()?;
-        transaction.execute_batch(SCHEMA)?;
+        match format {
+            0 => transaction.execute_batch(SCHEMA)?,
+            // Of streams that began before nobody knows on which node.
+            _ => transaction.execute_batch("ALTER TABLE streams ADD COLUMN node BLOB")?,
+        }
         transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
         transaction.pragma_update(None, "user_version", FORMAT)?;
         transaction.commit()?;
     }
     // Fails where the tables are not what the format says.
-    db.query_row("SELECT count(*) FROM streams WHERE id < 0", (), |_| Ok(()))
+    db.query_row("SELECT count(node) FROM streams WHERE id < 0", (), |_| Ok(()))
 }

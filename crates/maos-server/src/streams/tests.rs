@@ -10,6 +10,7 @@ const SMALL: Options = Options {
     bytes_max: 100_000,
     at_total: AtTotal::Refuse,
     pending_bytes_max: 1 << 20,
+    node: NodeId(7),
 };
 
 fn entry(text: &str) -> Entry {
@@ -48,6 +49,28 @@ async fn what_was_answered_is_there_in_order_and_after_opening_it_anew() {
     assert_eq!((texts(&page), page.next, page.at_end), (vec![(1, "three".into())], 2, true));
     assert_eq!(append(&streams, "a", "four").await.unwrap(), 2);
     assert_eq!(streams.totals().unwrap().entries, 4);
+}
+
+#[tokio::test]
+async fn a_stream_says_which_node_began_it_and_a_file_from_before_is_brought_up_to_date() {
+    let (streams, folder) = opened(SMALL);
+    let path = folder.path().join("s.db");
+    let node = |streams: &Streams, name| streams.standing(name).unwrap().unwrap().node;
+    append(&streams, "a", "one").await.unwrap();
+    assert_eq!(node(&streams, "a"), Some(NodeId(7)));
+    streams.close();
+    // As format 1 had it.
+    let db = Connection::open(&path).unwrap();
+    db.execute_batch("ALTER TABLE streams DROP COLUMN node; PRAGMA user_version = 1").unwrap();
+    drop(db);
+    let streams = Streams::open(&path, Options { node: NodeId(8), ..SMALL }).unwrap();
+    assert_eq!(texts(&streams.read("a", 0, 10).unwrap()), [(0, "one".into())]);
+    append(&streams, "a", "two").await.unwrap();
+    append(&streams, "b", "three").await.unwrap();
+    assert_eq!((node(&streams, "a"), node(&streams, "b")), (None, Some(NodeId(8))));
+    let names: Vec<_> = streams.standings("", "", 9).unwrap();
+    assert_eq!(names.iter().map(|found| found.node).collect::<Vec<_>>(), [None, Some(NodeId(8))]);
+    streams.close();
 }
 
 #[tokio::test]
@@ -176,7 +199,7 @@ async fn a_full_file_refuses_or_drops_what_is_oldest() {
 
 #[tokio::test]
 async fn the_same_key_appends_once() {
-    let (streams, _folder) = opened(SMALL);
+    let (streams, folder) = opened(SMALL);
     let once = |hash: u8| {
         let (key, note) = ("k".to_owned(), vec![hash]);
         Some(Once { key, hash: [hash; 32], note, until: u64::MAX >> 1 })
@@ -187,6 +210,13 @@ async fn the_same_key_appends_once() {
     assert_eq!((again.first, again.before), (0, Some(vec![1])));
     assert!(matches!(put(2).await, Err(StreamError::KeyReused { .. })));
     assert_eq!(streams.totals().unwrap().entries, 1);
+    let db = Connection::open(folder.path().join("s.db")).unwrap();
+    let note: Vec<u8> = db.query_row("SELECT note FROM keys", (), |row| row.get(0)).unwrap();
+    assert!(codec::begins(Kind::StreamEntry, &note), "a note is stored as all else is");
+    db.execute("UPDATE keys SET note = x'01'", ()).unwrap();
+    assert_eq!(put(1).await.unwrap().before, Some(vec![1]), "as format 1 kept it");
+    db.execute("UPDATE keys SET note = ?", [&note[..note.len() - 1]]).unwrap();
+    assert!(matches!(put(1).await, Err(StreamError::Damaged { .. })));
 }
 
 #[tokio::test]

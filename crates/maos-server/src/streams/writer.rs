@@ -334,7 +334,8 @@ impl Desk {
             None => None,
         };
         if row.is_none() {
-            self.execute("INSERT INTO streams VALUES (NULL, ?, 0, 0, 0, 0, 0)", [stream])?;
+            let sql = "INSERT INTO streams VALUES (NULL, ?, 0, 0, 0, 0, 0, ?)";
+            self.execute(sql, params![stream, self.options.node.0.to_be_bytes()])?;
             self.streams += 1;
             row = self.row(stream)?;
         }
@@ -348,7 +349,13 @@ impl Desk {
             self.execute(
                 "INSERT OR REPLACE INTO keys (key, hash, note, offset, until)
                  VALUES (?, ?, ?, ?, ?)",
-                params![once.key, once.hash, once.note, first, once.until],
+                params![
+                    once.key,
+                    once.hash,
+                    codec::seal(Kind::StreamEntry, &once.note),
+                    first,
+                    once.until
+                ],
             )?;
         }
         Ok(Ok(Appended { first, taken, before: None }))
@@ -362,13 +369,24 @@ impl Desk {
             .prepare_cached(sql)?
             .query_row(params![once.key, now()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
             .optional()?;
-        Ok(found.map(|(hash, note, first)| {
-            if hash == once.hash {
-                Ok(Appended { first, taken: 0, before: Some(note) })
-            } else {
-                Err(StreamError::KeyReused { key: once.key.clone() })
+        Ok(found.map(|(hash, sealed, first)| {
+            if hash != once.hash {
+                return Err(StreamError::KeyReused { key: once.key.clone() });
             }
+            // Format 1 kept notes as they came.
+            let note = match codec::begins(Kind::StreamEntry, &sealed) {
+                false => sealed,
+                true => codec::open(Kind::StreamEntry, &sealed)
+                    .map_err(|fault| self.damaged_note(&once.key, &fault))?
+                    .into_owned(),
+            };
+            Ok(Appended { first, taken: 0, before: Some(note) })
         }))
+    }
+
+    fn damaged_note(&self, key: &str, fault: &codec::CodecError) -> StreamError {
+        let what = format!("what is kept under the key `{key}`: {fault}");
+        StreamError::Damaged { path: self.path.clone(), what }
     }
 
     /// Writes the entries that there is room for, and the last one where there is no more.

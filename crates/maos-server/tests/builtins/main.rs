@@ -72,7 +72,7 @@ fn builtin(folder: &Path) -> Builtin {
 }
 
 fn builtin_with(folder: &Path, program: Vec<OsString>) -> Builtin {
-    let bus = Bus::open(&folder.join(".bus.db"), MessageBus::default()).unwrap();
+    let bus = Bus::open(&folder.join(".bus.db"), MessageBus::default(), NodeId(1)).unwrap();
     let outbound = Outbound::new(Rules { allow_private: true, allow_hosts: Vec::new() });
     Builtin::new(AllowedRoots { roots: vec![folder.to_owned()] }, program, bus, outbound)
 }

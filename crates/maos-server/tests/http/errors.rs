@@ -12,6 +12,9 @@ fn check(answer: &Answer, status: u16, code: &str) {
     for field in ["error", "timestamp", "request_id"] {
         assert!(body[field].is_string(), "`{field}` is missing in {body}");
     }
+    let hints = body["error"].as_str().unwrap().matches("\nhint: ").count();
+    let says_itself = hints == 0 && code == "VALIDATION_FAILED";
+    assert!(hints == 1 || says_itself, "what to do is said once: {body}");
     assert!(body["details"].is_object(), "{body}");
     assert_eq!(answer.headers["x-request-id"].to_str().unwrap(), body["request_id"]);
     let later = matches!(status, 429 | 503);
@@ -113,6 +116,43 @@ async fn wrong_paths_methods_ids_and_types_have_the_contracts_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_names_the_thing_and_says_where_to_look() {
+    let house = House::open().await;
+    let nobody = "00000000-0000-7000-8000-000000000000";
+    for (path, thing, remedy) in [
+        (format!("/api/v1/tasks/{nobody}"), nobody, "`GET /api/v1/tasks` lists"),
+        (format!("/api/v1/agents/{nobody}"), nobody, "`GET /api/v1/agents` lists"),
+        (format!("/api/v1/plans/{nobody}"), nobody, "`execution_plan_id`"),
+        (format!("/api/v1/schedules/{nobody}"), nobody, "`GET /api/v1/schedules` lists"),
+        (format!("/api/v1/checkpoints/{nobody}"), nobody, "`GET /api/v1/checkpoints` lists"),
+        (format!("/api/v1/resources/{nobody}"), nobody, "`GET /api/v1/resources` lists"),
+        ("/".to_owned(), "`/`", "the API is under `/api/v1`"),
+        ("/api/v1/tasks/".to_owned(), "`/api/v1/tasks/`", "leave out the slash"),
+        ("/api/v1/task".to_owned(), "`/api/v1/task`", "`/docs` shows every path"),
+        ("/api/v1/tasks/7".to_owned(), "`7`", "an id is a UUID, such as"),
+        ("/api/v1/tasks/%ff".to_owned(), "UTF-8", "an id is a UUID, such as"),
+        ("/api/v1/tasks?agent_id=7".to_owned(), "`agent_id`", "an id is a UUID, such as"),
+    ] {
+        let said = house.get(&path).await.body["error"].as_str().unwrap().to_owned();
+        let (what, hint) = said.split_once("\nhint: ").expect(&said);
+        assert!(what.contains(thing) && hint.contains(remedy), "{path}: {said}");
+    }
+    for (path, wanted) in [("/api/v1/tasks", "an object"), ("/api/v1/tasks/batch", "a list")] {
+        let empty = house.send(Request::post(path).body(Body::empty()).unwrap()).await;
+        check(&empty, 400, "MALFORMED_JSON");
+        let said = empty.body["error"].as_str().unwrap();
+        assert!(said.starts_with("the body is empty\n") && said.contains(wanted), "{said}");
+    }
+    let large = post(&house, vec![b' '; (4 << 20) + 1]).await.body;
+    let said = large["error"].as_str().unwrap();
+    assert!(said.contains("4194304") && said.contains("no setting raises"), "{said}");
+    let bulk = json!({"operation": "cancel", "task_ids": [nobody]});
+    let bulk = house.call("POST", "/api/v1/tasks/bulk", Some(&bulk)).await.body;
+    let said = bulk["results"][0]["error"].as_str().unwrap();
+    assert!(said.contains("`GET /api/v1/tasks` lists"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_query_parameter_that_is_not_known_is_refused_by_name() {
     let house = House::open().await;
     let id = id_of(&house.submit(&json!({"name": "n", "agent_type": "none"})).await);
@@ -191,9 +231,18 @@ async fn agents_are_created_listed_and_ended() {
     let path = format!("/api/v1/agents/{id}");
     let house = ended_agent_is_there(house, &path).await.reopen().await;
     let house = ended_agent_is_there(house, &path).await;
-    for runtime in ["command", "http"] {
+    for (runtime, instead) in [
+        ("command", "[commands]"),
+        ("http", "[http_agents]"),
+        ("claude_code", "`maos worker exec`"),
+    ] {
         let body = json!({"agent_type": "x", "capabilities": ["y"], "runtime": runtime});
-        check(&house.call("POST", "/api/v1/agents", Some(&body)).await, 422, "VALIDATION_FAILED");
+        let refused = house.call("POST", "/api/v1/agents", Some(&body)).await;
+        check(&refused, 422, "VALIDATION_FAILED");
+        let said = refused.body["error"].as_str().unwrap();
+        assert!(said.starts_with(&format!("`runtime` is `{runtime}`: ")), "{said}");
+        assert!(said.contains(instead), "{said}");
+        assert!(refused.body["details"]["fields"]["runtime"].is_string(), "{}", refused.body);
     }
 }
 

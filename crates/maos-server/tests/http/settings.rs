@@ -164,7 +164,7 @@ const CONTRACT: [&str; 23] = [
 
 /// The configuration that one variable makes.
 fn with(variable: &str, value: &str) -> Result<Config, String> {
-    let environment = BTreeMap::from([(variable.to_owned(), value.to_owned())]);
+    let environment = BTreeMap::from([(variable.into(), value.into())]);
     let layers = Layers { environment, ..Layers::default() };
     Config::load(&layers).map(|(config, _)| config).map_err(|why| why.to_string())
 }

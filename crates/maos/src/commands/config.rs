@@ -43,7 +43,7 @@ pub(crate) fn run(arguments: &Config) -> anyhow::Result<ExitCode> {
     let folder = std::env::current_dir().context("the working directory cannot be read")?;
     let layers = Layers {
         file: config::file_in(&folder, config.as_deref()),
-        environment: std::env::vars().collect(),
+        environment: std::env::vars_os().collect(),
         flags: Vec::new(),
     };
     let (_, shown) = settings::load(&layers)?;

@@ -222,7 +222,7 @@ fn configuration(named: Option<&Path>) -> anyhow::Result<Vec<Checked>> {
     let folder = std::env::current_dir().context("the working directory cannot be read")?;
     let layers = Layers {
         file: config::file_in(&folder, named),
-        environment: std::env::vars().collect(),
+        environment: std::env::vars_os().collect(),
         flags: Vec::new(),
     };
     let config = match settings::load(&layers) {

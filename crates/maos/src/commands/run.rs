@@ -101,7 +101,7 @@ fn configuration(arguments: &Run) -> anyhow::Result<Config> {
     };
     let layers = Layers {
         file: config::file_in(&folder, arguments.config.as_deref()),
-        environment: std::env::vars().collect(),
+        environment: std::env::vars_os().collect(),
         flags: Vec::new(),
     };
     let (mut config, _) = settings::load(&layers)?;

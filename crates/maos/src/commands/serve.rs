@@ -24,7 +24,7 @@ pub(crate) fn run(arguments: &Serve) -> anyhow::Result<ExitCode> {
     let folder = std::env::current_dir().context("the working directory cannot be read")?;
     let mut layers = Layers {
         file: config::file_in(&folder, arguments.config.as_deref()),
-        environment: std::env::vars().collect(),
+        environment: std::env::vars_os().collect(),
         flags: Vec::new(),
     };
     if let Some(host) = &arguments.host {

@@ -1,5 +1,8 @@
 //! Commands that need no server.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
 use insta::assert_snapshot;
 use serde_json::{Value, json};
 
@@ -123,6 +126,35 @@ fn wrong_arguments_are_one_document_with_json() {
     assert!(output.stdout.is_empty(), "that --json is another program's: {}", shown(&output));
     let output = maos(&["run", "--help", "--json"]).output().unwrap();
     assert!(output.status.success() && shown(&output).contains("Usage: maos run"));
+}
+
+#[test]
+fn a_variable_that_is_no_text_is_refused_where_it_is_ours_and_else_let_be() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a.json"), noop("a").to_string()).unwrap();
+    let no_text = OsStr::from_bytes(b"\xff\xfe");
+    let run = |words: &str, name: &OsStr| {
+        let words: Vec<&str> = words.split_whitespace().collect();
+        let mut command = maos(&words);
+        command.current_dir(&folder).env(name, no_text);
+        command.output().unwrap()
+    };
+    // A server that starts would not come back: it is asked with a variable of ours only.
+    for words in ["config show", "run a.json", "doctor", "serve --port 0"] {
+        for name in ["MAOS_API_HOST", "LOG_LEVEL", "MAOS_ENV", "REDIS_HOST"] {
+            let output = run(words, OsStr::new(name));
+            let told = shown(&output);
+            let fault = format!("environment variable `{name}`: its value is not UTF-8");
+            assert!(told.contains(&fault) && !told.contains("panicked"), "{words}: {told}");
+            assert!(!output.status.success(), "{words}: {told}");
+        }
+    }
+    for words in ["config show", "run a.json", "doctor"] {
+        for name in [OsStr::new("SOMETHING"), OsStr::new("MAOS_BOGUS"), no_text] {
+            let output = run(words, name);
+            assert!(output.status.success(), "{words}: {}", shown(&output));
+        }
+    }
 }
 
 #[test]

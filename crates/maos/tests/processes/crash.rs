@@ -166,7 +166,9 @@ fn a_full_disk_stops_intake_with_a_clear_error_and_loses_nothing() {
     };
     assert_eq!((refusal.0, &refusal.1["error_code"]), (503, &json!("STORAGE_UNAVAILABLE")));
     let cause = refusal.1["details"]["cause"].as_str().unwrap();
-    assert!(refusal.1["error"].as_str().unwrap().contains(cause), "{}", refusal.1);
+    let error = refusal.1["error"].as_str().unwrap();
+    let (what, hint) = error.split_once("\nhint: ").expect(error);
+    assert!(what.ends_with(cause) && hint.contains("same `Idempotency-Key`"), "{error}");
     let many = json!([body, body]).to_string();
     assert_eq!(house.try_call("POST", "/api/v1/tasks/batch", &many).unwrap().0, 503);
     let (_, health) = house.try_call("GET", "/health/detailed", "").unwrap();
