@@ -447,6 +447,7 @@ impl Node {
             self.state.begin_step(sequence, *moment);
             for event in &events {
                 self.state.apply(event);
+                self.watch_amended(moment.at, event);
             }
         }
         self.cut = loop {
@@ -673,6 +674,14 @@ impl Node {
     ) {
         if let Some(id) = id {
             actions.push(Action::Reply { id, answer });
+        }
+    }
+
+    /// What runs has another time for its next sign of progress, from now on.
+    fn watch_amended(&mut self, now: Timestamp, event: &crate::event::Event) {
+        let crate::event::Event::Amended { task, spec } = event else { return };
+        if let Some(attempt) = self.state.running_attempt(*task) {
+            self.presence.bound_silence(now, (*task, attempt), spec.rare().no_progress_ms);
         }
     }
 

@@ -30,7 +30,7 @@ use maos_core::spec::{
 use maos_core::time::{Timestamp, WallTime};
 use serde_json::value::RawValue;
 
-pub use draft::priority;
+pub use draft::{PAST_DEADLINE, deadline_at, priority};
 pub use emit::DEFAULT_CAPABILITY;
 pub use reference::{ResolveError, resolve};
 

@@ -170,7 +170,9 @@ fn task() -> Vec<Operation> {
         patch(paths::TASK, "change_task", "Change a task")
             .says(
                 "Priority, tags and metadata; parameters and limits until its first attempt \
-                 starts.",
+                 starts; `deadline`, `queue_timeout_seconds` and `no_progress_seconds` until it \
+                 ends, at once, and null takes them away. Those of a task with subtasks are its \
+                 subtasks', but for the deadline.",
             )
             .body(bodies::amendment(), amended)
             .answers::<TaskEnvelope>()
