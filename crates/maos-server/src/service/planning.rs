@@ -71,7 +71,7 @@ impl Planning {
         let parsed = submission::parse(body, &self.bounds)?;
         let mut planned =
             self.with_context(envelope, |context| planner::plan(parsed, context, &mut new_id))?;
-        self.kinds().check_plan(&planned.plan, &mut planned.warnings)?;
+        self.kinds().check_plan(&planned.plan, &planned.places, &mut planned.warnings)?;
         self.abilities.check_plan(&planned.plan, &mut planned.warnings);
         Ok(planned)
     }
