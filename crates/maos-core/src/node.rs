@@ -100,7 +100,8 @@ pub enum Query {
     Outcome(TaskId),
     /// All tasks of the plan with this root.
     Plan(TaskId),
-    /// What bodies became that came under idempotency keys before.
+    /// What bodies became that came under idempotency keys before; refused if one of the keys came
+    /// with another body.
     Remembered {
         /// Whose.
         namespace: Name,
@@ -511,7 +512,8 @@ impl Node {
             },
             Query::Remembered { namespace, submitter, keys } => {
                 let root = |key| self.state.remembered(&namespace, &submitter, key);
-                (Ok(Answer::Remembered(keys.iter().map(root).collect())), self.decided)
+                let roots: Result<Vec<_>, Rejection> = keys.iter().map(root).collect();
+                (roots.map(Answer::Remembered), self.decided)
             }
             Query::Agents => {
                 let agents = self.state.agents().map(|record| self.agent_state(record)).collect();
