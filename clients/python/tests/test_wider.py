@@ -60,6 +60,10 @@ def test_changes_history_and_keys_of_ones_own(server: Server) -> None:
             task_id = first["task"]["id"]
             changed = await client.change_task(task_id, priority="high", tags=["t"])
             assert (changed["task"]["priority"], changed["task"]["tags"]) == ("high", ["t"])
+            changed = await client.change_task(task_id, queue_timeout_seconds=9)
+            assert changed["task"]["queue_timeout_seconds"] == 9
+            changed = await client.change_task(task_id, queue_timeout_seconds=None)
+            assert "queue_timeout_seconds" not in changed["task"]
             answer = await client.bulk("cancel", [task_id], reason="enough")
             assert answer["successful_operations"] == 1
             task = (await client.get_task(task_id))["task"]

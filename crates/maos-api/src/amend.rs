@@ -10,9 +10,11 @@ use crate::fault::Faults;
 use crate::field::{Null, Reader, listed};
 use crate::submission::{self, Bounds, unknown_field};
 use crate::task::Priority;
+use crate::time::UtcTime;
 
-/// What may be changed; the last four only until the task starts.
-pub const FIELDS: [&str; 7] = [
+/// What may be changed; parameters and limits only until the task starts, all but tags and metadata
+/// until it ends.
+pub const FIELDS: [&str; 10] = [
     "priority",
     "tags",
     "metadata",
@@ -20,7 +22,29 @@ pub const FIELDS: [&str; 7] = [
     "timeout_seconds",
     "max_retries",
     "resource_requirements",
+    "deadline",
+    "queue_timeout_seconds",
+    "no_progress_seconds",
 ];
+
+/// What comes in the place of a bound that not every task has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bound<T> {
+    /// There is this one from now on.
+    Set(T),
+    /// There is none any more: `null`.
+    Lifted,
+}
+
+impl<T> Bound<T> {
+    /// The same bound in another form.
+    pub fn map<U>(self, other: impl FnOnce(T) -> U) -> Bound<U> {
+        match self {
+            Bound::Set(bound) => Bound::Set(other(bound)),
+            Bound::Lifted => Bound::Lifted,
+        }
+    }
+}
 
 /// What is to be another; `None`: stays as it is.
 #[derive(Clone, Debug, Default)]
@@ -39,6 +63,12 @@ pub struct TaskPatch<'a> {
     pub max_retries: Option<u32>,
     /// Amounts by kind, in thousandths.
     pub resource_requirements: Option<Vec<(Cow<'a, str>, u64)>>,
+    /// Bound on everything. Whether it is in the future is not looked at here.
+    pub deadline: Option<Bound<UtcTime>>,
+    /// Bound on the wait for an agent, in seconds.
+    pub queue_timeout_seconds: Option<Bound<u64>>,
+    /// Bound on the silence of a running attempt, in seconds.
+    pub no_progress_seconds: Option<Bound<u64>>,
     /// What the answer should mention.
     pub warnings: Vec<String>,
 }
@@ -61,7 +91,8 @@ pub fn parse<'a>(body: &'a [u8], bounds: &Bounds) -> Result<TaskPatch<'a>, ApiEr
     if slots.iter().all(Option::is_none) {
         reader.invalid("body", format!("must have at least one of {}", listed(&FIELDS)));
     }
-    let [priority, tags, metadata, parameters, timeout, retries, resources] = slots;
+    let [priority, tags, metadata, parameters, timeout, retries, resources, rest @ ..] = slots;
+    let [deadline, queue_timeout, no_progress] = rest;
     let patch = TaskPatch {
         priority: reader
             .one_of("priority", priority, Null::Refused, &Priority::ALL.map(Priority::name))
@@ -74,10 +105,28 @@ pub fn parse<'a>(body: &'a [u8], bounds: &Bounds) -> Result<TaskPatch<'a>, ApiEr
             .integer("max_retries", retries, Null::Refused, 0..=bounds.retries_max.into())
             .and_then(|retries| u32::try_from(retries).ok()),
         resource_requirements: reader.amounts("resource_requirements", resources),
+        deadline: bound(deadline, |raw| submission::read_time("deadline", raw, &mut reader)),
+        queue_timeout_seconds: bound(queue_timeout, |raw| {
+            submission::read_wait("queue_timeout_seconds", raw, &mut reader)
+        }),
+        no_progress_seconds: bound(no_progress, |raw| {
+            submission::read_wait("no_progress_seconds", raw, &mut reader)
+        }),
         warnings,
     };
     faults.check()?;
     Ok(patch)
+}
+
+/// Only what not every task has can be taken away: elsewhere `null` is refused.
+fn bound<'a, T>(
+    raw: Option<&'a RawValue>,
+    read: impl FnOnce(Option<&'a RawValue>) -> Option<T>,
+) -> Option<Bound<T>> {
+    match raw {
+        Some(raw) if raw.get() == "null" => Some(Bound::Lifted),
+        raw => read(raw).map(Bound::Set),
+    }
 }
 
 /// Reads the body of a cancellation: why, if it says so.
@@ -116,13 +165,28 @@ mod tests {
             (Some(Priority::High), Some(vec!["a".into(), "b".into()]))
         );
         assert_eq!(patch.warnings, ["unknown field `x` is ignored"]);
-        let patch = parse(br#"{"priority":"high","deadline":null}"#, &BOUNDS).unwrap();
-        let fixed = "`deadline` cannot be changed once a task is accepted: it stays";
+        let patch = parse(br#"{"priority":"high","run_at":null}"#, &BOUNDS).unwrap();
+        let fixed = "`run_at` cannot be changed once a task is accepted: it stays";
         assert_eq!(patch.warnings, [fixed]);
         let body = br#"{"priority":"now","parameters":[],"timeout_seconds":0,"max_retries":101}"#;
         let error = parse(body, &BOUNDS).unwrap_err();
         let fields: Vec<&String> = error.details["fields"].as_object().unwrap().keys().collect();
         assert_eq!(fields, ["max_retries", "parameters", "priority", "timeout_seconds"]);
         assert!(parse(br#"{"name":"other"}"#, &BOUNDS).is_err(), "a name stays");
+    }
+
+    #[test]
+    fn bounds_in_time_are_read_as_in_a_submission_and_null_lifts_them() {
+        let body = br#"{"deadline":"2030-01-01T01:00:00+01:00","queue_timeout_seconds":5,
+            "no_progress_seconds":null}"#;
+        let patch = parse(body, &BOUNDS).unwrap();
+        let deadline = patch.deadline.map(|bound| bound.map(|at| at.to_string()));
+        assert_eq!(deadline, Some(Bound::Set("2030-01-01T00:00:00Z".to_owned())));
+        assert_eq!(patch.queue_timeout_seconds, Some(Bound::Set(5)));
+        assert_eq!(patch.no_progress_seconds, Some(Bound::Lifted));
+        let body = br#"{"deadline":"soon","queue_timeout_seconds":0,"no_progress_seconds":"1"}"#;
+        let error = parse(body, &BOUNDS).unwrap_err();
+        let fields: Vec<&String> = error.details["fields"].as_object().unwrap().keys().collect();
+        assert_eq!(fields, ["deadline", "no_progress_seconds", "queue_timeout_seconds"]);
     }
 }

@@ -23,7 +23,8 @@ pub struct Explanation {
 /// One thing that keeps a task from going on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Blocker {
-    /// What, for programs: `dependency`, `no_agent`, `agents_busy`, `resources`, `backoff`, ...
+    /// What, for programs: `dependency`, `no_agent`, `agents_busy`, `agents_bound`,
+    /// `resources`, `backoff`, ...
     pub kind: String,
     /// What, for people.
     pub message: String,

@@ -182,6 +182,10 @@ pub struct ParsedSchedule {
     pub fault: Option<ApiError>,
 }
 
+/// What is wrong with a deadline in the submission of a schedule, at whatever depth.
+pub const NO_DEADLINE: &str = "is one moment, after which every run would be refused: use \
+                               `timeout_seconds` or `queue_timeout_seconds`";
+
 /// Reads a request for a schedule: its form, not whether the expression or the task is one. Faults
 /// of the form are handed on, so that one answer can name all that is wrong.
 ///
@@ -217,9 +221,7 @@ pub fn parse(body: &[u8], bounds: &Bounds) -> Result<ParsedSchedule, ApiError> {
     let task = reader.object("task", task);
     let task: Option<serde_json::Value> = task.and_then(|raw| serde_json::from_str(raw.get()).ok());
     if task.as_ref().is_some_and(|task| task.get("deadline").is_some_and(|at| !at.is_null())) {
-        let what = "is one moment, after which every run would be refused: use `timeout_seconds` \
-                    or `queue_timeout_seconds`";
-        reader.invalid("task.deadline", what);
+        reader.invalid("task.deadline", NO_DEADLINE);
     }
     let missed = reader
         .one_of("missed", missed, Null::Absent, &Missed::ALL.map(Missed::name))

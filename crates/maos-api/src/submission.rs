@@ -400,7 +400,6 @@ fn read_strategy(raw: Option<&RawValue>, reader: &mut Reader<'_>) -> Option<Stra
 /// The fields that are our addition.
 fn read_ours<'a>(slots: &Slots<'a>, reader: &mut Reader<'_>, fields: &mut Fields<'a>) {
     let word_max = reader.bounds.word_chars_max;
-    let wait = 1..=WAIT_SECONDS_MAX;
     let absent = Null::Absent;
     fields.required_capabilities =
         reader.capabilities("required_capabilities", slots.required_capabilities, absent);
@@ -408,11 +407,10 @@ fn read_ours<'a>(slots: &Slots<'a>, reader: &mut Reader<'_>, fields: &mut Fields
     fields.agent_id =
         read_form("agent_id", slots.agent_id, reader, "a UUID", |text| Uuid::parse_str(text).ok());
     fields.queue_timeout_seconds =
-        reader.integer("queue_timeout_seconds", slots.queue_timeout_seconds, absent, wait.clone());
+        read_wait("queue_timeout_seconds", slots.queue_timeout_seconds, reader);
     fields.no_progress_seconds =
-        reader.integer("no_progress_seconds", slots.no_progress_seconds, absent, wait);
-    let form = "a time like `2030-01-31T12:00:00Z`";
-    fields.deadline = read_form("deadline", slots.deadline, reader, form, |text| text.parse().ok());
+        read_wait("no_progress_seconds", slots.no_progress_seconds, reader);
+    fields.deadline = read_time("deadline", slots.deadline, reader);
     fields.subtasks = reader.list("subtasks", slots.subtasks, absent);
     fields.on_failure = reader
         .one_of("on_failure", slots.on_failure, absent, &OnFailure::ALL.map(OnFailure::name))
@@ -420,12 +418,29 @@ fn read_ours<'a>(slots: &Slots<'a>, reader: &mut Reader<'_>, fields: &mut Fields
     fields.fairness_key = reader.trimmed("fairness_key", slots.fairness_key, absent, word_max);
     fields.concurrency_key =
         reader.trimmed("concurrency_key", slots.concurrency_key, absent, word_max);
-    fields.run_at = read_form("run_at", slots.run_at, reader, form, |text| text.parse().ok());
+    fields.run_at = read_time("run_at", slots.run_at, reader);
     fields.delay_seconds =
         reader.integer("delay_seconds", slots.delay_seconds, absent, 0..=WAIT_SECONDS_MAX);
     if fields.run_at.is_some() && fields.delay_seconds.is_some() {
         reader.invalid("delay_seconds", "says when to start, and so does `run_at`: leave one out");
     }
+}
+
+pub(crate) fn read_wait(
+    field: &str,
+    raw: Option<&RawValue>,
+    reader: &mut Reader<'_>,
+) -> Option<u64> {
+    reader.integer(field, raw, Null::Absent, 1..=WAIT_SECONDS_MAX)
+}
+
+pub(crate) fn read_time(
+    field: &str,
+    raw: Option<&RawValue>,
+    reader: &mut Reader<'_>,
+) -> Option<UtcTime> {
+    let form = "a time like `2030-01-31T12:00:00Z`";
+    read_form(field, raw, reader, form, |text| text.parse().ok())
 }
 
 fn read_form<T>(

@@ -100,7 +100,8 @@ pub enum Query {
     Outcome(TaskId),
     /// All tasks of the plan with this root.
     Plan(TaskId),
-    /// What bodies became that came under idempotency keys before.
+    /// What bodies became that came under idempotency keys before; refused if one of the keys came
+    /// with another body.
     Remembered {
         /// Whose.
         namespace: Name,
@@ -447,6 +448,7 @@ impl Node {
             self.state.begin_step(sequence, *moment);
             for event in &events {
                 self.state.apply(event);
+                self.watch_amended(moment.at, event);
             }
         }
         self.cut = loop {
@@ -510,7 +512,8 @@ impl Node {
             },
             Query::Remembered { namespace, submitter, keys } => {
                 let root = |key| self.state.remembered(&namespace, &submitter, key);
-                (Ok(Answer::Remembered(keys.iter().map(root).collect())), self.decided)
+                let roots: Result<Vec<_>, Rejection> = keys.iter().map(root).collect();
+                (roots.map(Answer::Remembered), self.decided)
             }
             Query::Agents => {
                 let agents = self.state.agents().map(|record| self.agent_state(record)).collect();
@@ -673,6 +676,14 @@ impl Node {
     ) {
         if let Some(id) = id {
             actions.push(Action::Reply { id, answer });
+        }
+    }
+
+    /// What runs has another time for its next sign of progress, from now on.
+    fn watch_amended(&mut self, now: Timestamp, event: &crate::event::Event) {
+        let crate::event::Event::Amended { task, spec } = event else { return };
+        if let Some(attempt) = self.state.running_attempt(*task) {
+            self.presence.bound_silence(now, (*task, attempt), spec.rare().no_progress_ms);
         }
     }
 

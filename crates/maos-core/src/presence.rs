@@ -73,6 +73,26 @@ impl Presence {
         }
     }
 
+    /// How long an attempt may be silent has changed, or not: then its time goes on.
+    pub(crate) fn bound_silence(
+        &mut self,
+        now: Timestamp,
+        (task, attempt): (TaskId, Attempt),
+        silence_ms: Option<u64>,
+    ) {
+        let watched = Watched::Attempt(task, attempt);
+        let before = self.due.get(&watched).copied();
+        if before.map(|watch| watch.silence_ms) == silence_ms {
+            return;
+        }
+        if let Some(silence_ms) = silence_ms {
+            return self.watch(now, watched, silence_ms);
+        }
+        if let Some(before) = self.due.remove(&watched) {
+            self.order.remove(&(before.due, watched));
+        }
+    }
+
     /// When somebody may have been silent for too long.
     pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
         self.order.first().map(|(due, _)| *due)

@@ -301,6 +301,48 @@ pub struct TaskPatch {
     pub metadata: Option<Payload>,
     /// Until its first attempt starts; for a leaf.
     pub limits: Option<Limits>,
+    /// Until it ends.
+    pub patience: Patience,
+}
+
+/// How long a task may take, wait and be silent. `None`: stays as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Patience {
+    /// Bound on everything.
+    pub deadline: Option<Bound<Deadline>>,
+    /// Bound on the wait for an agent, from the moment the task became ready; for a leaf.
+    pub queue_timeout_ms: Option<Bound<u64>>,
+    /// Bound on the silence of a running attempt, from the change on; for a leaf.
+    pub no_progress_ms: Option<Bound<u64>>,
+}
+
+/// What comes in the place of a bound that not every task has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bound<T> {
+    /// There is this one from now on.
+    Set(T),
+    /// There is none any more.
+    Lifted,
+}
+
+impl<T> Bound<T> {
+    /// The bound, if there is one from now on.
+    #[must_use]
+    pub fn set(self) -> Option<T> {
+        match self {
+            Bound::Set(bound) => Some(bound),
+            Bound::Lifted => None,
+        }
+    }
+}
+
+/// A deadline, as the engine goes by it and as the calendar shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadline {
+    /// In the engine's time.
+    pub at: Timestamp,
+    /// For people.
+    pub shown: WallTime,
 }
 
 /// What a task may take and what it works on: fixed once its first attempt has started.

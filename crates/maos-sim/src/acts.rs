@@ -144,7 +144,8 @@ impl World {
             return self.ask(Command::KeepArtifact { task, attempt, artifact });
         }
         self.revive(task)?;
-        let patch = Box::new(some_patch(&mut self.rng));
+        let now = self.now();
+        let patch = Box::new(some_patch(&mut self.rng, now));
         self.ask(Command::Amend { task, patch })
     }
 

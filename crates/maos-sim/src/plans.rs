@@ -6,9 +6,9 @@ use maos_core::ids::{AgentId, NodeId, PlanId, TaskId};
 use maos_core::limits::STEP_EVENTS_MAX;
 use maos_core::payload::Payload;
 use maos_core::spec::{
-    AgentSpec, Amounts, Artifact, Collect, Demand, Expansion, FailurePolicy, IdempotencyKey, Limit,
-    Limits, Name, Names, Plan, PlanTask, Priority, Rare, Runtime, Setting, TaskPatch, TaskSpec,
-    Work,
+    AgentSpec, Amounts, Artifact, Bound, Collect, Deadline, Demand, Expansion, FailurePolicy,
+    IdempotencyKey, Limit, Limits, Name, Names, Patience, Plan, PlanTask, Priority, Rare, Runtime,
+    Setting, TaskPatch, TaskSpec, Work,
 };
 use maos_core::time::{Timestamp, WallTime};
 
@@ -88,7 +88,7 @@ pub(crate) fn some_setting(rng: &mut Rng) -> Setting {
 }
 
 /// What may become another in a task.
-pub(crate) fn some_patch(rng: &mut Rng) -> TaskPatch {
+pub(crate) fn some_patch(rng: &mut Rng, now: Timestamp) -> TaskPatch {
     let limits = Limits {
         parameters: rng.once_in(2).then(|| Payload::inline(b"{\"other\":1}")),
         timeout_ms: rng.once_in(2).then(|| 1_000 * (1 + rng.below(60))),
@@ -100,7 +100,25 @@ pub(crate) fn some_patch(rng: &mut Rng) -> TaskPatch {
         tags: rng.once_in(2).then(|| Names::new(["changed".into()])),
         metadata: rng.once_in(3).then(|| Payload::inline(b"{\"changed\":true}")),
         limits: rng.once_in(2).then_some(limits),
+        patience: some_patience(rng, now),
     }
+}
+
+fn some_patience(rng: &mut Rng, now: Timestamp) -> Patience {
+    let some_ms = |rng: &mut Rng, most: u64| match rng.below(6) {
+        0 => Some(Bound::Lifted),
+        1 => Some(Bound::Set(500 * (1 + rng.below(most)))),
+        _ => None,
+    };
+    let deadline = match rng.below(8) {
+        0 => Some(Bound::Lifted),
+        1 => {
+            let at = now.plus_ms(1_000 * rng.below(200));
+            Some(Bound::Set(Deadline { at, shown: WallTime(at.0) }))
+        }
+        _ => None,
+    };
+    Patience { deadline, queue_timeout_ms: some_ms(rng, 180), no_progress_ms: some_ms(rng, 40) }
 }
 
 /// A file that may be kept with a task.

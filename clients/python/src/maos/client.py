@@ -159,7 +159,8 @@ class MAOSClient(Wider):
 
     async def change_task(self, task_id: str, **changes: Any) -> JSON:
         """Change `priority`, `tags` and `metadata` of a task, and until it starts also
-        `parameters`, `timeout_seconds`, `max_retries` and `resource_requirements`.
+        `parameters`, `timeout_seconds`, `max_retries` and `resource_requirements`; until it ends
+        `deadline`, `queue_timeout_seconds` and `no_progress_seconds`, which `None` takes away.
         """
         return await self._json("PATCH", f"/api/v1/tasks/{escaped(task_id)}", changes)
 

@@ -13,8 +13,8 @@ use crate::limits::ARTIFACTS_MAX;
 use crate::record::Stage;
 use crate::rejection::Rejection;
 use crate::slab::Slot;
-use crate::spec::{Artifact, Demand, Limits, TaskPatch, TaskSpec};
-use crate::task::Task;
+use crate::spec::{Artifact, Bound, Demand, Limits, Patience, TaskPatch, TaskSpec};
+use crate::task::{Task, Timer};
 use crate::time::Moment;
 
 impl State {
@@ -41,6 +41,9 @@ impl State {
         }
         if let Some(limits) = &patch.limits {
             self.amend_limits(task, limits, &mut spec)?;
+        }
+        if patch.patience != Patience::default() {
+            amend_patience(task, &patch.patience, &mut spec)?;
         }
         let mut events = self.come_back(slot);
         let unchanged = events.len();
@@ -106,6 +109,7 @@ impl State {
 
     pub(super) fn apply_amended(&mut self, id: TaskId, spec: &Arc<TaskSpec>) {
         let slot = self.known(id);
+        self.unset_timers(slot);
         let waiting = self.waiting_in(slot);
         if let Some((lane, key)) = waiting {
             self.dispatch.withdraw(lane, key, slot);
@@ -118,10 +122,22 @@ impl State {
         }
         self.tasks[slot].spec = spec.clone();
         self.tasks[slot].trail_mut().amended = true;
-        if let Some((lane, key)) = self.waiting_in(slot) {
-            self.dispatch.push(lane, key, slot);
+        if let Some(deadline) = spec.rare().deadline.filter(|_| !self.tasks[slot].stage.ended()) {
+            self.timers.insert((deadline, Timer::Deadline, slot));
         }
+        self.index_stage(slot);
         self.touch(slot);
+    }
+
+    /// Before another spec comes in the place of the one that set them.
+    fn unset_timers(&mut self, slot: Slot) {
+        let task = &self.tasks[slot];
+        if let Some((at, timer)) = task.stage_timer() {
+            self.timers.remove(&(at, timer, slot));
+        }
+        if let Some(deadline) = task.spec.rare().deadline.filter(|_| !task.stage.ended()) {
+            self.timers.remove(&(deadline, Timer::Deadline, slot));
+        }
     }
 
     pub(super) fn decide_artifact(
@@ -157,4 +173,28 @@ impl State {
         artifacts.push(artifact.clone());
         self.touch(slot);
     }
+}
+
+fn amend_patience(task: &Task, patience: &Patience, spec: &mut TaskSpec) -> Result<(), Rejection> {
+    let fixed = |what, state| Err(Rejection::Fixed { task: task.id, what, state });
+    if task.stage.ended() {
+        return fixed("deadline and patience", task.stage.wire_name());
+    }
+    let Patience { deadline, queue_timeout_ms, no_progress_ms } = *patience;
+    if task.is_parent() && (queue_timeout_ms.is_some() || no_progress_ms.is_some()) {
+        return fixed("patience", "planned, and its subtasks have their own");
+    }
+    let mut rare = spec.rare().clone();
+    if let Some(deadline) = deadline.map(Bound::set) {
+        rare.deadline = deadline.map(|deadline| deadline.at);
+        rare.ends_by = deadline.map(|deadline| deadline.shown);
+    }
+    if let Some(bound) = queue_timeout_ms {
+        rare.queue_timeout_ms = bound.set();
+    }
+    if let Some(bound) = no_progress_ms {
+        rare.no_progress_ms = bound.set();
+    }
+    spec.rare = rare.boxed();
+    Ok(())
 }

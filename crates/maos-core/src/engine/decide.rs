@@ -19,7 +19,7 @@ use crate::retry;
 use crate::slab::Slot;
 use crate::spec::{AgentSpec, Expansion, IdempotencyKey, Name, Plan, PlanTask, Setting, TaskSpec};
 use crate::task::Task;
-use crate::time::Moment;
+use crate::time::{Moment, Timestamp};
 
 impl State {
     /// What `command` would change at `moment`, without changing it. No events: it is already so.
@@ -74,18 +74,25 @@ impl State {
         (remembered.until > moment.at).then_some(remembered.root)
     }
 
-    /// The root that this very body became under its idempotency key, if it did.
-    #[must_use]
+    /// The root that this very body became under its idempotency key, if it did; refused if another
+    /// body came under it.
+    ///
+    /// # Errors
+    /// That the key is taken.
     pub fn remembered(
         &self,
         namespace: &Name,
         submitter: &Name,
         key: &IdempotencyKey,
-    ) -> Option<TaskId> {
-        let scope = (namespace.clone(), submitter.clone(), key.key.clone(), key.part);
-        let remembered = self.idempotency.get(&scope)?;
-        let same = remembered.until > self.at() && remembered.body_hash == key.body_hash;
-        same.then_some(remembered.root)
+    ) -> Result<Option<TaskId>, Rejection> {
+        let (now, first) =
+            (self.at(), (namespace.clone(), submitter.clone(), key.key.clone(), None));
+        if let Some(task) = self.taken_by(now, &first, key) {
+            return Err(Rejection::IdempotencyConflict { key: key.key.clone(), task });
+        }
+        let scope = (first.0, first.1, first.2, key.part);
+        let known = self.idempotency.get(&scope).filter(|known| known.until > now);
+        Ok(known.map(|known| known.root))
     }
 
     /// That an agent is heard of now, if it is for the first time.
@@ -96,22 +103,24 @@ impl State {
         arrives.then_some(Event::AgentArrived { agent: id })
     }
 
-    /// What another body became that came under this plan's idempotency key. All parts of a body
+    /// What another body became that came under this key. All parts of a body
     /// share its hash, so any part that is remembered speaks for all.
-    fn taken_by(&self, moment: &Moment, plan: &Plan) -> Option<TaskId> {
-        let key = plan.idempotency.as_ref()?;
-        let first = scope(plan, key, None);
-        let same = |held: &IdempotencyScope| {
-            (&held.0, &held.1, &held.2) == (&plan.namespace, &plan.submitter, &key.key)
-        };
-        let parts = self.idempotency.range(first..).take_while(|(held, _)| same(held));
-        let remembered = parts.map(|(_, held)| held).find(|held| held.until > moment.at)?;
+    fn taken_by(
+        &self,
+        now: Timestamp,
+        first: &IdempotencyScope,
+        key: &IdempotencyKey,
+    ) -> Option<TaskId> {
+        let same =
+            |held: &IdempotencyScope| (&held.0, &held.1, &held.2) == (&first.0, &first.1, &first.2);
+        let parts = self.idempotency.range(first.clone()..).take_while(|(held, _)| same(held));
+        let remembered = parts.map(|(_, held)| held).find(|held| held.until > now)?;
         (remembered.body_hash != key.body_hash).then_some(remembered.root)
     }
 
     fn decide_submit(&self, moment: &Moment, plan: &Arc<Plan>) -> Result<Vec<Event>, Rejection> {
         if let Some(key) = &plan.idempotency {
-            if let Some(task) = self.taken_by(moment, plan) {
+            if let Some(task) = self.taken_by(moment.at, &scope(plan, key, None), key) {
                 return Err(Rejection::IdempotencyConflict { key: key.key.clone(), task });
             }
             if self.accepted_before(moment, plan).is_some() {

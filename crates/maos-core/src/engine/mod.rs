@@ -228,6 +228,12 @@ impl State {
         self.slot(id).map(|slot| self.tasks[slot].stage.ended())
     }
 
+    /// The attempt of a task that runs, if one does.
+    pub(crate) fn running_attempt(&self, id: TaskId) -> Option<Attempt> {
+        let task = &self.tasks[self.slot(id)?];
+        matches!(task.stage, crate::record::Stage::Running { .. }).then_some(task.attempt)
+    }
+
     /// Every agent that the engine knows, in the order of their ids.
     pub fn agents(&self) -> impl Iterator<Item = AgentRecord> {
         self.agents_by_id.values().map(|slot| self.agents[*slot].record())

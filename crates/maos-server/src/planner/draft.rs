@@ -12,7 +12,7 @@ use maos_api::task::{self, Strategy};
 use maos_api::time::UtcTime;
 use maos_core::ids::AgentId;
 use maos_core::limits::{NAME_CHARS_MAX, PLAN_DEPTH_MAX, PLAN_TASKS_MAX};
-use maos_core::spec::{Amounts, FailurePolicy, Name, Names, Priority, TaskSpec};
+use maos_core::spec::{Amounts, Deadline, FailurePolicy, Name, Names, Priority, TaskSpec};
 use maos_core::time::{Timestamp, WallTime};
 
 use super::PlanContext;
@@ -436,15 +436,25 @@ impl<'a, 'c> Drafts<'a, 'c> {
 
     /// A deadline of the calendar in the engine's time.
     fn deadline(&mut self, deadline: Option<UtcTime>, at: &str) -> Option<When> {
-        let deadline = deadline?;
-        let left_us = deadline.0.saturating_sub(self.ctx.wall.0);
-        if left_us == 0 {
+        let found = deadline_at(deadline?, self.ctx.now, self.ctx.wall);
+        if found.is_none() {
             let dot = if at.is_empty() { "" } else { "." };
-            self.faults.invalid(format!("{at}{dot}deadline"), "must be in the future");
+            self.faults.invalid(format!("{at}{dot}deadline"), PAST_DEADLINE);
         }
-        let engine_at = Timestamp(self.ctx.now.0.saturating_add(left_us));
-        Some(When { at: engine_at, shown: Some(WallTime(deadline.0)) })
+        found.map(|Deadline { at, shown }| When { at, shown: Some(shown) })
     }
+}
+
+/// What is wrong with a deadline that has passed.
+pub const PAST_DEADLINE: &str = "must be in the future";
+
+/// A deadline in the engine's time, which is `now` when the calendar shows `wall`; `None` if it has
+/// passed.
+#[must_use]
+pub fn deadline_at(deadline: UtcTime, now: Timestamp, wall: WallTime) -> Option<Deadline> {
+    let left_us = deadline.0.checked_sub(wall.0).filter(|left_us| *left_us > 0)?;
+    let at = Timestamp(now.0.saturating_add(left_us));
+    Some(Deadline { at, shown: WallTime(deadline.0) })
 }
 
 fn check_size(index: usize, depth: u32, at: &str) -> Result<(), ApiError> {

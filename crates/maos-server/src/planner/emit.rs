@@ -58,7 +58,11 @@ pub(super) fn emit(
         idempotency: ctx.idempotency.clone(),
         tasks: tasks.into_boxed_slice(),
     };
-    Ok(Planned { plan, warnings: drafts.into_warnings(), blobs })
+    let places = match &mut drafts.tasks[..] {
+        [_] => Vec::new(),
+        all => all.iter_mut().map(|draft| std::mem::take(&mut draft.at)).collect(),
+    };
+    Ok(Planned { plan, places, warnings: drafts.into_warnings(), blobs })
 }
 
 /// An index as the plan stores it.

@@ -30,7 +30,7 @@ use maos_core::spec::{
 use maos_core::time::{Timestamp, WallTime};
 use serde_json::value::RawValue;
 
-pub use draft::priority;
+pub use draft::{PAST_DEADLINE, deadline_at, priority};
 pub use emit::DEFAULT_CAPABILITY;
 pub use reference::{ResolveError, resolve};
 
@@ -113,6 +113,9 @@ pub struct PlanContext<'c> {
 pub struct Planned {
     /// The graph.
     pub plan: Plan,
+    /// Each task's place in the body, such as `subtasks[1].`; empty for the body itself, and as a
+    /// whole if there is nothing else.
+    pub places: Vec<String>,
     /// What the answer should mention.
     pub warnings: Vec<String>,
     /// Payloads too large to be inline, with their BLAKE3 hashes. They must be durable before the

@@ -12,7 +12,7 @@ use maos_core::ids::{AgentId, TaskId};
 use maos_core::payload::Payload;
 use maos_core::record::TaskRecord;
 use maos_core::rejection::Rejection;
-use maos_core::spec::{AgentSpec, Amounts, Limits, Names, Runtime, TaskPatch};
+use maos_core::spec::{AgentSpec, Amounts, Bound, Limits, Names, Patience, Runtime, TaskPatch};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use std::sync::Arc;
@@ -23,7 +23,8 @@ use crate::planner;
 
 impl Service {
     /// Changes a task. Priority, tags and metadata at any time, as far as they mean anything;
-    /// parameters and limits until it starts.
+    /// parameters and limits until it starts, its deadline and the other bounds in time until it
+    /// ends.
     ///
     /// # Errors
     /// What is wrong with the request, or what can no longer be changed.
@@ -35,6 +36,7 @@ impl Service {
             let record = self.record(task, Duration::ZERO).await?;
             self.check_parameters(&record, parameters).await?;
         }
+        let patience = self.patience(&given)?;
         let mut warnings = given.warnings;
         let resources = given.resource_requirements.map(|amounts| {
             Amounts::new(amounts.into_iter().map(|(kind, milli)| (kind.into(), milli)))
@@ -54,6 +56,7 @@ impl Service {
             tags: given.tags.map(|tags| Names::new(tags.into_iter().map(Into::into))),
             metadata: self.keep_object(given.metadata).await?,
             limits: (limits != Limits::default()).then_some(limits),
+            patience,
         };
         let record = self.run_on(task, Command::Amend { task, patch: Box::new(patch) }).await?;
         let envelope = self.envelope(&record, "task changed".to_owned()).await?;
@@ -115,6 +118,20 @@ impl Service {
         Ok(AgentEnvelope { message, warnings, ..answer })
     }
 
+    fn patience(&self, given: &amend::TaskPatch<'_>) -> Result<Patience, ApiError> {
+        let ms = |bound: amend::Bound<u64>| core_bound(bound.map(|seconds| seconds * 1_000));
+        let deadline = match given.deadline {
+            Some(amend::Bound::Set(at)) => Some(Bound::Set(self.inner.planning.deadline(at)?)),
+            Some(amend::Bound::Lifted) => Some(Bound::Lifted),
+            None => None,
+        };
+        Ok(Patience {
+            deadline,
+            queue_timeout_ms: given.queue_timeout_seconds.map(ms),
+            no_progress_ms: given.no_progress_seconds.map(ms),
+        })
+    }
+
     async fn keep_object(&self, object: Option<&RawValue>) -> Result<Option<Payload>, ApiError> {
         let Some(object) = object else { return Ok(None) };
         let document = object.get().as_bytes().to_vec();
@@ -150,5 +167,12 @@ impl Service {
             Some(key) => Err(fault(format!("cannot refer to `{key}`: it did not when planned"))),
             None => Ok(()),
         }
+    }
+}
+
+fn core_bound<T>(bound: amend::Bound<T>) -> Bound<T> {
+    match bound {
+        amend::Bound::Set(bound) => Bound::Set(bound),
+        amend::Bound::Lifted => Bound::Lifted,
     }
 }

@@ -1,6 +1,7 @@
 //! Many submissions at once: each is taken or refused by itself, and those that are taken become
 //! durable together.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use maos_api::document;
@@ -14,6 +15,7 @@ use maos_core::rejection::Rejection;
 use maos_core::spec::IdempotencyKey;
 use uuid::Uuid;
 
+use super::keyed::Refusals;
 use super::planning::Envelope;
 use super::tasks::blocking;
 use super::{Service, SubmitOptions, faults};
@@ -31,8 +33,8 @@ struct List {
 
 impl Service {
     /// Takes many submissions, a list of bodies of `POST /api/v1/tasks`, in one commit. An
-    /// idempotency key covers the whole list: sent again, what was accepted is named again and what
-    /// was refused is looked at anew.
+    /// idempotency key covers the whole list: sent again, what was accepted is named again, and
+    /// what was refused is refused again, unless it was to be tried later.
     ///
     /// # Errors
     /// That the body is no such list, that its key came with another one, or that nothing is taken
@@ -50,9 +52,27 @@ impl Service {
         } else {
             service.plan_all(body.as_ref(), &options)?
         };
+        self.admit(key, planned).await
+    }
+
+    async fn admit(
+        &self,
+        key: Option<IdempotencyKey>,
+        planned: Vec<Result<Planned, ApiError>>,
+    ) -> Result<Vec<BatchResult>, ApiError> {
+        let first = match &key {
+            Some(key) => self.first_refusals(key).await?,
+            None => None,
+        };
+        let before: HashMap<usize, &BatchResult> =
+            first.iter().flat_map(Refusals::places).collect();
         let mut results = Vec::with_capacity(planned.len());
         let (mut commands, mut places) = (Vec::new(), Vec::new());
         for (place, planned) in planned.into_iter().enumerate() {
+            if let Some(refusal) = before.get(&place) {
+                results.push((*refusal).clone());
+                continue;
+            }
             match planned {
                 Ok(planned) => {
                     let kept = self.inner.payloads.keep_all(planned.blobs).await;
@@ -85,6 +105,9 @@ impl Service {
                 }
                 Err(rejection) => refused(faults::rejected(&rejection)),
             };
+        }
+        if let Some(key) = key.filter(|_| first.is_none()) {
+            self.keep_refusals(&key, &mut results).await?;
         }
         Ok(results)
     }

@@ -60,17 +60,7 @@ pub(super) fn rejected(rejection: &Rejection) -> ApiError {
             with_task(ErrorCode::IdempotencyConflict, *task)
         }
         Rejection::OverCapacity { kind, wanted_milli, capacity_milli } => {
-            let (wanted, capacity) =
-                (super::present::milli(*wanted_milli), super::present::milli(*capacity_milli));
-            let what = format!("`{kind}`: {wanted} is wanted, there is {capacity} in all");
-            let message = format!(
-                "{what}\nhint: ask for less, or raise its capacity: \
-                 `[resources]` of the configuration, or `PATCH /api/v1/resources/{{id}}`"
-            );
-            let fields = serde_json::json!({ format!("resource_requirements.{kind}"): what });
-            ApiError::new(ErrorCode::OverCapacity, message)
-                .with("fields", fields)
-                .with("capacity", capacity)
+            over_capacity("", kind, *wanted_milli, *capacity_milli)
         }
         Rejection::NotEnoughLeft { .. }
         | Rejection::NothingReserved { .. }
@@ -86,6 +76,27 @@ pub(super) fn rejected(rejection: &Rejection) -> ApiError {
         Rejection::NotLeader => ApiError::new(ErrorCode::NotLeader, message),
         Rejection::TaskExists(_) => internal(&message),
     }
+}
+
+/// A requirement that could never be met, of the task at `place` in the body.
+pub(super) fn over_capacity(
+    place: &str,
+    kind: &str,
+    wanted_milli: u64,
+    capacity_milli: u64,
+) -> ApiError {
+    let (wanted, capacity) =
+        (super::present::milli(wanted_milli), super::present::milli(capacity_milli));
+    let field = format!("{place}resource_requirements.{kind}");
+    let whose = if place.is_empty() { kind } else { &field };
+    let what = format!("`{whose}`: {wanted} is wanted, there is {capacity} in all");
+    let message = format!(
+        "{what}\nhint: ask for less, or raise its capacity: \
+         `[resources]` of the configuration, or `PATCH /api/v1/resources/{{id}}`"
+    );
+    ApiError::new(ErrorCode::OverCapacity, message)
+        .with_field(&field, what)
+        .with("capacity", capacity)
 }
 
 /// Refusals about documents of the shell and about resources that somebody holds.

@@ -6,10 +6,11 @@
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 
-use maos_api::error::ApiError;
+use maos_api::error::{ApiError, ErrorCode};
 use maos_api::submission::{self, Bounds};
+use maos_api::time::UtcTime;
 use maos_core::ids::AgentId;
-use maos_core::spec::{AgentSpec, IdempotencyKey, Runtime, TaskSpec, TraceContext};
+use maos_core::spec::{AgentSpec, Deadline, IdempotencyKey, Runtime, TaskSpec, TraceContext};
 use maos_core::time::WallTime;
 use serde_json::value::RawValue;
 
@@ -70,7 +71,7 @@ impl Planning {
         let parsed = submission::parse(body, &self.bounds)?;
         let mut planned =
             self.with_context(envelope, |context| planner::plan(parsed, context, &mut new_id))?;
-        self.kinds().check_plan(&planned.plan, &mut planned.warnings)?;
+        self.kinds().check_plan(&planned.plan, &planned.places, &mut planned.warnings)?;
         self.abilities.check_plan(&planned.plan, &mut planned.warnings);
         Ok(planned)
     }
@@ -85,6 +86,17 @@ impl Planning {
         let envelope = Envelope { trace: task.rare().trace.clone(), ..Envelope::default() };
         self.with_context(envelope, |context| {
             planner::expand(task, answer, most, context, &mut new_id)
+        })
+    }
+
+    /// A deadline of the calendar in the engine's time.
+    pub(super) fn deadline(&self, deadline: UtcTime) -> Result<Deadline, ApiError> {
+        let wall = WallTime(super::now().0);
+        let found = planner::deadline_at(deadline, self.driver.engine_time(wall), wall);
+        found.ok_or_else(|| {
+            let what = planner::PAST_DEADLINE;
+            let message = format!("`deadline` {what}");
+            ApiError::new(ErrorCode::ValidationFailed, message).with_field("deadline", what)
         })
     }
 

@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 
 use maos_api::error::{ApiError, ErrorCode};
 use maos_api::events::PoolEvent;
+use maos_api::explain::Blocker;
 use maos_api::pool::{self, Pool, PoolEnvelope, PoolList, PoolSettings};
 use maos_core::command::{Command, Expect};
 use maos_core::event::AgentEnd;
 use maos_core::ids::AgentId;
 use maos_core::node::{Answer, Echo, Query};
 use maos_core::payload::Payload;
-use maos_core::record::EntryRecord;
+use maos_core::record::{EntryRecord, Stage, TaskRecord};
 use maos_core::spec::{AgentSpec, Name, Names, Runtime};
 use maos_core::view::PoolView;
 use serde::{Deserialize, Serialize};
@@ -25,7 +26,7 @@ use tracing::{info, warn};
 use super::attendant::Attendant;
 use super::planning::{NAMESPACE, SUBMITTER};
 use super::start::member;
-use super::{Service, faults, now};
+use super::{Service, faults, now, present};
 use crate::config::PoolConfig;
 
 /// What was set through the API instead of what the configuration says.
@@ -185,12 +186,16 @@ fn within(room: &Room, wanted: u32) -> Result<(u32, Option<String>), String> {
     if wanted <= free {
         return Ok((wanted, None));
     }
-    let held = format!("`api.max_agents` is {bound}, and there are {there} agents");
+    let held = bound_reached(*bound, *there);
     match free {
         // Without the number that is wanted, which goes with the queue: it is told once.
         0 => Err(format!("more are wanted and none can start: {held}")),
         _ => Ok((free, Some(format!("{wanted} more are wanted and {free} can start: {held}")))),
     }
+}
+
+fn bound_reached(bound: u32, there: u32) -> String {
+    format!("`api.max_agents` is {bound}, and there are {there} agents")
 }
 
 /// How many agents of our own there are, and may be.
@@ -480,6 +485,42 @@ impl Service {
             // What keeps the pool as it is may keep this from the journal as well.
             Err(fault) => warn!(pool = plan.name, "that could not be kept: {fault}"),
         }
+    }
+
+    /// What keeps the pools from growing whose agents could do a task that waits for one.
+    pub(super) async fn pools_held(
+        &self,
+        record: &TaskRecord,
+        blockers: &[Blocker],
+    ) -> Result<Option<Blocker>, ApiError> {
+        let needs_agent = |blocker: &Blocker| matches!(&*blocker.kind, "no_agent" | "agents_busy");
+        if !matches!(record.stage, Stage::Ready { .. }) || !blockers.iter().any(needs_agent) {
+            return Ok(None);
+        }
+        let Room { there, bound } = self.room().await?;
+        if there < bound {
+            return Ok(None);
+        }
+        let plans = self.plans_of_pools().await?;
+        let views = self.views(&plans).await?;
+        let could = |(plan, view): &(&Plan, &PoolView)| {
+            view.waiting > 0
+                && agents_count(view) < plan.settings.max
+                && plan.model.can_do(&record.plan.namespace, &record.spec.demand)
+        };
+        let names = plans.iter().zip(&views).filter(could);
+        let names: Vec<String> = names.map(|(plan, _)| format!("`{}`", plan.name)).collect();
+        let message = format!("no agent can be added to the pool {}", names.join(", nor to "));
+        Ok((!names.is_empty()).then(|| Blocker {
+            kind: "agents_bound".to_owned(),
+            message: format!("{message}: {}", bound_reached(bound, there)),
+            since: present::time(record.times.ready.unwrap_or(record.times.created)),
+            held_by: Vec::new(),
+            unblock: "the end of an agent that is not needed, a higher `api.max_agents`, or a \
+                      worker that can do it"
+                .to_owned(),
+            until: None,
+        }))
     }
 
     async fn room(&self) -> Result<Room, ApiError> {

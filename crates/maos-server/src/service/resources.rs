@@ -114,16 +114,29 @@ impl Kinds {
         refused.map_or(Ok(()), Err)
     }
 
-    /// The same for all tasks of a plan.
+    /// The same for all tasks of a plan, and whether there is as much at all: the engine, which
+    /// looks at that again, does not know their places in the body.
     pub(super) fn check_plan(
         &self,
         plan: &Plan,
+        places: &[String],
         warnings: &mut Vec<String>,
     ) -> Result<(), ApiError> {
-        let demands = plan.tasks.iter().map(|task| &task.spec.demand.resources);
-        demands
-            .filter(|resources| !resources.is_empty())
-            .try_for_each(|resources| self.check("resource_requirements", resources, warnings))
+        for (index, task) in plan.tasks.iter().enumerate() {
+            let resources = &task.spec.demand.resources;
+            if resources.is_empty() {
+                continue;
+            }
+            let place = places.get(index).map_or("", String::as_str);
+            self.check(&format!("{place}resource_requirements"), resources, warnings)?;
+            for (kind, milli) in resources.iter() {
+                let capacity = self.0.get(kind).map(|kind| present::thousandths(kind.capacity));
+                if let Some(capacity) = capacity.filter(|capacity| milli > *capacity) {
+                    return Err(faults::over_capacity(place, kind, milli, capacity));
+                }
+            }
+        }
+        Ok(())
     }
 }
 

@@ -290,6 +290,13 @@ impl Service {
             }
             ApiError { message: format!("`task`: {}", why.message), ..why }
         })?;
+        let mut faults = Faults::default();
+        for (task, place) in planned.plan.tasks.iter().zip(&planned.places).skip(1) {
+            if task.spec.rare().deadline.is_some() {
+                faults.invalid(format!("task.{place}deadline"), schedule::NO_DEADLINE);
+            }
+        }
+        faults.check()?;
         Ok(planned.warnings)
     }
 

@@ -321,6 +321,7 @@ impl Service {
             blocker.unblock = self.what_would_serve(&record);
         }
         blockers.extend(self.targets_away(&record, &blockers).await);
+        blockers.extend(self.pools_held(&record, &blockers).await?);
         Ok(Explanation { task_id: id, status, waiting, blockers })
     }
 

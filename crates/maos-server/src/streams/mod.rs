@@ -119,11 +119,11 @@ pub struct Appended {
 pub struct Totals {
     /// Streams.
     pub streams: u64,
-    /// Entries of all of them.
+    /// Entries of all of them that have not expired.
     pub entries: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Entries that the slowest reader of each stream has not acknowledged, at the most.
+    /// Those of them that the slowest reader of each stream has not acknowledged.
     pub unread: u64,
 }
 

@@ -272,11 +272,32 @@ fn with_readers(db: &Connection, id: i64, found: Standing) -> rusqlite::Result<S
     Ok(Standing { entries, bytes, readers, ..found })
 }
 
+/// What has expired and is not cleared away yet counts nowhere. Offsets tell how many entries wait
+/// for a reader where none is missing between; elsewhere they are counted one by one.
+const TOTALS: &str = "
+    WITH expired AS MATERIALIZED (
+        SELECT stream, count(*) AS entries, sum(length(sealed)) AS bytes
+        FROM entries INDEXED BY entries_by_expiry
+        WHERE expires IS NOT NULL AND expires <= ?1 GROUP BY stream
+    ), slowest AS MATERIALIZED (
+        SELECT stream, min(acknowledged) AS seen FROM readers GROUP BY stream
+    )
+    SELECT count(*),
+           coalesce(sum(max(streams.entries - coalesce(expired.entries, 0), 0)), 0),
+           coalesce(sum(max(streams.bytes - coalesce(expired.bytes, 0), 0)), 0),
+           coalesce(sum(CASE
+               WHEN seen IS NULL THEN max(streams.entries - coalesce(expired.entries, 0), 0)
+               WHEN expired.entries IS NULL AND streams.entries = next - (
+                   SELECT min(offset) FROM entries WHERE stream = streams.id)
+               THEN min(streams.entries, next - seen)
+               ELSE (SELECT count(*) FROM entries WHERE stream = streams.id AND offset >= seen
+                     AND (expires IS NULL OR expires > ?1))
+           END), 0)
+    FROM streams LEFT JOIN expired ON expired.stream = streams.id
+    LEFT JOIN slowest ON slowest.stream = streams.id";
+
 pub(super) fn totals(db: &Connection) -> rusqlite::Result<Totals> {
-    let sql = "SELECT count(*), coalesce(sum(entries), 0), coalesce(sum(bytes), 0),
-               coalesce(sum(min(entries, next - coalesce((SELECT min(acknowledged) FROM readers
-                   WHERE stream = streams.id), 0))), 0) FROM streams";
-    db.query_row(sql, (), |row| {
+    db.query_row(TOTALS, [now()], |row| {
         let (streams, entries) = (row.get(0)?, row.get(1)?);
         Ok(Totals { streams, entries, bytes: row.get(2)?, unread: row.get(3)? })
     })

@@ -129,8 +129,31 @@ async fn what_has_expired_is_not_read_and_makes_room() {
     streams.acknowledge("a", "r", 0).await.unwrap();
     let held = streams.standings("", "", 9).unwrap();
     assert_eq!((held[0].entries, held[0].readers[0].waiting), (1, 1), "what is read: {held:?}");
+    let all = streams.totals().unwrap();
+    assert_eq!((all.entries, all.unread, all.bytes), (1, 1, held[0].bytes), "the same in all");
     let taken = streams.append("a", vec![far], Room::Unread(2), None).await.unwrap();
     assert_eq!(taken.first, 2);
+}
+
+#[tokio::test]
+async fn totals_are_those_of_what_can_still_be_read() {
+    let (streams, _folder) = opened(SMALL);
+    let new = || entry("new");
+    let old = || Entry { expires: Some(1), body: b"old".to_vec() };
+    let unread = || streams.totals().unwrap().unread;
+    streams.append("unread", vec![old(), new(), new()], Room::Any, None).await.unwrap();
+    assert_eq!(unread(), 2);
+    let mixed = vec![new(), old(), new(), old(), new()];
+    streams.append("mixed", mixed, Room::Any, None).await.unwrap();
+    for (acknowledged, left) in [(1, 2), (3, 1), (5, 0)] {
+        streams.acknowledge("mixed", "r", acknowledged).await.unwrap();
+        assert_eq!(unread(), 2 + left, "after {acknowledged}");
+    }
+    streams.acknowledge("mixed", "slow", 2).await.unwrap();
+    assert_eq!(unread(), 2 + 2, "the slowest one counts");
+    streams.append("whole", vec![new(), new()], Room::Any, None).await.unwrap();
+    streams.acknowledge("whole", "r", 1).await.unwrap();
+    assert_eq!((unread(), streams.totals().unwrap().entries), (2 + 2 + 1, 2 + 3 + 2));
 }
 
 #[tokio::test]

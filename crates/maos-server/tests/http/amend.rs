@@ -53,6 +53,43 @@ async fn a_waiting_task_can_become_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn bounds_in_time_can_be_set_moved_and_lifted_until_the_end() {
+    let house = House::open().await;
+    let body = json!({"name": "n", "required_capabilities": ["rare"]});
+    let id = id_of(&house.submit(&body).await);
+    let fields = ["deadline", "queue_timeout_seconds", "no_progress_seconds"];
+    let change = json!({"deadline": "2100-01-01T01:00:00+01:00", "queue_timeout_seconds": 60,
+        "no_progress_seconds": 50});
+    let (status, changed) = patch(&house, &id, change).await;
+    assert_eq!(status, 200, "{changed}");
+    let shown = |task: &Value| fields.map(|field| task[field].clone());
+    let expected = [json!("2100-01-01T00:00:00Z"), json!(60), json!(50)];
+    assert_eq!(shown(&changed["task"]), expected);
+    assert!(changed["warnings"].is_null(), "{changed}");
+    let house = house.reopen().await;
+    let path = format!("/api/v1/tasks/{id}");
+    assert_eq!(shown(&house.get(&path).await.body["task"]), expected);
+    let lifted = json!({"deadline": null, "queue_timeout_seconds": null});
+    let (_, changed) = patch(&house, &id, lifted).await;
+    assert_eq!(shown(&changed["task"]), [Value::Null, Value::Null, json!(50)]);
+    for (change, field, fault) in [
+        (json!({"deadline": "2020-01-01T00:00:00Z"}), fields[0], "must be in the future"),
+        (json!({"deadline": "soon"}), fields[0], "must be a time"),
+        (json!({"queue_timeout_seconds": 0}), fields[1], "must be 1 to"),
+        (json!({"no_progress_seconds": "1"}), fields[2], "must be an integer"),
+    ] {
+        let (status, refused) = patch(&house, &id, change).await;
+        let found = refused["details"]["fields"][field].as_str().unwrap_or_default();
+        assert_eq!((status, found.contains(fault)), (422, true), "{refused}");
+    }
+    let (status, _) = patch(&house, &id, json!({"queue_timeout_seconds": 1})).await;
+    assert_eq!(status, 200);
+    assert_eq!(house.ended(&id).await["error_kind"], "QUEUE_TIMED_OUT");
+    let (status, refused) = patch(&house, &id, json!({"deadline": null})).await;
+    assert_eq!((status, &refused["error_code"]), (409, &json!("TASK_FIXED")), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_higher_priority_overtakes_and_reaches_the_subtasks() {
     let house = House::open().await;
     let steps = json!({"name": "plan", "decomposition_strategy": "parallel",

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::house::House;
 
 const BATCH: &str = "/api/v1/tasks/batch";
+const OVER: &str = "OVER_CAPACITY";
 const CONFLICT: &str = "IDEMPOTENCY_CONFLICT";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -72,6 +73,42 @@ async fn what_was_accepted_is_not_refused_when_it_comes_again() {
     let waited = house.keyed("/api/v1/tasks?wait_seconds=30", "one", &noop).await;
     assert_eq!(waited.body["task"]["status"], "completed", "{}", waited.body);
     assert_eq!(house.keyed(BATCH, "many", &all).await.body, listed.body);
+    // That the key is taken is told before what is wrong with another body.
+    let other = house.keyed("/api/v1/tasks", "one", &json!({"name": " "})).await;
+    assert_eq!((other.status, &other.body["error_code"]), (409, &json!(CONFLICT)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_refused_is_not_accepted_when_it_comes_again() {
+    let house = House::open().await;
+    let seats = |capacity: u64| {
+        json!({"resource_type": "custom", "name": "seats",
+        "capacity": capacity})
+    };
+    house.call("POST", "/api/v1/resources", Some(&seats(1))).await;
+    let much = json!({"name": "n", "resource_requirements": {"seats": 2}});
+    let (mixed, refused) = (json!([much, {"name": "a"}, {"name": " "}]), json!([much, much]));
+    let first = house.keyed(BATCH, "mixed", &mixed).await.body;
+    let none = house.keyed(BATCH, "none", &refused).await.body;
+    assert_eq!((&first[0]["error_code"], &none[1]["error_code"]), (&json!(OVER), &json!(OVER)));
+    // By now all of it could be accepted.
+    house.call("POST", "/api/v1/resources", Some(&seats(9))).await;
+    let house = house.reopen().await;
+    assert_eq!(house.keyed(BATCH, "mixed", &mixed).await.body, first);
+    assert_eq!(house.keyed(BATCH, "none", &refused).await.body, none);
+    assert_eq!(house.get("/api/v1/tasks").await.body["total_items"], 1);
+    let fresh = house.keyed(BATCH, "other", &refused).await.body;
+    assert!(fresh[0]["task_id"].is_string(), "{fresh}");
+    // A key is that of its first body also where nothing was accepted of it.
+    for (key, other) in [("none", &mixed), ("other", &json!([{"name": " "}]))] {
+        let conflict = house.keyed(BATCH, key, other).await;
+        assert_eq!((conflict.status, &conflict.body["error_code"]), (409, &json!(CONFLICT)));
+    }
+    // So many different refusals are more than is remembered; those left out are looked at anew.
+    let many: Vec<Value> = (0..1_000).map(|n| json!({"name": n, "tags": "x".repeat(n)})).collect();
+    let many = Value::from(many);
+    let again = house.keyed(BATCH, "many", &many).await;
+    assert_eq!(house.keyed(BATCH, "many", &many).await.body, again.body);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -74,6 +74,14 @@ async fn wrong_submissions_are_refused_and_change_nothing() {
     }
     let over = post(&house, over.to_string()).await.body;
     assert!(over["error"].as_str().unwrap().contains("hint: ask for less"), "{over}");
+    let much = json!({"name": "much", "resource_requirements": {"cpu_cores": 101}});
+    let subtasks = json!([{"name": "b"}, {"name": "c", "subtasks": [much]}]);
+    let below = json!({"name": "a", "subtasks": subtasks});
+    let below = post(&house, below.to_string()).await;
+    check(&below, 422, "OVER_CAPACITY");
+    let field = "subtasks[1].subtasks[0].resource_requirements.cpu_cores";
+    assert!(below.body["error"].as_str().unwrap().contains(field), "{}", below.body);
+    assert!(below.body["details"]["fields"][field].is_string(), "{}", below.body);
     let large = vec![b' '; (4 << 20) + 1];
     check(&post(&house, large).await, 413, "BODY_TOO_LARGE");
     let metrics = house.get("/api/v1/system/metrics").await.body;

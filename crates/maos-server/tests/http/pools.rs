@@ -148,6 +148,17 @@ async fn a_pool_grows_by_what_there_is_room_for_and_names_the_bound_that_holds_i
     let reason = held["reason"].as_str().unwrap();
     assert!(reason.contains("none can start: `api.max_agents` is 3, and there are"), "{reason}");
     assert_eq!(pool(&house).await["last_decision"]["reason"], held["reason"]);
+    let ready = house.get("/api/v1/tasks?status=ready").await.body["items"][0].clone();
+    let path = format!("/api/v1/tasks/{}/explain", ready["id"].as_str().unwrap());
+    let why = house.get(&path).await.body;
+    let blockers = why["blockers"].as_array().unwrap();
+    let bound = blockers.iter().find(|blocker| blocker["kind"] == "agents_bound").expect("it is");
+    let message = bound["message"].as_str().unwrap();
+    assert!(message.contains("`small`: `api.max_agents` is 3, and there are 3 agents"), "{why}");
+    assert!(bound["unblock"].as_str().unwrap().contains("a higher `api.max_agents`"), "{why}");
+    house.call("PUT", "/api/v1/pools/small", Some(&json!({"max": 2}))).await;
+    let why = house.get(&path).await.body;
+    assert!(!why.to_string().contains("agents_bound"), "more would not help: {why}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

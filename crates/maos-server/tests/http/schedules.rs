@@ -90,6 +90,13 @@ async fn what_could_never_run_is_refused_with_its_place() {
             422,
             "task.deadline",
         ),
+        (
+            json!({"name": "n", "every_seconds": 60, "task": {"name": "t", "subtasks": [
+                {"name": "a"}, {"name": "b", "decomposition_strategy": "parallel", "parameters":
+                {"items": [{"name": "c", "deadline": "2999-01-01T00:00:00Z"}]}}]}}),
+            422,
+            "task.subtasks[1].parameters.items[0].deadline",
+        ),
     ] {
         let answer = house.call("POST", SCHEDULES, Some(&body)).await;
         assert_eq!(answer.status, status, "{body}");

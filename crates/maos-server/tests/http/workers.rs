@@ -198,6 +198,22 @@ async fn an_outcome_after_the_attempts_time_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn patience_with_a_running_task_can_be_lost() {
+    let house = House::open().await;
+    let worker = Worker::register(&house, 1).await;
+    let id = id_of(&house.submit(&json!({"name": "hangs", "max_retries": 0})).await);
+    let task = worker.fetch().await;
+    let path = format!("/api/v1/tasks/{id}");
+    for change in [json!({"no_progress_seconds": 3_600}), json!({"no_progress_seconds": 1})] {
+        let changed = house.call("PATCH", &path, Some(&change)).await;
+        assert_eq!(changed.status, 200, "{}", changed.body);
+    }
+    let told = worker.poll(json!({"holding": [held(&task)], "wait_ms": 20_000})).await;
+    assert_eq!(told["cancel"], json!([held(&task)]));
+    assert_eq!(house.ended(&id).await["error_kind"], "NO_PROGRESS");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_second_incarnation_takes_over_and_fences_the_first() {
     let house = House::open().await;
     let old = Worker::register(&house, 2).await;

@@ -43,6 +43,49 @@ fn limits_are_fixed_at_the_first_start_and_the_rest_is_not() {
     assert!(bench.try_run(amend(1, late)).is_err(), "it has nothing left to overtake");
 }
 
+fn patient(patience: Patience) -> TaskPatch {
+    TaskPatch { patience, ..TaskPatch::default() }
+}
+
+fn until(ms: u64) -> Option<Bound<Deadline>> {
+    Some(Bound::Set(Deadline { at: Timestamp(ms * 1_000), shown: WallTime(7) }))
+}
+
+#[test]
+fn patience_changes_at_once_for_what_waits_and_for_what_runs() {
+    let mut bench = Bench::new();
+    (1..4).for_each(|id| drop(bench.run(single(id, spec("a")))));
+    let ms = |ms| Some(Bound::Set(ms));
+    let waits = Patience { queue_timeout_ms: ms(300), ..Patience::default() };
+    (1..3).for_each(|id| drop(bench.run(amend(id, patient(waits)))));
+    let lifted = Patience { queue_timeout_ms: Some(Bound::Lifted), ..Patience::default() };
+    bench.run(amend(2, patient(lifted)));
+    let ends = Patience { deadline: until(bench.now_ms + 900), ..Patience::default() };
+    (2..4).for_each(|id| drop(bench.run(amend(id, patient(ends)))));
+    assert_eq!(bench.run(amend(3, patient(ends))), [], "it is so already");
+    let shown = bench.state.task(TaskId(3)).unwrap().spec.rare().ends_by;
+    assert_eq!(shown, Some(WallTime(7)));
+    bench.later(300);
+    assert_eq!(bench.states(&[1, 2, 3]), ["failed", "ready", "ready"]);
+    bench.run(Command::RegisterAgent { agent: agent(1, 1, Runtime::Command) });
+    assert_eq!(bench.states(&[2, 3]), ["running", "ready"]);
+    let for_ever = Patience { deadline: Some(Bound::Lifted), ..Patience::default() };
+    bench.run(amend(3, patient(for_ever)));
+    bench.later(600);
+    let Stage::Failed(failure) = bench.stage(2) else { panic!() };
+    assert_eq!(failure.kind, FailureKind::DeadlineExceeded);
+    assert!(bench.state.task(TaskId(3)).unwrap().spec.rare.is_none(), "nothing is left of it");
+    let late = bench.try_run(amend(2, patient(ends))).unwrap_err();
+    assert!(late.contains("can no longer be changed: it is failed"), "{late}");
+    let since = Patience { queue_timeout_ms: ms(1), ..Patience::default() };
+    bench.run(family(FailurePolicy::FailFast, &[&[]]));
+    let planned = bench.try_run(amend(10, patient(since))).unwrap_err();
+    assert!(planned.contains("its subtasks have their own"), "{planned}");
+    let now = Patience { deadline: until(bench.now_ms), ..Patience::default() };
+    bench.run(amend(10, patient(now)));
+    assert_eq!(bench.states(&[10, 11]), ["failed", "cancelled"]);
+}
+
 #[test]
 fn a_priority_reaches_what_is_below_and_moves_it_ahead() {
     let mut bench = Bench { now_ms: 100_000_000, ..Bench::new() };

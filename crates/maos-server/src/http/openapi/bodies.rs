@@ -122,9 +122,6 @@ pub(super) fn submission() -> Value {
         "required_capabilities": optional(capabilities(0)),
         "agent_type": optional(word()),
         "agent_id": optional(uuid()),
-        "queue_timeout_seconds": optional(integer(1, WAIT_SECONDS_MAX)),
-        "no_progress_seconds": optional(integer(1, WAIT_SECONDS_MAX)),
-        "deadline": optional(time()),
         "run_at": optional(time()),
         "delay_seconds": optional(integer(0, WAIT_SECONDS_MAX)),
         "on_failure": optional(words(OnFailure::ALL.map(OnFailure::name))),
@@ -137,12 +134,21 @@ pub(super) fn submission() -> Value {
                 `depends_on`, or whatever else a plan's entry may be."},
         },
     });
-    object(&["name"], with(limits_of_a_task(), ours))
+    object(&["name"], with(limits_of_a_task(), with(patience(), ours)))
+}
+
+/// Bounds in time that not every task has.
+fn patience() -> Value {
+    json!({
+        "queue_timeout_seconds": optional(integer(1, WAIT_SECONDS_MAX)),
+        "no_progress_seconds": optional(integer(1, WAIT_SECONDS_MAX)),
+        "deadline": optional(time()),
+    })
 }
 
 /// What may be changed in a task.
 pub(super) fn amendment() -> Value {
-    let mut schema = object(&[], limits_of_a_task());
+    let mut schema = object(&[], with(limits_of_a_task(), patience()));
     schema["minProperties"] = 1.into();
     schema
 }

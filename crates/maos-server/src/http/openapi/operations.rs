@@ -149,8 +149,9 @@ fn tasks() -> Vec<Operation> {
         idempotent(post(paths::TASKS_BATCH, "submit_tasks", "Submit many tasks in one commit"))
             .says(
                 "Each is taken or refused by itself. An `Idempotency-Key` covers the whole list: \
-                 sent again, what was accepted is named again, what was refused is looked at anew; \
-                 another list under the same key is refused whole.",
+                 sent again, what was accepted is named again, and what was refused is refused \
+                 again, unless it was to be tried later; another list under the same key is \
+                 refused whole.",
             )
             .body(bodies::batch(), json!([example]))
             .answers_list::<BatchResult>(),
@@ -170,7 +171,9 @@ fn task() -> Vec<Operation> {
         patch(paths::TASK, "change_task", "Change a task")
             .says(
                 "Priority, tags and metadata; parameters and limits until its first attempt \
-                 starts.",
+                 starts; `deadline`, `queue_timeout_seconds` and `no_progress_seconds` until it \
+                 ends, at once, and null takes them away. Those of a task with subtasks are its \
+                 subtasks', but for the deadline.",
             )
             .body(bodies::amendment(), amended)
             .answers::<TaskEnvelope>()
