@@ -31,6 +31,9 @@ const CHUNK_BYTES: usize = 1 << 17;
 /// makes turns rare, but whoever has one keeps it for a tick of the scheduler, often 4 ms, and the
 /// engine would be held up by as much.
 const PAUSE: Duration = Duration::from_micros(50);
+/// Bytes that a file becomes shorter by at a time before it is removed. To free the pages of a
+/// large one takes tenths of a second, for which the kernel keeps the processor as well.
+const FREED_BYTES: u64 = 1 << 20;
 /// Chunks after which what was written is brought to disk: a commit of the journal that comes
 /// meanwhile waits for no more than that.
 const CHUNKS_PER_SYNC: u32 = 64;
@@ -179,7 +182,8 @@ impl Checkpoints {
             write_whole(&path, &text).map_err(|fault| io(&path, fault))?;
             Ok(manifest)
         });
-        drop(fs::remove_file(&copy));
+        // What is left of it, if that fails, goes at the next start.
+        drop(remove_in_parts(&copy));
         if made.is_err() {
             for end in ["data.partial", "data", "documents"] {
                 drop(fs::remove_file(self.file(id, end)));
@@ -198,7 +202,7 @@ impl Checkpoints {
         // The manifest first: what is left without it is not listed.
         for end in ["json", "documents", "data"] {
             let path = self.file(id, end);
-            match fs::remove_file(&path) {
+            match remove_in_parts(&path) {
                 Ok(()) => there = true,
                 Err(fault) if fault.kind() == ErrorKind::NotFound => {}
                 Err(fault) => return Err(io(&path, fault)),
@@ -268,6 +272,8 @@ impl Checkpoints {
         for (pragma, value) in [("journal_mode", "off"), ("synchronous", "off")] {
             target.pragma_update(None, pragma, value).map_err(wrong)?;
         }
+        // What it holds back is written in one go at the end: no more than a step.
+        target.pragma_update(None, "cache_size", PAGES_PER_STEP).map_err(wrong)?;
         let copied = Backup::new(&snapshot, &mut target)
             .and_then(|backup| backup.run_to_completion(PAGES_PER_STEP, PAUSE, None));
         copied.map_err(wrong)?;
@@ -352,6 +358,19 @@ fn read_manifest(path: &Path) -> Result<Manifest, StoreError> {
         return Err(StoreError::TooNew { path: path.to_owned(), found, known });
     }
     Ok(manifest)
+}
+
+/// Removes a file that may be large, so that nobody is held up by it.
+fn remove_in_parts(path: &Path) -> std::io::Result<()> {
+    let file = File::options().write(true).open(path)?;
+    let mut left = file.metadata()?.len();
+    while left > FREED_BYTES {
+        left -= FREED_BYTES;
+        file.set_len(left)?;
+        std::thread::sleep(PAUSE);
+    }
+    drop(file);
+    fs::remove_file(path)
 }
 
 /// Compresses `from` into `to`, chunk by chunk, durably; its hash and size.
@@ -499,5 +518,16 @@ mod tests {
         fs::write(&data, &whole).unwrap();
         let other = Manifest { hash: "0".repeat(64), ..made };
         assert!(checkpoints.expand(&other).is_err());
+    }
+
+    #[test]
+    fn a_large_file_is_removed_as_a_small_one_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("large");
+        for bytes in [0, FREED_BYTES, 3 * FREED_BYTES + 1] {
+            File::create(&path).unwrap().set_len(bytes).unwrap();
+            remove_in_parts(&path).unwrap();
+            assert_eq!(remove_in_parts(&path).unwrap_err().kind(), ErrorKind::NotFound);
+        }
     }
 }
