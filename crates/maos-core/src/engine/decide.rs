@@ -103,8 +103,8 @@ impl State {
         arrives.then_some(Event::AgentArrived { agent: id })
     }
 
-    /// What another body became that came under this key. All parts of a body
-    /// share its hash, so any part that is remembered speaks for all.
+    /// What another body became that came under this key. All parts of a body share its hash, so
+    /// any part that is remembered speaks for all.
     fn taken_by(
         &self,
         now: Timestamp,
